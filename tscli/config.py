@@ -1,0 +1,146 @@
+"""What a configuration is: pydantic base classes, the errors a user sees, and how strings become values.
+
+This module is imported to build `--help`, so it needs the standard library and pydantic alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+__all__ = [
+    "Config",
+    "NetworkConfig",
+    "StageConfig",
+    "UserError",
+    "did_you_mean",
+    "one_line",
+    "positional",
+]
+
+
+class UserError(Exception):
+    """Bad input. The message is one line: what was given, why it cannot be used, and what to do instead.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """The end of an error line: the closest option, or all of them when none is close."""
+    names = sorted(set(options))
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    return f"choose from: {', '.join(names)}" if names else "there is none to choose from"
+
+
+def positional(default: Any = ..., **kwargs: Any) -> Any:
+    """A pydantic field that the command line takes without a flag: `tscli train-teacher cartpole`."""
+    return Field(default, json_schema_extra={"positional": True}, **kwargs)
+
+
+def _is_optional(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation)
+
+
+def _is_sequence(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(_is_sequence(arg) for arg in get_args(annotation))
+    return get_origin(annotation) in (tuple, list)
+
+
+class Config(BaseModel):
+    """Base of every configuration: frozen, unknown keys refused, strings from a command line understood.
+
+    `"none"` means None where None is allowed, and `"64,64"` means (64, 64) where a sequence is expected; all
+    else that is a string is left to pydantic, so that the command line and YAML are validated alike.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_string(cls, value: Any, info: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        annotation = cls.model_fields[info.field_name].annotation
+        if value.lower() == "none" and _is_optional(annotation):
+            return None
+        if _is_sequence(annotation):
+            return [part.strip() for part in value.strip("[]()").split(",") if part.strip()]
+        return value
+
+
+def one_line(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "--") -> str:
+    """The first problem of a pydantic error as one line, named as the user would write it (`--student.hidden`)."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"] if not isinstance(part, int)]
+    name = ".".join(path).replace("_", "-") if prefix else ".".join(path)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        owner = _model_at(model, path[:-1]) if model is not None else None
+        hint = did_you_mean(path[-1], owner.model_fields) if owner is not None else "it is not a setting"
+        return f'unknown setting "{name}": {hint}{more}'
+    if problem["type"] == "missing":
+        return f"{prefix}{name} is required{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    # A model-level check has no field of its own: its message already names the settings.
+    if not path:
+        return f"{message}{more}"
+    return f"{prefix}{name} {problem['input']!r}: {message}{more}"
+
+
+def _model_at(model: type[BaseModel] | None, path: list[str]) -> type[BaseModel] | None:
+    for name in path:
+        if model is None or name not in model.model_fields:
+            return None
+        annotation = model.model_fields[name].annotation
+        options = get_args(annotation) if _is_optional(annotation) else (annotation,)
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    return model
+
+
+def _kind_shorthand(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class NetworkConfig(Config):
+    """The body of a policy or critic: what stands between a view and the action head."""
+
+    kind: Literal["mlp", "rnn", "gru", "history"] = Field(
+        "mlp", description="Memory: mlp has none, rnn is an LSTM, gru a GRU, history stacks the last observations."
+    )
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (64, 64), description="Width of each feed-forward layer; for rnn and gru they come before the memory."
+    )
+    activation: Literal["tanh", "relu", "elu", "silu"] = Field("tanh", description="Non-linearity between layers.")
+    memory: int = Field(64, ge=1, description="Width of the LSTM or GRU.")
+    memory_layers: int = Field(1, ge=1, le=4, description="Number of stacked LSTM or GRU layers.")
+    history: int = Field(8, ge=2, description="Observations that the history network sees, the current one included.")
+    normalize: bool = Field(True, description="Normalise vector observations by running mean and deviation.")
+    std: Literal["state_independent", "network"] = Field(
+        "state_independent", description="Where a Gaussian policy's deviation comes from: one parameter or the network."
+    )
+    init_std: float = Field(1.0, gt=0, description="Initial deviation of a Gaussian policy, 1 = half the action range.")
+    squash: bool = Field(False, description="Pass Gaussian actions through tanh, so that they never leave their bounds.")
+
+
+# `--student rnn` and `student: rnn` are short for `--student.kind rnn`.
+Network = Annotated[NetworkConfig, BeforeValidator(_kind_shorthand)]
+
+
+class StageConfig(Config):
+    """Settings that every stage has."""
+
+    seed: int = Field(1, ge=0, lt=2**31, description="Seed of every random stream in this run.")
+    device: str = Field("cpu", description="cpu, cuda, cuda:1, or auto (cuda where there is one).")
+    threads: int = Field(1, ge=0, description="CPU threads of torch; 1 is the fastest for small networks, 0 takes all.")
+    checkpoint_every: float = Field(
+        20.0, ge=0, description="Seconds between checkpoints for --resume; 0 writes one every iteration."
+    )

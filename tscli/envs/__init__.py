@@ -1,0 +1,107 @@
+"""Vectorised environments on torch tensors, with observation groups that are pulled.
+
+One file per kind of environment, found by its name: `tscli/envs/<kind>.py` has an `EnvConfig` (a `tscli.config.Config`)
+and an `Env(VecEnv)` built as `Env(config, num_envs, device)`. The module's docstring is the specification: groups,
+units, reward, ends, source.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from tscli.config import UserError, did_you_mean, one_line
+from tscli.spaces import ActionSpec, Group
+
+__all__ = ["EnvStep", "VecEnv", "env_kinds", "make_env"]
+
+
+class EnvStep(NamedTuple):
+    """What one step gives; every tensor is [N].
+
+    `terminated` and `truncated` are never both True (terminated wins). `success` is True at most at an episode's last
+    step, and is False throughout where `VecEnv.has_success` is False.
+    """
+
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    success: Tensor
+
+
+class VecEnv(ABC):
+    """N copies of an environment with same-step autoreset.
+
+    After `step`, rows that ended already stand at the first observation of their next episode; what they saw last is
+    `final_observation`. Observations are computed when asked for (`observe`), so nobody pays for a camera that no one
+    looks at. Asking twice within one step gives the same values.
+    """
+
+    num_envs: int
+    device: torch.device
+    groups: dict[str, Group]
+    action: ActionSpec
+    max_episode_steps: int | None = None
+    control_dt: float | None = None  # seconds between actions, where the env has a physical time
+    has_success: bool = False
+    exact_resume: bool = True  # False: load_state_dict starts new episodes
+
+    @abstractmethod
+    def reset(self, seed: int) -> None:
+        """Start every env anew. Env i's k-th episode depends on (seed, i, k) alone."""
+
+    @abstractmethod
+    def step(self, action: Tensor) -> EnvStep:
+        """Act in every env. Discrete actions are [N] int64, others [N, D]. Continuous actions are within bounds."""
+
+    @abstractmethod
+    def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
+        """Current observation of a group, [N, *shape], or [len(rows), *shape] for the rows asked for."""
+
+    @abstractmethod
+    def final_observation(self, group: str, rows: Tensor) -> Tensor:
+        """Last observation of the episodes that ended in the latest step, for those rows: [len(rows), *shape]."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next steps depend on: tensors, numbers and strings."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`: bit for bit where `exact_resume`, otherwise with new episodes."""
+
+    @abstractmethod
+    def render(self, row: int = 0) -> np.ndarray:
+        """A picture of one env as it stands: uint8 [H, W, 3]."""
+
+    def close(self) -> None:  # noqa: B027 - most envs hold nothing to close
+        """Free what the env holds."""
+
+
+def env_kinds() -> list[str]:
+    """Names of the kinds of environment, which are the modules of this package."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def make_env(config: dict[str, Any], num_envs: int, device: torch.device | str = "cpu") -> VecEnv:
+    """Build the env that a task's `env:` section describes; `kind` names the module, the rest is its `EnvConfig`.
+
+    Raises:
+        UserError: unknown kind or setting, or a value out of its bounds.
+    """
+    kind = config.get("kind", "")
+    if kind not in env_kinds():
+        raise UserError(f'unknown env kind "{kind}": {did_you_mean(str(kind), env_kinds())}')
+    module = importlib.import_module(f"tscli.envs.{kind}")
+    try:
+        env_config = module.EnvConfig.model_validate({k: v for k, v in config.items() if k != "kind"})
+    except ValidationError as error:
+        raise UserError(f"env {kind}: {one_line(error, module.EnvConfig, prefix='')}") from None
+    return module.Env(env_config, num_envs, torch.device(device))
