@@ -1,0 +1,26 @@
+"""tscli trains a teacher that sees everything and a student that sees what the robot will see.
+
+From Python: `tscli.run("train-teacher", task="cartpole", seed=1)`, `tscli.load_policy(run)`, `tscli.open_pairs(run)`.
+Importing the package loads nothing heavy; torch comes with the first call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tscli.launch import load_policy, open_pairs, run
+
+__all__ = ["load_policy", "open_pairs", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from tscli import launch
+
+        return getattr(launch, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tscli")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

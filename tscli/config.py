@@ -6,6 +6,7 @@ This module is imported to build `--help`, so it needs the standard library and 
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -14,11 +15,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 __all__ = [
     "Config",
+    "Network",
     "NetworkConfig",
     "StageConfig",
     "UserError",
+    "ViewPart",
     "did_you_mean",
     "one_line",
+    "parse_view",
     "positional",
 ]
 
@@ -133,6 +137,42 @@ class NetworkConfig(Config):
 
 # `--student rnn` and `student: rnn` are short for `--student.kind rnn`.
 Network = Annotated[NetworkConfig, BeforeValidator(_kind_shorthand)]
+
+
+class ViewPart(Config):
+    """One ingredient of a view: a group of observations, or the previous action, and what a sensor does to it."""
+
+    group: str = Field(description='Name of an observation group, or "previous_action".')
+    index: tuple[str, ...] = Field((), description="Entries to keep: numbers, ranges (0:3) or names; empty keeps all.")
+    noise: float = Field(0.0, ge=0, description="Deviation of Gaussian noise on each entry; 0 adds none.")
+    delay: int = Field(0, ge=0, description="Control steps that the reading is old; 0 is fresh.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Probability that a reading is lost and reads as zeros.")
+
+
+_PART = re.compile(r"\s*(?P<group>[\w.\-/]+)\s*(\[(?P<index>[^\]]*)\])?\s*")
+_BARE_INDEX = re.compile(r"\s*[\d:]+(\s*,\s*[\d:]+)*\s*")
+
+
+def parse_view(text: str) -> tuple[ViewPart, ...]:
+    """Read a view's expression: parts joined by `+`, each a group with optional entries in brackets.
+
+    `state[0,2] + previous_action`, `state[position, angle]`, `camera`; bare numbers (`0,2`) are entries of the only
+    group, whose name is then "".
+
+    Raises:
+        UserError: not an expression of that form.
+    """
+    parts = []
+    for piece in text.split("+"):
+        if _BARE_INDEX.fullmatch(piece):
+            parts.append(ViewPart(group="", index=tuple(p.strip() for p in piece.split(","))))
+            continue
+        match = _PART.fullmatch(piece)
+        if match is None:
+            raise UserError(f'view "{text}" cannot be read: write it like "0,2" or "state[0,2] + previous_action"')
+        index = tuple(p.strip() for p in (match["index"] or "").split(",") if p.strip())
+        parts.append(ViewPart(group=match["group"], index=index))
+    return tuple(parts)
 
 
 class StageConfig(Config):

@@ -7,13 +7,15 @@ needs no stored state beyond the counter, on any device.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-__all__ = ["generator", "normal", "stream_id", "uniform"]
+__all__ = ["derive", "generator", "normal", "seeded_init", "stream_id", "uniform"]
 
 _MASK_33, _MASK_34, _MASK_37 = (1 << 33) - 1, (1 << 34) - 1, (1 << 37) - 1
 
@@ -60,6 +62,19 @@ def normal(seed: int, stream: int, env: Tensor, counter: Tensor, num: int) -> Te
     u = uniform(seed, stream, env, counter, 2 * num)
     radius = torch.sqrt(-2.0 * torch.log1p(-u[:, :num]))
     return radius * torch.cos(2.0 * math.pi * u[:, num:])
+
+
+def derive(seed: int, name: str) -> int:
+    """Another seed, for one purpose of a run ("select", "report", ...): 31 bits, so that every library takes it."""
+    return (seed * 0x9E3779B1 + stream_id(name)) % (1 << 31)
+
+
+@contextlib.contextmanager
+def seeded_init(seed: int, name: str) -> Iterator[None]:
+    """Initial weights drawn inside depend on (seed, name) alone; torch's global stream is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, f"init/{name}"))
+        yield
 
 
 def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:

@@ -1,0 +1,82 @@
+"""Policies and checkpoints that load without executing code.
+
+A policy is one `.safetensors` file: its weights and normaliser, with the spec that rebuilds it as JSON in the header.
+What a stage needs to continue is a `checkpoint.pt` of tensors, numbers and strings, read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+
+from tscli.config import UserError
+from tscli.files import atomic_write
+from tscli.networks import Policy, PolicySpec
+
+__all__ = ["load_policy_file", "load_state", "save_policy_file", "save_state"]
+
+FORMAT = 1
+
+
+def save_policy_file(path: Path, policy: Policy) -> None:
+    """Write a policy's weights, normaliser and spec."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
+    header = {"tscli": json.dumps({"format": FORMAT, **policy.spec.to_json()})}
+    atomic_write(path, save_tensors(tensors, header))
+
+
+def load_policy_file(path: Path, device: torch.device | str = "cpu") -> Policy:
+    """Rebuild a policy. It comes in eval mode, without gradients: what is loaded acts, it does not train.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a policy of ours.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping, it has no iterator
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: train the policy again") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): train the policy again, or restore it from a copy") from None
+    try:
+        data = json.loads(header["tscli"])
+        found = data.pop("format")
+    except (KeyError, ValueError):
+        raise UserError(f"{path} is not a tscli policy: its header has no spec") from None
+    if found > FORMAT:
+        raise UserError(f"{path} has format {found}, this tscli reads up to {FORMAT}: upgrade tscli")
+    policy = Policy(PolicySpec.from_json(data))
+    try:
+        policy.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    return policy.to(device).eval().requires_grad_(False)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a stage needs to continue."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote, without unpickling code.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing, so there is nothing to resume: start anew without --resume") from None
+    except Exception as error:  # torch raises half a dozen types for a damaged file
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path} is damaged ({reason}): start anew without --resume") from None

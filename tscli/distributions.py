@@ -1,0 +1,186 @@
+"""Action distributions: only what policies need, batched over any leading axes, without torch.distributions' overhead.
+
+`kl(p, q)` is KL(p || q) for two distributions of the same kind. All of a distribution's numbers are in `params()`, which
+is what a dataset records and `from_params` rebuilds.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every torch user expects
+from torch import Tensor
+
+from tscli.spaces import ActionSpec
+
+__all__ = ["Categorical", "Distribution", "Gaussian", "MultiCategorical", "TanhGaussian", "from_params", "kl"]
+
+_LOG_2PI = math.log(2.0 * math.pi)
+
+
+class Distribution(ABC):
+    """A batch of action distributions; `...` below are the batch axes."""
+
+    @abstractmethod
+    def params(self) -> dict[str, Tensor]:
+        """{"logits": [..., K]} or {"mean": [..., D], "std": [..., D]}."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One action per batch entry: [...] int64 (discrete), [..., D] otherwise."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """The greedy action."""
+
+    @abstractmethod
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log probability (density) of an action: [...]."""
+
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """Entropy in nats: [...]."""
+
+
+class Categorical(Distribution):
+    """One choice among K. logits: [..., K], not necessarily normalised."""
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+        self._log_p: Tensor | None = None
+
+    @property
+    def log_p(self) -> Tensor:
+        """Normalised log probabilities [..., K]."""
+        if self._log_p is None:
+            self._log_p = F.log_softmax(self.logits, dim=-1)
+        return self._log_p
+
+    def params(self) -> dict[str, Tensor]:
+        return {"logits": self.logits}
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        # Gumbel-max by exponential race: logits need no normalising, and it has no data-dependent branch.
+        race = torch.empty_like(self.logits).exponential_(generator=generator)
+        return (self.logits - race.log()).argmax(dim=-1)
+
+    def mode(self) -> Tensor:
+        return self.logits.argmax(dim=-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        return -(self.log_p.exp() * self.log_p).sum(-1)
+
+
+class MultiCategorical(Distribution):
+    """Several independent choices. logits: [..., sum(nvec)]."""
+
+    def __init__(self, logits: Tensor, nvec: Sequence[int]):
+        self.logits, self.nvec = logits, tuple(nvec)
+        self.parts = [Categorical(part) for part in logits.split(self.nvec, dim=-1)]
+
+    def params(self) -> dict[str, Tensor]:
+        return {"logits": self.logits}
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return torch.stack([part.sample(generator) for part in self.parts], dim=-1)
+
+    def mode(self) -> Tensor:
+        return torch.stack([part.mode() for part in self.parts], dim=-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return torch.stack([part.log_prob(action[..., i]) for i, part in enumerate(self.parts)]).sum(0)
+
+    def entropy(self) -> Tensor:
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+
+class Gaussian(Distribution):
+    """Independent normals. mean: [..., D]; std: broadcastable to it, positive."""
+
+    def __init__(self, mean: Tensor, std: Tensor):
+        self.mean, self.std = mean, std
+
+    def params(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "std": self.std.expand_as(self.mean)}
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.mean + self.std * noise
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        z = (action - self.mean) / self.std
+        return (-0.5 * (z.square() + _LOG_2PI) - self.std.log()).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return (0.5 * (1.0 + _LOG_2PI) + self.std.log()).expand_as(self.mean).sum(-1)
+
+
+class TanhGaussian(Gaussian):
+    """A normal squashed into (low, high): action = center + half * tanh(u), u ~ N(mean, std).
+
+    `mean` and `std` are those of u. The KL of two of them is that of their normals, since tanh is a bijection.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, center: Tensor, half: Tensor):
+        super().__init__(mean, std)
+        self.center, self.half = center, half
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return self.center + self.half * torch.tanh(super().sample(generator))
+
+    def mode(self) -> Tensor:
+        return self.center + self.half * torch.tanh(self.mean)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        # An action at its bound comes from u = infinity; the clamp keeps the density finite there.
+        u = torch.atanh(((action - self.center) / self.half).clamp(-1 + 1e-6, 1 - 1e-6))
+        # log |d tanh/du| = 2 (log 2 - u - softplus(-2u)), which does not underflow as log(1 - tanh^2) does.
+        log_slope = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u)) + self.half.log()
+        return super().log_prob(u) - log_slope.sum(-1)
+
+    def entropy(self) -> Tensor:
+        """No closed form: the entropy of the underlying normal plus the expected log slope at its mean."""
+        log_slope = 2.0 * (math.log(2.0) - self.mean - F.softplus(-2.0 * self.mean)) + self.half.log()
+        return super().entropy() + log_slope.sum(-1)
+
+
+def kl(p: Distribution, q: Distribution) -> Tensor:
+    """KL(p || q), exact, for two distributions of the same kind: [...]."""
+    if isinstance(p, Categorical) and isinstance(q, Categorical):
+        return (p.log_p.exp() * (p.log_p - q.log_p)).sum(-1)
+    if isinstance(p, MultiCategorical) and isinstance(q, MultiCategorical):
+        return torch.stack([kl(a, b) for a, b in zip(p.parts, q.parts, strict=True)]).sum(0)
+    if isinstance(p, Gaussian) and isinstance(q, Gaussian):
+        ratio = (p.std / q.std).square()
+        distance = ((p.mean - q.mean) / q.std).square()
+        return 0.5 * (ratio + distance - 1.0 - ratio.log()).sum(-1)
+    raise TypeError(f"no KL between {type(p).__name__} and {type(q).__name__}")
+
+
+def action_scale(action: ActionSpec, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """(center, half range) of each continuous dimension; (0, 1) where it is unbounded."""
+    low, high = (torch.tensor(side, dtype=torch.float32, device=device) for side in (action.low, action.high))
+    bounded = torch.isfinite(low) & torch.isfinite(high)
+    center = torch.where(bounded, (low + high) / 2, torch.zeros_like(low))
+    half = torch.where(bounded, (high - low) / 2, torch.ones_like(low))
+    return center, half
+
+
+def from_params(params: dict[str, Tensor], action: ActionSpec, squash: bool = False) -> Distribution:
+    """Rebuild a distribution from what `params()` gave."""
+    if action.kind == "discrete":
+        return Categorical(params["logits"])
+    if action.kind == "multi_discrete":
+        return MultiCategorical(params["logits"], action.nvec)
+    if squash:
+        return TanhGaussian(params["mean"], params["std"], *action_scale(action, params["mean"].device))
+    return Gaussian(params["mean"], params["std"])

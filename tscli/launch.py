@@ -1,0 +1,179 @@
+"""Starting a script with settings from wherever they come: the command line, a pipeline, or Python."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tscli.config import Config, StageConfig, UserError
+from tscli.scripts import Script, find_script, light_config, load_script
+from tscli.settings import Layer, build_config, file_layer, make_layer, merge, set_layer, stage_layers
+
+if TYPE_CHECKING:
+    from tscli.networks import Policy
+    from tscli.pairs import Pairs
+    from tscli.runs import Run, Session
+
+__all__ = ["Plan", "default_runs_dir", "launch", "load_policy", "open_pairs", "plan", "resume_layers", "run"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A script and its settings, checked as far as that goes without running it."""
+
+    script: Script
+    layers: list[Layer]
+    resume: Run | None = None
+
+
+def default_runs_dir() -> Path:
+    """`./runs`, or what the environment variable TSCLI_RUNS says."""
+    return Path(os.environ.get("TSCLI_RUNS", "runs"))
+
+
+def plan(
+    script: Script,
+    values: dict[str, Any],
+    *,
+    source: str = "",
+    config: Path | None = None,
+    assignments: list[str] | None = None,
+    preset: str | None = None,
+    runs_dir: Path | None = None,
+    resume: str | None = None,
+) -> Plan:
+    """Merge all settings of a command and validate them, without loading torch where the script allows.
+
+    Args:
+        script: What to run.
+        values: Settings given directly, by name (`student.hidden` or nested).
+        source: Where `values` stand, for an error line; "" for flags.
+        config: A YAML file of settings, below `values`.
+        assignments: `key=value` texts, between the two.
+        preset: Name of one of the task's presets.
+        runs_dir: Where runs live; None takes the default.
+        resume: A run to continue, "" for the newest unfinished one, None to start anew.
+
+    Raises:
+        UserError: Unknown or invalid settings, an unknown task or preset, nothing to resume.
+    """
+    runs_dir = default_runs_dir() if runs_dir is None else runs_dir
+    model = light_config(script)
+    own = [file_layer(config, model)] if config else []
+    if assignments:
+        own.append(set_layer(assignments, model))
+    own.append(make_layer(source, values, model))
+    if resume is not None:
+        return resume_layers(script, model, own, preset, runs_dir, resume)
+    layers = stage_layers(script, model, own, preset, runs_dir)
+    build_config(model, layers, script.command)
+    return Plan(script, layers)
+
+
+def resume_layers(
+    script: Script, model: type[Config], own: list[Layer], preset: str | None, runs_dir: Path, ref: str
+) -> Plan:
+    """The settings of the run to continue. Those that the user gave as well must be the same.
+
+    Raises:
+        UserError: Nothing to resume, or a setting that differs.
+    """
+    from tscli.runs import find_unfinished
+
+    if not issubclass(model, StageConfig):
+        raise UserError(f"--resume: `tscli {script.command}` makes no run, so there is nothing to resume")
+    if preset is not None:
+        raise UserError(f"--preset {preset}: a resumed run keeps its settings, leave --preset out")
+    run = find_unfinished(runs_dir, script.command, script.method, ref)
+    layer = make_layer(f"{run.name}/config.yaml", run.config, model)
+    kept = build_config(model, [layer], script.command)
+    wanted = build_config(model, [layer, *own], script.command)
+    for name in model.model_fields:
+        old, new = getattr(kept, name), getattr(wanted, name)
+        if old != new:
+            raise UserError(
+                f"--resume: a resumed run keeps its settings, and {name} is {old!r} in {run.name}, not {new!r}: "
+                "leave it out, or start anew without --resume"
+            )
+    return Plan(script, [layer], run)
+
+
+def launch(what: Plan, session: Session) -> Run | None:
+    """Load the script, torch and all, and run its `main`."""
+    module = load_script(what.script)
+    config = build_config(module.Config, what.layers, what.script.command)
+    session.resume = what.resume
+    session.script = what.script.path
+    return module.main(config, session)
+
+
+def run(
+    command: str,
+    *,
+    method: str | None = None,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    resume: str | None = None,
+    runs_dir: str | Path | None = None,
+    quiet: bool = True,
+    **settings: Any,
+) -> Run:
+    """Run a stage from Python, with the same settings and checks as on the command line.
+
+    `tscli.run("distill", method="bc", student="rnn", obs="partial", seed=1)`; nested settings are dicts
+    (`student={"kind": "rnn", "memory": 32}`).
+
+    Args:
+        command: Such as "train-teacher", or the path of a script of your own.
+        method: Of a command that has several.
+        preset: Name of one of the task's presets.
+        config: A YAML file of settings.
+        resume: A run to continue, "" for the newest unfinished one.
+        runs_dir: Where runs live; `./runs` or TSCLI_RUNS when left out.
+        quiet: Say nothing while it works.
+        **settings: The script's settings.
+
+    Raises:
+        UserError: Bad input, in one line.
+    """
+    from rich.console import Console
+
+    from tscli.runs import Session
+
+    where = Path(runs_dir) if runs_dir is not None else default_runs_dir()
+    what = plan(
+        find_script(command, method),
+        settings,
+        source=f"tscli.run({command!r})",
+        config=Path(config) if config is not None else None,
+        preset=preset,
+        runs_dir=where,
+        resume=resume,
+    )
+    done = launch(what, Session(runs_dir=where, quiet=quiet, log=None if quiet else Console(stderr=True)))
+    if done is None:
+        raise UserError(f"`tscli {command}` makes no run: call it on the command line")
+    return done
+
+
+def _as_run(which: Run | str | Path) -> Run:
+    from tscli.runs import Run, find_run
+
+    return which if isinstance(which, Run) else find_run(default_runs_dir(), str(which))
+
+
+def load_policy(which: Run | str | Path, device: str = "cpu") -> Policy:
+    """The policy that a run holds, ready to act.
+
+    Args:
+        which: A run, or its path, folder name or number.
+        device: Where its weights go.
+
+    Raises:
+        UserError: No such run, it holds no policy, or the file has changed.
+    """
+    from tscli.checkpoint import load_policy_file
+
+    return load_policy_file(_as_run(which).policy_path(), device)

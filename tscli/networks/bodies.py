@@ -1,0 +1,173 @@
+"""Bodies: what stands between a normalised view and a head, with or without memory.
+
+Every body is called the same way, so every loop serves them all:
+
+    y, hidden = body(x, hidden, reset)
+
+x is [T, N, D], y [T, N, output_size], `hidden` [N, hidden_size] (one flat tensor, [N, 0] without memory), `reset`
+[T, N] bool or None. `reset[t]` zeroes an env's hidden state before step t, and equals `done[t - 1]`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from tscli.config import NetworkConfig
+
+__all__ = ["Body", "HistoryStack", "Mlp", "Recurrent", "build_body", "linear"]
+
+_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+
+
+def linear(inputs: int, outputs: int, gain: float = math.sqrt(2.0)) -> nn.Linear:
+    """A linear layer with orthogonal weights and zero bias (Saxe et al. 2014)."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def feed_forward(inputs: int, widths: tuple[int, ...], activation: str) -> nn.Sequential:
+    """Linear layers, each with its non-linearity."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [linear(inputs, width), _ACTIVATIONS[activation]()]
+        inputs = width
+    return nn.Sequential(*layers)
+
+
+class Body(nn.Module):
+    """Base: sizes that the rest of a network needs."""
+
+    output_size: int
+    hidden_size: int = 0
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the order of steps matters."""
+        return self.hidden_size > 0
+
+
+class Mlp(Body):
+    """No memory."""
+
+    def __init__(self, inputs: int, config: NetworkConfig):
+        super().__init__()
+        self.layers = feed_forward(inputs, config.hidden, config.activation)
+        self.output_size = config.hidden[-1] if config.hidden else inputs
+
+    def forward(self, x: Tensor, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.layers(x), hidden
+
+
+class Recurrent(Body):
+    """Feed-forward layers, then an LSTM ("rnn") or a GRU ("gru")."""
+
+    def __init__(self, inputs: int, config: NetworkConfig):
+        super().__init__()
+        self.layers = feed_forward(inputs, config.hidden, config.activation)
+        width = config.hidden[-1] if config.hidden else inputs
+        self.is_lstm = config.kind == "rnn"
+        cell = nn.LSTM if self.is_lstm else nn.GRU
+        self.memory = cell(width, config.memory, config.memory_layers)
+        for name, parameter in self.memory.named_parameters():
+            if "weight" in name:
+                nn.init.orthogonal_(parameter, 1.0)
+            else:
+                nn.init.zeros_(parameter)
+        self.output_size = config.memory
+        self.hidden_size = config.memory * config.memory_layers * (2 if self.is_lstm else 1)
+
+    def forward(self, x: Tensor, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = self.layers(x)
+        if reset is None:
+            return self._run(x, hidden)
+        hidden = hidden * (~reset[0]).unsqueeze(-1)
+        if len(x) == 1 or not reset[1:].any():
+            return self._run(x, hidden)
+        return self._run_split(x, hidden, reset)
+
+    def _run(self, x: Tensor, hidden: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """[T, N] without resets; `lengths` [N], on the CPU, cut columns short (their hidden state is taken there)."""
+        if len(x) == 1 and self.memory.num_layers == 1:
+            return self._run_cell(x, hidden)
+        state = hidden.unflatten(-1, (-1, self.memory.num_layers, self.memory.hidden_size)).permute(1, 2, 0, 3)
+        states = tuple(part.contiguous() for part in state)
+        inputs = x if lengths is None else pack_padded_sequence(x, lengths, enforce_sorted=False)
+        y, last = self.memory(inputs, states if self.is_lstm else states[0])
+        if lengths is not None:
+            y = pad_packed_sequence(y)[0]
+        state = torch.stack(last if self.is_lstm else (last,))
+        return y, state.permute(2, 0, 1, 3).flatten(1)
+
+    def _run_cell(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of one layer, what acting is made of: a third of the time that the sequence kernel takes for it."""
+        weights = self.memory.weight_ih_l0, self.memory.weight_hh_l0, self.memory.bias_ih_l0, self.memory.bias_hh_l0
+        if self.is_lstm:
+            h, c = torch.lstm_cell(x[0], hidden.chunk(2, dim=-1), *weights)
+            return h.unsqueeze(0), torch.cat([h, c], dim=-1)
+        h = torch.gru_cell(x[0], hidden, *weights)
+        return h.unsqueeze(0), h
+
+    def _run_split(self, x: Tensor, hidden: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut each env's column at its resets, run the pieces side by side as one padded batch, and put them back.
+
+        A step-by-step loop gives the same numbers at T times the calls.
+        """
+        steps, num_envs = x.shape[:2]
+        starts = reset.clone()
+        starts[0] = True
+        # Env-major, so that a piece is a run of neighbours.
+        piece = starts.T.reshape(-1).cumsum(0) - 1
+        first = starts.T.reshape(-1).nonzero().squeeze(1)
+        position = torch.arange(steps * num_envs, device=x.device) - first[piece]
+        lengths = torch.bincount(piece)
+        padded = x.new_zeros(int(lengths.max()), len(first), x.shape[-1])
+        padded[position, piece] = x.transpose(0, 1).reshape(-1, x.shape[-1])
+        # Only the piece that opens a column carries its env's hidden state on.
+        initial = hidden.new_zeros(len(first), hidden.shape[-1])
+        initial[(first % steps == 0).nonzero().squeeze(1)] = hidden
+        y, last = self._run(padded, initial, lengths.cpu())
+        closing = piece.reshape(num_envs, steps)[:, -1]
+        return y[position, piece].reshape(num_envs, steps, -1).transpose(0, 1), last[closing]
+
+
+class HistoryStack(Body):
+    """Feed-forward layers over the last H observations; the hidden state holds the H - 1 before the current one."""
+
+    def __init__(self, inputs: int, config: NetworkConfig):
+        super().__init__()
+        self.length, self.inputs = config.history, inputs
+        self.layers = feed_forward(inputs * self.length, config.hidden, config.activation)
+        self.output_size = config.hidden[-1] if config.hidden else inputs * self.length
+        self.hidden_size = (self.length - 1) * inputs
+
+    def forward(self, x: Tensor, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
+        steps, num_envs = x.shape[:2]
+        past = hidden.unflatten(-1, (self.length - 1, self.inputs)).transpose(0, 1)
+        sequence = torch.cat([past, x])  # [H - 1 + T, N, D]
+        windows = sequence.unfold(0, self.length, 1).movedim(-1, 2)  # [T, N, H, D]
+        if reset is not None:
+            # What came before the latest reset reads as zeros, as it does at an episode's start.
+            age = torch.full((num_envs,), self.length, device=x.device)
+            ages = []
+            for t in range(steps):
+                age = torch.where(reset[t], 0, age + 1)
+                ages.append(age)
+            back = torch.arange(self.length - 1, -1, -1, device=x.device)
+            windows = windows * (back <= torch.stack(ages)[:, :, None]).unsqueeze(-1)
+        y = self.layers(windows.flatten(2))
+        return y, windows[-1, :, 1:].flatten(1)
+
+
+def build_body(inputs: int, config: NetworkConfig) -> Body:
+    """The body that `config.kind` names."""
+    if config.kind == "mlp":
+        return Mlp(inputs, config)
+    if config.kind == "history":
+        return HistoryStack(inputs, config)
+    return Recurrent(inputs, config)

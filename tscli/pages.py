@@ -1,0 +1,166 @@
+"""What the command line shows: the first page, the help of a command, and one line about a run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tscli.runs import Run
+    from tscli.scripts import Script
+
+__all__ = ["command_page", "first_page", "headline", "next_step"]
+
+TAGLINE = "a teacher that sees everything, a student that sees what the robot will see"
+OWN_COMMANDS = {
+    "pipeline": "All stages of a task in order, from one validated description.",
+    "tasks": "The tasks: environments, their views and sizes.",
+    "runs": "The runs so far and what each was made from.",
+    "cp": "Copy a script, to change it into your own.",
+    "run": "Run a script of your own with flags like the others.",
+    "doctor": "Check this machine and this installation.",
+}
+# What a run is remembered by, the first that it has.
+_HEADLINES = ("eval/return", "eval/return_mean", "rollout/return", "dataset/return", "return")
+"""Metric names, the most telling first."""
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console that is readable in a pipe too: never wider than 110 columns."""
+    from rich.console import Console
+
+    found = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False, width=min(found.width, 110) if found.is_terminal else 110)
+
+
+def first_page(scripts: list[Script], runs: list[Run] | None, runs_dir: Path) -> None:
+    """Print what there is to type, in pipeline order; with `runs`, also where the user stands."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tscli import __version__
+
+    out = console()
+    out.print(f"\n[bold]tscli[/] {__version__}  [dim]{TAGLINE}[/]\n")
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for script in scripts:
+        if script.method is None or script.default_method:
+            methods = [s.method for s in scripts if s.command == script.command and s.method]
+            about = f"{script.about} [dim]--method {'|'.join(methods)}[/]" if len(methods) > 1 else escape(script.about)
+            groups.setdefault(script.folder, []).append((script.command, about))
+    groups["around them"] = list(OWN_COMMANDS.items())
+    width = max(len(name) for rows in groups.values() for name, _ in rows)
+    for title, rows in groups.items():
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=width + 2, style="bold cyan", no_wrap=True)
+        table.add_column()
+        for name, about in rows:
+            table.add_row(f"  {name}", about)
+        out.print(f"[bold]{title}[/]")
+        out.print(table)
+        out.print()
+    out.print("[dim]Options of a command: tscli COMMAND --help. Shell completion: tscli --install-completion.[/]")
+    if runs is not None:
+        _where_you_stand(out, runs, runs_dir)
+    out.print()
+
+
+def _where_you_stand(out: Console, runs: list[Run], runs_dir: Path) -> None:
+    from rich.table import Table
+
+    if runs:
+        out.print(f"\n[bold]newest runs in {runs_dir}[/]")
+        table = Table.grid(padding=(0, 2))
+        for run in runs[-4:]:
+            table.add_row(f"  {run.number}", run.command, run.task or "", status_text(run), headline(run))
+        out.print(table)
+    out.print(f"\nNext: [bold cyan]{next_step(runs)}[/]")
+
+
+def status_text(run: Run) -> str:
+    """The run's status, coloured."""
+    style = {"finished": "green", "running": "yellow", "stopped": "yellow", "failed": "red"}.get(run.status, "")
+    return f"[{style}]{run.status}[/]" if style else run.status
+
+
+def next_step(runs: list[Run]) -> str:
+    """The command that continues from what there is."""
+    if runs and runs[-1].status in ("stopped", "running"):
+        return f"tscli {runs[-1].command} --resume"
+    finished = [run for run in runs if run.status == "finished"]
+    if not finished:
+        return "tscli train-teacher cartpole"
+    held = finished[-1].holds
+    if "pairs" in held:
+        return "tscli distill --student rnn --obs partial"
+    if "policy" in held:
+        return "tscli collect" if finished[-1].role == "teacher" else "tscli eval --render gif"
+    return "tscli runs"
+
+
+def headline(run: Run) -> str:
+    """The one figure that a run is remembered by, "" when it has none."""
+    for name in _HEADLINES:
+        value = run.metrics.get(name)
+        if isinstance(value, (int, float)):
+            return f"return {value:.1f}"
+    return ""
+
+
+def command_page(ctx: Any, command: Any, source: str = "") -> None:
+    """Print a command's help: usage, what it does, its arguments, and its options in panels."""
+    from rich.text import Text
+
+    out = console()
+    arguments = [param for param in command.params if param.param_type_name == "argument"]
+    usage = " ".join([ctx.command_path, *(param.metavar or param.name.upper() for param in arguments), "[options]"])
+    out.print(Text(f"\n{usage}", style="bold"))
+    about = (command.help or "").strip().split("\n\n")
+    for paragraph in about:
+        out.print(Text("\n" + re.sub(r"\s*\n\s*", " ", paragraph)))
+    panels: dict[str, list[Any]] = {}
+    for param in command.params:
+        if not getattr(param, "hidden", False):
+            default = "arguments" if param.param_type_name == "argument" else "options"
+            panels.setdefault(getattr(param, "rich_help_panel", None) or default, []).append(param)
+    rows = {title: [(_spelling(param), param.help or "") for param in params] for title, params in panels.items()}
+    width = min(34, max((len(name) for panel in rows.values() for name, _ in panel), default=0))
+    for title, panel in rows.items():
+        _panel(out, title, panel, width)
+    if source:
+        out.print(Text(f"\n{source}", style="dim"))
+    out.print()
+
+
+def _panel(out: Console, title: str, rows: list[tuple[str, str]], width: int) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out.print(f"\n[bold]{title}[/]")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=width + 2)
+    table.add_column()
+    for name, text in rows:
+        flag, _, value = name.partition(" ")
+        match = re.fullmatch(r"(.*?)\s*(\[[^\[\]]*\])?", text, re.DOTALL)
+        body, facts = match.groups() if match else (text, None)
+        table.add_row(
+            Text.assemble("  ", (flag, "bold cyan"), " " if value else "", (value, "yellow")),
+            Text.assemble(body, " " if body and facts else "", (facts or "", "dim")),
+        )
+    out.print(table)
+
+
+def _spelling(param: Any) -> str:
+    """`--lr X`, `--[no-]anneal-lr`, `TASK`."""
+    if param.param_type_name == "argument":
+        return param.metavar or param.name.upper()
+    if param.secondary_opts:
+        return f"--[no-]{param.opts[0][2:]}"
+    names = ", ".join(sorted(param.opts, key=len))
+    if getattr(param, "is_flag", False):
+        return names
+    return f"{names} {param.metavar or 'TEXT'}"

@@ -1,0 +1,86 @@
+"""A live line that says how far a stage is and how well it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+
+__all__ = ["Progress", "short_count", "short_time"]
+
+
+def short_count(value: float) -> str:
+    """1234567 -> "1.23M"."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def short_time(seconds: float) -> str:
+    """3725 -> "1h02m"."""
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    minutes = int(seconds // 60)
+    return f"{minutes}m{int(seconds % 60):02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+class Progress:
+    """Steps done, steps/s, chosen metrics and the time left.
+
+    On a terminal one line is redrawn a few times a second; in a pipe a plain line comes every few seconds. It is drawn
+    from the caller's thread, so that it costs nothing between updates.
+
+    Args:
+        console: None says nothing.
+        total: steps until the stage ends at the latest.
+        unit: what is counted.
+    """
+
+    def __init__(self, console: Console | None, total: int, unit: str = "steps"):
+        self._console, self._total, self._unit = console, total, unit
+        self._live: Live | None = None
+        self._start = time.monotonic()
+        self._first: int | None = None
+        self._next = self._start
+
+    def __enter__(self) -> Progress:
+        if self._console is not None and self._console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live("", console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, done: int, metrics: Mapping[str, float | None]) -> None:
+        """Say that `done` steps are done. Cheap: what would not be drawn is not formatted."""
+        if self._first is None:
+            self._first = done
+        now = time.monotonic()
+        if self._console is None or now < self._next:
+            return
+        self._next = now + (0.15 if self._live is not None else 5.0)
+        text = self._line(done, now, metrics)
+        if self._live is not None:
+            self._live.update(text, refresh=True)
+        else:
+            self._console.print(text, highlight=False)
+
+    def _line(self, done: int, now: float, metrics: Mapping[str, float | None]) -> str:
+        elapsed = max(now - self._start, 1e-9)
+        speed = (done - (self._first or 0)) / elapsed
+        parts = [f"{short_count(done)}/{short_count(self._total)} {self._unit}"]
+        if speed > 0:
+            parts.append(f"{short_count(speed)}/s")
+        parts += [f"{name} {value:.4g}" for name, value in metrics.items() if value is not None and value == value]
+        if speed > 0 and done < self._total:
+            parts.append(f"at most {short_time((self._total - done) / speed)} left")
+        return "  ".join(parts)

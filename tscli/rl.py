@@ -1,0 +1,119 @@
+"""The mathematics that has one right answer: advantages, PPO's losses, imitation losses, schedules."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every torch user expects
+from torch import Tensor
+
+from tscli.distributions import Categorical, Distribution, Gaussian, MultiCategorical, kl
+
+__all__ = [
+    "PolicyLoss",
+    "compute_gae",
+    "explained_variance",
+    "imitation_loss",
+    "policy_loss",
+    "value_loss",
+]
+
+
+def compute_gae(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    done: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16).
+
+    Args:
+        reward, value: [T, N]; `value[t]` is V(obs[t]).
+        next_value: [T, N]; V of the observation after step t, before any reset.
+        terminated, done: [T, N] bool. A truncated step bootstraps; a terminated one does not.
+        gamma, gae_lambda: discount, and the weight of longer returns (0: one step, 1: Monte Carlo).
+
+    Returns:
+        advantage and returns (= advantage + value), [T, N] each.
+    """
+    delta = reward + gamma * next_value * (~terminated) - value
+    carry = (gamma * gae_lambda) * (~done)
+    advantage = torch.empty_like(delta)
+    running = torch.zeros_like(delta[0])
+    for t in range(len(delta) - 1, -1, -1):
+        running = torch.addcmul(delta[t], carry[t], running)
+        advantage[t] = running
+    return advantage, advantage + value
+
+
+class PolicyLoss(NamedTuple):
+    """PPO's surrogate and what to watch while it falls; scalars, only `loss` carries a gradient."""
+
+    loss: Tensor
+    approx_kl: Tensor
+    clip_fraction: Tensor
+
+
+def policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float) -> PolicyLoss:
+    """The clipped surrogate (Schulman et al. 2017, eq. 7), to be minimised.
+
+    `approx_kl` is the estimator E[(r - 1) - log r] of KL(old || new) (Schulman 2020), never negative.
+    """
+    log_ratio = log_prob - old_log_prob
+    ratio = log_ratio.exp()
+    loss = -torch.minimum(advantage * ratio, advantage * ratio.clamp(1 - clip_coef, 1 + clip_coef)).mean()
+    with torch.no_grad():
+        approx_kl = (ratio - 1 - log_ratio).mean()
+        clip_fraction = ((ratio - 1).abs() > clip_coef).float().mean()
+    return PolicyLoss(loss, approx_kl, clip_fraction)
+
+
+def value_loss(value: Tensor, returns: Tensor, old_value: Tensor, clip_coef: float | None) -> Tensor:
+    """Half the mean squared error; with `clip_coef` the worse of the clipped and unclipped one (PPO's value clipping)."""
+    error = (value - returns).square()
+    if clip_coef is not None:
+        clipped = old_value + (value - old_value).clamp(-clip_coef, clip_coef)
+        error = torch.maximum(error, (clipped - returns).square())
+    return 0.5 * error.mean()
+
+
+def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
+    """1 - Var[returns - value] / Var[returns]: 1 is perfect, 0 no better than a constant. NaN for constant returns."""
+    var = returns.var()
+    return torch.where(var > 0, 1 - (returns - value).var() / var, torch.full_like(var, torch.nan))
+
+
+def imitation_loss(
+    student: Distribution, teacher: Distribution, teacher_action: Tensor, kind: str, huber_delta: float = 1.0
+) -> Tensor:
+    """Loss per sample, [...]: how far the student is from the teacher's label.
+
+    Args:
+        student, teacher: distributions over the same batch.
+        teacher_action: the label, [...] or [..., D]; used by "cross_entropy".
+        kind: "cross_entropy" (-log student(label)), "kl" (KL(teacher || student), all of the teacher's distribution),
+            "mse" or "huber" (between the greedy actions; for discrete actions between the probabilities).
+        huber_delta: where huber turns from square to linear.
+    """
+    if kind == "cross_entropy":
+        return -student.log_prob(teacher_action)
+    if kind == "kl":
+        return kl(teacher, student)
+    if isinstance(student, Gaussian):
+        difference = student.mode() - teacher.mode()
+    else:
+        difference = _probabilities(student) - _probabilities(teacher)
+    if kind == "mse":
+        return difference.square().mean(-1)
+    return F.huber_loss(difference, torch.zeros_like(difference), reduction="none", delta=huber_delta).mean(-1)
+
+
+def _probabilities(dist: Distribution) -> Tensor:
+    if isinstance(dist, MultiCategorical):
+        return torch.cat([part.log_p.exp() for part in dist.parts], dim=-1)
+    assert isinstance(dist, Categorical)
+    return dist.log_p.exp()

@@ -1,0 +1,261 @@
+"""Views and an env in step with each other, and episodes counted fairly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tscli import streams
+from tscli.config import UserError
+from tscli.envs import VecEnv
+from tscli.networks import Critic, Policy
+from tscli.spaces import ActionSpec
+from tscli.views import Obs, View, ViewSpec
+
+__all__ = [
+    "Episodes",
+    "Final",
+    "Step",
+    "Values",
+    "ViewedEnv",
+    "check_finite",
+    "clip_action",
+    "rollout_values",
+    "run_episodes",
+    "sequences",
+    "take",
+]
+
+
+class Step(NamedTuple):
+    """One step of every env; [N] each. `action` is what was executed, within bounds."""
+
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    done: Tensor
+    success: Tensor
+
+
+class Final(NamedTuple):
+    """What a role saw last in episodes that were truncated: their rows [K] and observations [K, ...]."""
+
+    rows: Tensor
+    obs: Obs
+
+
+def clip_action(action: Tensor, spec: ActionSpec) -> Tensor:
+    """What an env will execute: continuous actions clipped to their bounds."""
+    if not spec.is_continuous:
+        return action
+    low, high = (torch.tensor(side, dtype=action.dtype, device=action.device) for side in (spec.low, spec.high))
+    return torch.minimum(torch.maximum(action, low), high)
+
+
+class ViewedEnv:
+    """An env with the views of the roles that take part. It keeps the order of a step:
+
+    env.step, then the final observations of truncated rows, then each view advances once; the next `observe` is of the
+    new state. Views are pulled: a role that is not asked costs nothing.
+
+    Args:
+        env: already built; it is reset here.
+        views: role -> view.
+        seed: of the env's episodes and the views' noise.
+        final_for: roles whose final observations are wanted (to bootstrap truncated episodes).
+    """
+
+    def __init__(self, env: VecEnv, views: Mapping[str, ViewSpec], seed: int, final_for: Iterable[str] = ()):
+        self.env = env
+        env.reset(seed)
+        # Roles that see the same share one view, so that it is read once.
+        distinct: dict[ViewSpec, View] = {}
+        for spec in views.values():
+            if spec not in distinct:
+                distinct[spec] = View(spec, env.action, env, seed)
+        self.views = {role: distinct[spec] for role, spec in views.items()}
+        self._distinct = list(distinct.values())
+        self._final_for = tuple(final_for)
+        self.finals: dict[str, Final] = {}
+        self._bounded = env.action.is_continuous
+        if self._bounded:
+            self._low = torch.tensor(env.action.low, dtype=torch.float32, device=env.device)
+            self._high = torch.tensor(env.action.high, dtype=torch.float32, device=env.device)
+
+    def observe(self, role: str, rows: Tensor | None = None) -> Obs:
+        """What a role sees now: dict of [N, ...], or of those rows."""
+        return self.views[role].observe(rows)
+
+    def step(self, action: Tensor) -> Step:
+        """Act in every env. `finals[role]` then holds the last observations of truncated episodes, if there are any."""
+        if self._bounded:
+            action = torch.minimum(torch.maximum(action, self._low), self._high)
+        for view in self._distinct:
+            if view.spec.has_memory:
+                view.observe()  # a delayed reading must be taken at every step, whoever asks for it
+        reward, terminated, truncated, success = self.env.step(action)
+        done = terminated | truncated
+        self.finals = {}
+        if self._final_for and bool(truncated.any()):
+            rows = truncated.nonzero().squeeze(1)
+            self.finals = {role: Final(rows, self.views[role].final(rows, action)) for role in self._final_for}
+        for view in self._distinct:
+            view.advance(action, done)
+        return Step(action, reward, terminated, truncated, done, success)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The env and its views, for exact resume."""
+        return {"env": self.env.state_dict(), "views": [view.state_dict() for view in self._distinct]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`. Where the env cannot (`exact_resume` is False), its episodes start anew."""
+        self.env.load_state_dict(state["env"])
+        for view, saved in zip(self._distinct, state["views"], strict=True):
+            if self.env.exact_resume:
+                view.load_state_dict(saved)
+
+
+class Values(NamedTuple):
+    """What one critic pass over a rollout gives.
+
+    value: [T, N], V(obs[t]).
+    next_value: [T, N], V of the observation after step t, before any reset. Where an episode terminated it is V of the
+        next episode's start, which `compute_gae` ignores.
+    hiddens: [T / length, N, S], the critic's hidden state before each sequence of `length` steps.
+    hidden: [N, S], the critic's hidden state after the rollout.
+    """
+
+    value: Tensor
+    next_value: Tensor
+    hiddens: Tensor
+    hidden: Tensor
+
+
+def rollout_values(
+    critic: Critic, obs: Obs, reset: Tensor, hidden: Tensor, finals: list[tuple[int, Final]], length: int
+) -> Values:
+    """One critic pass per rollout.
+
+    Args:
+        critic: V.
+        obs: [T + 1, N, ...], the observation after the last step included.
+        reset: [T + 1, N] bool.
+        hidden: critic's hidden state before obs[0].
+        finals: (t, final observations) of episodes truncated at step t.
+        length: steps of a training sequence; it divides T.
+    """
+    steps = len(reset) - 1
+    if not critic.is_recurrent:
+        value, _ = critic(obs, hidden, None)
+        hiddens = hidden.expand(steps // length, *hidden.shape)
+    else:
+        values, states = [], []
+        for t in range(0, steps, length):
+            states.append(hidden)
+            part = slice(t, t + length)
+            values.append(critic(take(obs, part), hidden, reset[part]))
+            hidden = values[-1][1]
+        last, _ = critic(take(obs, slice(steps, None)), hidden, reset[steps:])
+        value, hiddens = torch.cat([*[v for v, _ in values], last]), torch.stack(states)
+    next_value = value[1:].clone()
+    if finals and not critic.is_recurrent:
+        batch = {k: torch.cat([final.obs[k] for _, final in finals]).unsqueeze(0) for k in finals[0][1].obs}
+        found = critic(batch, hidden[:0], None)[0][0].split([len(final.rows) for _, final in finals])
+        for (t, final), part in zip(finals, found, strict=True):
+            next_value[t, final.rows] = part
+    elif finals:
+        # With memory, the value of a last observation depends on the steps before it: run those columns again with
+        # the last observation in the place of the next episode's first.
+        for t, final in finals:
+            column = {k: torch.cat([obs[k][: t + 1, final.rows], final.obs[k].unsqueeze(0)]) for k in obs}
+            going_on = torch.zeros(1, len(final.rows), dtype=torch.bool, device=reset.device)
+            column_reset = torch.cat([reset[: t + 1, final.rows], going_on])
+            next_value[t, final.rows] = critic(column, hiddens[0, final.rows], column_reset)[0][-1]
+    return Values(value[:-1], next_value, hiddens, hidden)
+
+
+def sequences(x: Tensor, length: int) -> Tensor:
+    """Cut a rollout [T, N, ...] into sequences side by side: [length, (T / length) * N, ...]."""
+    return x.unflatten(0, (-1, length)).transpose(0, 1).flatten(1, 2)
+
+
+def take(obs: Obs, index: Any) -> Obs:
+    """Index every entry of an observation."""
+    return {k: v[index] for k, v in obs.items()}
+
+
+def check_finite(values: Mapping[str, Tensor], first_step: int) -> None:
+    """Refuse NaN and infinity from an env.
+
+    Args:
+        values: what to check, [T, N, ...] each, by the name that the user knows.
+        first_step: number of the first of those steps, to name the bad one.
+
+    Raises:
+        UserError: names the quantity, the env and the step.
+    """
+    for name, value in values.items():
+        if value.dtype == torch.uint8 or bool(torch.isfinite(value).all()):
+            continue
+        t, n = (~torch.isfinite(value)).nonzero()[0, :2].tolist()
+        bad = value[t, n].flatten()
+        bad = bad[~torch.isfinite(bad)][0].item()
+        raise UserError(
+            f"the env gave {bad} as {name} (env {n}, its step {first_step + t}): training on it would ruin the policy; "
+            "mend the env, or clip what it returns"
+        )
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Finished episodes, each tensor [E], in the order of env slot and episode."""
+
+    returns: Tensor
+    lengths: Tensor
+    success: Tensor | None
+
+
+@torch.no_grad()
+def run_episodes(
+    policy: Policy, env: VecEnv, seed: int, per_slot: int = 1, greedy: bool = True, name: str = "eval"
+) -> Episodes:
+    """Run a policy for a fixed number of episodes in each env slot, so that short episodes are not over-counted.
+
+    Args:
+        policy: acts on its own view.
+        env: N slots; it is reset.
+        seed: of episodes, sensor noise and (unless greedy) actions. Same seed, same episodes.
+        per_slot: episodes counted per slot; N * per_slot in all.
+        greedy: the mode, or a sample.
+        name: of the random stream that samples actions.
+    """
+    n, device = env.num_envs, env.device
+    viewed = ViewedEnv(env, {"policy": policy.spec.view}, seed)
+    generator = streams.generator(seed, f"{name}/act", device)
+    hidden = policy.initial_hidden(n)
+    reset = torch.ones(n, dtype=torch.bool, device=device)
+    returns, lengths = torch.zeros(n, per_slot, device=device), torch.zeros(n, per_slot, device=device)
+    success = torch.zeros(n, per_slot, dtype=torch.bool, device=device)
+    count = torch.zeros(n, dtype=torch.int64, device=device)
+    slots = torch.arange(n, device=device)
+    running = torch.ones(n, dtype=torch.bool, device=device)
+    while True:
+        dist, hidden = policy.step(viewed.observe("policy"), hidden, reset)
+        step = viewed.step(dist.mode() if greedy else dist.sample(generator))
+        column = count.clamp(max=per_slot - 1)
+        returns[slots, column] += step.reward * running
+        lengths[slots, column] += running
+        reset = step.done
+        if bool(step.done.any()):
+            success[slots, column] |= step.success & running
+            count += step.done & running
+            running = count < per_slot
+            if not bool(running.any()):
+                break
+    check_finite({"reward": returns.T}, 0)
+    return Episodes(returns.flatten(), lengths.flatten(), success.flatten() if env.has_success else None)

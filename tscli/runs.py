@@ -1,0 +1,574 @@
+"""Run folders: what a stage leaves behind, and how the next stage finds it.
+
+    runs/0007-distill-dagger-cartpole-seed1/
+        config.yaml          resolved settings
+        metrics.jsonl        one line per logged point
+        policy.safetensors   the artifact (or pairs/, or report.json)
+        checkpoint.pt        what --resume continues from, gone once finished
+        manifest.json        status, versions, parents with hashes, what it holds, final metrics
+
+Every file is written under a temporary name and renamed; the manifest comes last, so a run that says `finished` is whole.
+This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tscli.config import Config, UserError, did_you_mean
+from tscli.files import atomic_write, file_hash
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tscli.networks import Policy
+    from tscli.progress import Progress
+
+__all__ = ["Run", "RunWriter", "Session", "Stopped", "find_run", "list_runs", "newest_run", "parent_task"]
+
+SCHEMA = 1
+FINISHED, RUNNING, STOPPED, FAILED = "finished", "running", "stopped", "failed"
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
+    """Ctrl-C or SIGTERM: the checkpoint is written, the run can be resumed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, read."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def number(self) -> int:
+        """Its place in the order of creation."""
+        return int(self.manifest["number"])
+
+    @property
+    def command(self) -> str:
+        """The command that made it, such as "train-teacher"."""
+        return str(self.manifest["command"])
+
+    @property
+    def method(self) -> str | None:
+        """The command's method, such as "dagger"."""
+        return self.manifest.get("method")
+
+    @property
+    def task(self) -> str:
+        """The task's name, or the path of its file."""
+        return str(self.manifest["task"])
+
+    @property
+    def seed(self) -> int:
+        """The seed of its random streams."""
+        return int(self.manifest["seed"])
+
+    @property
+    def status(self) -> str:
+        """finished, running, stopped or failed. A run whose process is gone without a word counts as stopped."""
+        status = self.manifest["status"]
+        return STOPPED if status == RUNNING and not _is_locked(self.path) else status
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """What later stages may take from it: "policy", "pairs", "report"."""
+        return tuple(self.manifest["holds"])
+
+    @property
+    def role(self) -> str | None:
+        """Whose policy it is: "teacher" or "student"."""
+        return self.manifest.get("role")
+
+    @property
+    def parents(self) -> list[str]:
+        """Names of the runs it was made from."""
+        return [parent["name"] for parent in self.manifest["parents"].values()]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Final metrics."""
+        return self.manifest["metrics"]
+
+    @property
+    def created(self) -> str:
+        """ISO time of its start."""
+        return str(self.manifest["created"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its resolved settings."""
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+
+    def parent(self, role: str) -> Run:
+        """The run it was made from, in that role ("teacher", "pairs", "policy"), unchanged since.
+
+        Raises:
+            UserError: there is none, it is gone, or its policy has changed.
+        """
+        entry = self.manifest["parents"].get(role)
+        if entry is None:
+            raise UserError(f"run {self.name} was not made from a {role}")
+        parent = read_run(_existing(self.path.parent / entry["name"], self.name))
+        if entry.get("sha256") and parent.manifest.get("artifacts", {}).get("policy.safetensors") != entry["sha256"]:
+            raise UserError(f"{parent.name} has changed since {self.name} was made from it: make {self.name} again")
+        return parent
+
+    def policy_path(self, which: str = "policy") -> Path:
+        """The policy's file, checked against the hash in the manifest.
+
+        Raises:
+            UserError: the run holds no policy, or the file has changed.
+        """
+        path = self.path / f"{which}.safetensors"
+        expected = self.manifest.get("artifacts", {}).get(path.name)
+        if "policy" not in self.holds or expected is None:
+            raise UserError(f"run {self.name} ({self.command}) holds no policy: name one made by train-teacher or distill")
+        if not path.exists() or file_hash(path) != expected:
+            raise UserError(f"{path} has changed since its run finished: train it again, or restore it from a copy")
+        return path
+
+
+def _existing(path: Path, child: str) -> Path:
+    if not (path / "manifest.json").exists():
+        raise UserError(f"{path.name}, which {child} was made from, is gone: restore it, or make {child} again")
+    return path
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UserError: it is none, its manifest is damaged, or a newer tscli wrote it.
+    """
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        schema = manifest["schema"]
+    except FileNotFoundError:
+        raise UserError(f"{path} is no run folder: it has no manifest.json") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}): restore it, or delete the run") from None
+    if schema > SCHEMA:
+        raise UserError(f"{path.name} has schema {schema}, this tscli reads up to {SCHEMA}: upgrade tscli")
+    return Run(path, manifest)
+
+
+def list_runs(runs_dir: Path) -> list[Run]:
+    """Every readable run, oldest first. Folders that are no runs are passed over."""
+    if not runs_dir.is_dir():
+        return []
+    runs = []
+    for path in runs_dir.iterdir():
+        if (path / "manifest.json").exists():
+            with contextlib.suppress(UserError):
+                runs.append(read_run(path))
+    return sorted(runs, key=lambda run: run.number)
+
+
+def find_run(runs_dir: Path, ref: str) -> Run:
+    """A run by path, folder name or number.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    path = Path(ref)
+    if (path / "manifest.json").exists():
+        return read_run(path)
+    runs = list_runs(runs_dir)
+    for run in runs:
+        if ref == run.name or (ref.isdigit() and int(ref) == run.number):
+            return run
+    if path.is_dir():
+        raise UserError(f"{path} is no run folder: it has no manifest.json")
+    if not runs:
+        raise UserError(f'no run "{ref}": there are no runs in {runs_dir}; start with `tscli train-teacher cartpole`')
+    raise UserError(f'no run "{ref}" in {runs_dir}: {did_you_mean(ref, [run.name for run in runs])}')
+
+
+def newest_run(
+    runs_dir: Path, ref: str, holds: str, flag: str, role: str | None = None, made_from: Run | None = None
+) -> Run:
+    """The run that `ref` names or, when it is empty, the newest finished one that fits.
+
+    Args:
+        runs_dir: where to look.
+        ref: path, name, number, or "" for the newest.
+        holds: "policy" or "pairs".
+        flag: the setting that names such a run, for the error line.
+        role: of the policy, "teacher" or "student"; None takes either.
+        made_from: only runs that have this one as a parent.
+
+    Raises:
+        UserError: none fits, or the named one does not.
+    """
+    what = f"a {role}'s policy" if role else holds
+    if ref:
+        run = find_run(runs_dir, ref)
+        if holds not in run.holds or (role and run.role != role):
+            raise UserError(f"--{flag} {ref}: {run.name} is a {run.command} run, which does not hold {what}")
+        if run.status != FINISHED:
+            raise UserError(f"--{flag} {ref}: {run.name} is {run.status}, not finished: resume it first (--resume)")
+        return run
+    fitting = [r for r in list_runs(runs_dir) if holds in r.holds and r.status == FINISHED]
+    fitting = [r for r in fitting if role is None or r.role == role]
+    if made_from is not None:
+        fitting = [r for r in fitting if made_from.name in r.parents]
+    if not fitting:
+        maker = {"pairs": "tscli collect"}.get(holds, "tscli train-teacher cartpole")
+        raise UserError(f"no finished run in {runs_dir} holds {what}: run `{maker}` first, or name one with --{flag}")
+    return fitting[-1]
+
+
+def parent_task(runs_dir: Path, command: str, values: dict[str, Any]) -> str | None:
+    """The task of the run that a stage without a task of its own would continue from; None when there is none.
+
+    `values` holds what the user has set so far, of which `teacher`, `pairs` and `run` name runs.
+    """
+    for key in ("run", "pairs", "teacher"):
+        if values.get(key):
+            return find_run(runs_dir, str(values[key])).task
+    role = None if command == "eval" else "teacher"
+    with contextlib.suppress(UserError):
+        return newest_run(runs_dir, "", "policy", "teacher", role).task
+    return None
+
+
+def find_unfinished(runs_dir: Path, command: str, method: str | None, ref: str) -> Run:
+    """The run that `--resume` continues: the named one, or the newest unfinished one of that command.
+
+    Raises:
+        UserError: none fits, it is finished, or another process is still at it.
+    """
+    if ref:
+        run = find_run(runs_dir, ref)
+        if run.status == FINISHED:
+            raise UserError(f"--resume {ref}: {run.name} is finished, there is nothing to resume")
+        if run.command != command:
+            raise UserError(f"--resume {ref}: {run.name} is a {run.command} run: use `tscli {run.command} --resume {ref}`")
+    else:
+        fitting = [r for r in list_runs(runs_dir) if r.command == command and r.status in (STOPPED, FAILED)]
+        fitting = [r for r in fitting if method is None or r.method == method]
+        if not fitting:
+            raise UserError(f"--resume: no unfinished {command} run in {runs_dir}: start anew without --resume")
+        run = fitting[-1]
+    if run.status == RUNNING:
+        raise UserError(f"--resume: {run.name} is still running (process {run.manifest.get('pid')})")
+    return run
+
+
+@dataclass
+class Session:
+    """How a stage was called: where runs live, and how to speak to the user."""
+
+    runs_dir: Path = field(default_factory=lambda: Path(os.environ.get("TSCLI_RUNS", "runs")))
+    resume: Run | None = None
+    quiet: bool = False
+    json: bool = False
+    log: Console | None = None  # progress and remarks; stderr on the command line
+    script: Path | None = None
+
+    def say(self, text: str) -> None:
+        """One remark, such as which run was taken."""
+        if not self.quiet and self.log is not None:
+            self.log.print(text, highlight=False)
+
+    def start(
+        self,
+        config: Config,
+        command: str,
+        task: str,
+        *,
+        method: str | None = None,
+        role: str | None = None,
+        parents: dict[str, Run] | None = None,
+    ) -> RunWriter:
+        """Open the run folder, or with `resume` the one to continue. Use it as a context manager."""
+        return RunWriter(self, config, command, task, method, role, parents or {})
+
+    def progress(self, total: int, unit: str = "steps") -> Progress:
+        """A live line on a terminal, plain lines in a pipe, nothing when quiet."""
+        from tscli.progress import Progress
+
+        return Progress(None if self.quiet else self.log, total, unit)
+
+
+class RunWriter:
+    """A run in the making. Leaving the `with` block without `finish` marks it stopped or failed."""
+
+    def __init__(
+        self,
+        session: Session,
+        config: Config,
+        command: str,
+        task: str,
+        method: str | None,
+        role: str | None,
+        parents: dict[str, Run],
+    ):
+        self._session, self._config = session, config
+        self._stop_asked = False
+        self._old_handlers: dict[int, Any] = {}
+        self.state: dict[str, Any] | None = None
+        """What the checkpoint held, when this run is resumed."""
+        settings = config.model_dump(mode="json")
+        config_hash = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        if session.resume is not None:
+            self.path = session.resume.path
+            self.manifest = dict(session.resume.manifest)
+            if self.manifest["config_hash"] != config_hash:
+                raise UserError(f"--resume: the settings of {self.path.name} have changed since: restore its config.yaml")
+            self._lock = _lock(self.path)
+        else:
+            name = "-".join(filter(None, [command, method, _slug(task), f"seed{settings['seed']}"]))
+            self.path, number = _make_folder(session.runs_dir, name)
+            self._lock = _lock(self.path)
+            self.manifest = {
+                "schema": SCHEMA,
+                "number": number,
+                "command": command,
+                "method": method,
+                "task": task,
+                "seed": settings["seed"],
+                "role": role,
+                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "config_hash": config_hash,
+                "parents": {key: _parent_entry(run) for key, run in parents.items()},
+                "holds": [],
+                "artifacts": {},
+                "metrics": {},
+                "seconds": 0.0,
+            }
+            atomic_write(self.path / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+        self.manifest |= {
+            "status": RUNNING,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+        }
+        self._write_manifest()
+        self._metrics = self.path / "metrics.jsonl"
+        self._checkpoint = self.path / "checkpoint.pt"
+        self._started = time.monotonic()
+        self._last_checkpoint = self._started
+        if session.resume is not None and self._checkpoint.exists():
+            from tscli.checkpoint import load_state
+
+            self.state = load_state(self._checkpoint)
+            self.manifest["seconds"] = self.state["_seconds"]
+            self._truncate_metrics(self.state["_metrics_bytes"])
+        else:
+            self._truncate_metrics(0)
+        self._seconds_before = float(self.manifest["seconds"])
+        self._log_file = open(self._metrics, "ab")  # noqa: SIM115 - open for the run's life
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    def __enter__(self) -> RunWriter:
+        with contextlib.suppress(ValueError):  # signals reach the main thread alone
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old_handlers[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+        self._log_file.close()
+        if self.manifest["status"] == RUNNING:
+            stopped = kind is not None and issubclass(kind, (Stopped, KeyboardInterrupt))
+            self.manifest["status"] = STOPPED if stopped else FAILED
+            self.manifest["error"] = None if stopped else (str(error) if error else "ended without a result")
+            self.manifest["seconds"] = self._seconds()
+            with contextlib.suppress(UserError):  # a full disk: the first error is the one to report
+                self._write_manifest()
+        self._lock.close()
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl. Numbers only; NaN is written as null."""
+        clean = {k: (None if isinstance(v, float) and v != v else v) for k, v in metrics.items()}
+        self._log_file.write(json.dumps(clean).encode() + b"\n")
+        self._log_file.flush()
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All lines logged so far."""
+        return [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
+
+    def save_policy(self, policy: Policy, which: str = "policy") -> None:
+        """Write `<which>.safetensors` and note its hash; "policy" is the one that later stages take."""
+        from tscli.checkpoint import save_policy_file
+
+        path = self.path / f"{which}.safetensors"
+        save_policy_file(path, policy)
+        self.manifest["artifacts"][path.name] = file_hash(path)
+        if "policy" not in self.manifest["holds"]:
+            self.manifest["holds"].append("policy")
+        self.manifest["view"] = policy.spec.view.to_json()
+        self.manifest["action"] = policy.spec.action.to_json()
+        self._write_manifest()
+
+    def save_if_due(self, state: Callable[[], dict[str, Any]], every: float) -> None:
+        """At the end of an iteration: write a checkpoint when `every` seconds have passed or the user wants to stop.
+
+        Raises:
+            Stopped: after Ctrl-C or SIGTERM, once the checkpoint is safe.
+        """
+        if self._stop_asked or time.monotonic() - self._last_checkpoint >= every:
+            self.checkpoint(state())
+        if self._stop_asked:
+            raise Stopped(self.name)
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Write what `--resume` needs. Metrics logged later than this are dropped by a resume, which logs them again."""
+        from tscli.checkpoint import save_state
+
+        os.fsync(self._log_file.fileno())
+        extra = {"_metrics_bytes": self._log_file.tell(), "_seconds": self._seconds()}
+        save_state(self._checkpoint, {**state, **extra})
+        self._last_checkpoint = time.monotonic()
+
+    def finish(self, metrics: dict[str, Any], holds: tuple[str, ...] = (), **details: Any) -> Run:
+        """Mark the run finished. `details` go into the manifest."""
+        self.manifest |= details
+        self.manifest |= {"status": FINISHED, "metrics": metrics, "seconds": self._seconds()}
+        self.manifest["finished"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.manifest["holds"] = sorted({*self.manifest["holds"], *holds})
+        self.manifest.pop("error", None)
+        self._write_manifest()
+        self._checkpoint.unlink(missing_ok=True)
+        return Run(self.path, self.manifest)
+
+    def _seconds(self) -> float:
+        return round(self._seconds_before + time.monotonic() - self._started, 3)
+
+    def _write_manifest(self) -> None:
+        atomic_write(self.path / "manifest.json", json.dumps(self.manifest, indent=1))
+
+    def _truncate_metrics(self, size: int) -> None:
+        self._metrics.touch()
+        os.truncate(self._metrics, min(size, self._metrics.stat().st_size))
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self._stop_asked:  # the second one does not wait for the iteration
+            raise KeyboardInterrupt
+        self._stop_asked = True
+        self._session.say("stopping after this iteration; once more to stop at once")
+
+
+def _slug(task: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", Path(task).stem if task.endswith((".yaml", ".yml")) else task)
+
+
+def _make_folder(runs_dir: Path, name: str) -> tuple[Path, int]:
+    """Take the next number. Several processes may do so at once: whoever makes the folder first has it."""
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with _numbering(runs_dir):
+            taken = [int(p.name.split("-")[0]) for p in runs_dir.iterdir() if re.match(r"\d{4,}-", p.name)]
+            number = max(taken, default=0) + 1
+            path = runs_dir / f"{number:04d}-{name}"
+            path.mkdir()
+            return path, number
+    except OSError as error:
+        raise UserError(f"cannot create a run in {runs_dir}: {error.strerror}: choose another with --runs-dir") from None
+
+
+@contextlib.contextmanager
+def _numbering(runs_dir: Path) -> Iterator[None]:
+    handle = _lock(runs_dir, wait=True)
+    try:
+        yield
+    finally:
+        handle.close()
+
+
+class _Lock:
+    """An advisory lock on a folder, held until closed or until the process is gone, however it goes."""
+
+    def __init__(self, path: Path, wait: bool):
+        self._file = open(path / ".lock", "a+b")  # noqa: SIM115 - held for the lock's life
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(self._file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _lock(path: Path, wait: bool = False) -> _Lock:
+    try:
+        return _Lock(path, wait)
+    except BlockingIOError:
+        raise UserError(f"another process is at work in {path.name}: wait for it to end") from None
+
+
+def _is_locked(path: Path) -> bool:
+    if not (path / ".lock").exists():
+        return False
+    try:
+        _Lock(path, wait=False).close()
+    except OSError:
+        return True
+    return False
+
+
+def _parent_entry(run: Run) -> dict[str, Any]:
+    return {"name": run.name, "sha256": run.manifest.get("artifacts", {}).get("policy.safetensors")}
+
+
+def _versions() -> dict[str, str]:
+    names = ("tscli", "torch", "numpy", "gymnasium", "h5py")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _git_commit() -> str | None:
+    """Of the checkout that the code runs from; None for an installed wheel."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        result = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None

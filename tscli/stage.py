@@ -1,0 +1,148 @@
+"""What every stage does the same before and after its loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tscli.config import StageConfig, UserError
+from tscli.envs import VecEnv, make_env
+from tscli.rollout import Episodes
+from tscli.tasks import Task
+from tscli.views import ViewSpec, resolve_view
+
+__all__ = ["Clock", "EpisodeStats", "prepare", "resolve", "restore", "resume_note", "sequence_length", "snapshot", "summary", "task_env"]
+
+
+def prepare(config: StageConfig) -> torch.device:
+    """Set threads and determinism, and find the device.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    # Denormals make a CPU step several times slower when weights decay to nothing.
+    torch.set_flush_denormal(True)
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f'--device "{config.device}" cannot be used here ({reason}): use cpu, or auto') from None
+    return device
+
+
+def task_env(task: Task, num_envs: int, device: torch.device) -> VecEnv:
+    """The task's env, num_envs times."""
+    return make_env(task.env, num_envs, device)
+
+
+def resolve(task: Task, expression: str, env: VecEnv) -> ViewSpec:
+    """A view of the task, by name or written out, checked against the env's groups."""
+    return resolve_view(expression, task.view(expression), env.groups, env.action, owner=f"task {task.name}")
+
+
+def sequence_length(bptt: int, steps: int, is_recurrent: bool) -> int:
+    """Steps of a training sequence: 1 without memory, else the largest divisor of `steps` up to `bptt`."""
+    if not is_recurrent:
+        return 1
+    return max(k for k in range(1, min(bptt, steps) + 1) if steps % k == 0)
+
+
+class EpisodeStats:
+    """Mean return and length of the episodes that end in each rollout."""
+
+    def __init__(self, num_envs: int):
+        self.returns = torch.zeros(num_envs, dtype=torch.float64)
+        self.lengths = torch.zeros(num_envs, dtype=torch.float64)
+        self.latest: dict[str, float | None] = {"rollout/return": None, "rollout/length": None}
+        self.episodes = 0
+
+    def update(self, reward: Tensor, done: Tensor) -> dict[str, float | None]:
+        """reward, done: [T, N]. Where no episode ended, the figures before are repeated."""
+        returns, lengths = self.returns.numpy(), self.lengths.numpy()
+        ended_returns, ended_lengths = [], []
+        for r, d in zip(reward.cpu().numpy(), done.cpu().numpy(), strict=True):
+            returns += r
+            lengths += 1
+            if d.any():
+                ended_returns.extend(returns[d])
+                ended_lengths.extend(lengths[d])
+                returns[d] = 0
+                lengths[d] = 0
+        if ended_returns:
+            count = len(ended_returns)
+            self.latest = {"rollout/return": sum(ended_returns) / count, "rollout/length": sum(ended_lengths) / count}
+            self.episodes += count
+        return self.latest
+
+    def state_dict(self) -> dict[str, Any]:
+        """For exact resume."""
+        state = {"returns": self.returns, "lengths": self.lengths, "episodes": self.episodes}
+        return {**state, "latest": {k: None if v is None else float(v) for k, v in self.latest.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.returns, self.lengths = state["returns"].clone(), state["lengths"].clone()
+        self.latest, self.episodes = state["latest"], state["episodes"]
+
+
+def snapshot(parts: Mapping[str, Any], **values: Any) -> dict[str, Any]:
+    """A checkpoint: the state of each part (module, optimiser, env, generator; None is passed over) and plain values."""
+    state: dict[str, Any] = {"threads": torch.get_num_threads(), "values": values, "parts": {}}
+    for name, part in parts.items():
+        if part is not None:
+            state["parts"][name] = part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
+    return state
+
+
+def restore(state: dict[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo `snapshot`: bring every part back and return the plain values. Sums differ with the number of threads, so
+    that is brought back too."""
+    torch.set_num_threads(state["threads"])
+    for name, part in parts.items():
+        if isinstance(part, torch.Generator):
+            part.set_state(state["parts"][name])
+        elif part is not None:
+            part.load_state_dict(state["parts"][name])
+    return state["values"]
+
+
+def resume_note(name: str, where: str, env: VecEnv) -> str:
+    """What to say when a run goes on."""
+    exact = "" if env.exact_resume else "; this env cannot be restored, so its episodes start anew"
+    return f"resuming {name} at {where}{exact}"
+
+
+class Clock:
+    """Seconds since it was made, with evaluations left out: what a loop takes."""
+
+    def __init__(self) -> None:
+        self._start, self._paused = time.perf_counter(), 0.0
+
+    def __enter__(self) -> None:
+        self._pause = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._paused += time.perf_counter() - self._pause
+
+    @property
+    def seconds(self) -> float:
+        """Time spent outside `with clock:` blocks."""
+        return time.perf_counter() - self._start - self._paused
+
+
+def summary(episodes: Episodes) -> dict[str, float]:
+    """`eval/return`, `eval/length` and, where the env tells, `eval/success_rate`."""
+    out = {"eval/return": float(episodes.returns.mean()), "eval/length": float(episodes.lengths.mean())}
+    if episodes.success is not None:
+        out["eval/success_rate"] = float(episodes.success.float().mean())
+    return out
