@@ -12,31 +12,30 @@ from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import nn
 
 from tscli import plots, rl, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig, UserError, positional
 from tscli.networks import Critic, Policy, PolicySpec
 from tscli.normalize import ReturnScale
+from tscli.optim import FlatAdam
 from tscli.rollout import Final, ViewedEnv, check_finite, rollout_values, run_episodes, sequences, take
 from tscli.runs import Run, Session
 from tscli.tasks import load_task
 from tscli.views import Obs
 
 ORDER = 10
-CURVES = {
-    "rollout/return": "return of training episodes",
-    "eval/return": "return, greedy",
-    "lr": "learning rate",
-    "loss/policy": "policy loss",
-    "loss/value": "value loss",
-    "entropy": "entropy [nats]",
-    "approx_kl": "approximate KL",
-    "clip_fraction": "clip fraction",
-    "explained_variance": "explained variance",
-    "steps_per_second": "env steps/s",
-}
+CURVES = (
+    plots.Panel("rollout/return", "return of training episodes"),
+    plots.Panel("eval/return", "return, greedy"),
+    plots.Panel("lr", "learning rate"),
+    plots.Panel("loss/policy", "policy loss"),
+    plots.Panel("loss/value", "value loss"),
+    plots.Panel("entropy", "entropy [nats]"),
+    plots.Panel("approx_kl", "approximate KL"),
+    plots.Panel("clip_fraction", "clip fraction"),
+    plots.Panel("explained_variance", "explained variance"),
+)
 
 
 class Config(StageConfig):
@@ -97,8 +96,7 @@ def main(config: Config, session: Session) -> Run:
         policy = Policy(PolicySpec(actor_view, env.action, config.network)).to(device)
     with streams.seeded_init(config.seed, "critic"):
         critic = Critic(critic_view, config.critic or config.network).to(device)
-    parameters = [*policy.parameters(), *critic.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=config.lr, eps=1e-5, fused=True)
+    optimizer = FlatAdam([*policy.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
     act_stream = streams.generator(config.seed, "teacher/act", device)
     shuffle_stream = streams.generator(config.seed, "teacher/shuffle")
     reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
@@ -136,7 +134,7 @@ def main(config: Config, session: Session) -> Run:
         for iteration in range(start, iterations):
             global_step = (iteration + 1) * steps * num_envs
             if config.lr_schedule == "linear":
-                optimizer.param_groups[0]["lr"] = config.lr * (1 - iteration / iterations)
+                optimizer.lr = config.lr * (1 - iteration / iterations)
 
             # --- roll-out -------------------------------------------------------------------------------------------
             data: dict[str, list[torch.Tensor]] = {k: [] for k in ("action", "log_prob", "reward", "terminated", "done")}
@@ -213,9 +211,8 @@ def main(config: Config, session: Session) -> Run:
                     value_loss = rl.value_loss(value, batch_returns[:, index], batch_value[:, index], clip)
                     entropy = dist.entropy().mean()
                     loss = surrogate.loss + config.value_coef * value_loss - config.entropy_coef * entropy
-                    optimizer.zero_grad(set_to_none=True)
+                    optimizer.zero_grad()
                     loss.backward()
-                    nn.utils.clip_grad_norm_(parameters, config.max_grad_norm, foreach=True)
                     optimizer.step()
                     approx_kl = surrogate.approx_kl
                     scalars = (surrogate.loss, value_loss, entropy, approx_kl, surrogate.clip_fraction)
@@ -231,7 +228,7 @@ def main(config: Config, session: Session) -> Run:
             metrics = {"step": global_step, "iteration": iteration + 1, **episode_metrics}
             metrics |= dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
             metrics["explained_variance"] = float(rl.explained_variance(values.value, returns))
-            metrics["lr"] = optimizer.param_groups[0]["lr"]
+            metrics["lr"] = optimizer.lr
             metrics["loop_seconds"] = clock.seconds
             metrics["steps_per_second"] = (global_step - start * steps * num_envs) / clock.seconds
             is_last = iteration + 1 == iterations
@@ -252,12 +249,14 @@ def main(config: Config, session: Session) -> Run:
             values_to_save |= {"reset": reset, "hidden": hidden, "critic_hidden": critic_hidden}
             run.save_if_due(lambda v=values_to_save: stage.snapshot(parts, **v), config.checkpoint_every)
 
+        loop_seconds = clock.seconds
+
         # --- report: the best policy, on episodes that did not choose it --------------------------------------------
         run.save_policy(policy, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
         final = stage.summary(run_episodes(best, eval_env, streams.derive(config.seed, "report")))
-        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, "step", f"{task.name}: PPO teacher")
-        final |= {"step": global_step, "loop_seconds": clock.seconds, "best_selection_return": best_return}
+        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: PPO teacher")
+        final |= {"step": global_step, "loop_seconds": loop_seconds, "best_selection_return": best_return}
         result = run.finish(final)
     env.close()
     eval_env.close()

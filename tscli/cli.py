@@ -6,17 +6,13 @@ light part of its script; torch is loaded once the settings are valid.
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-from tscli.scripts import Script, find_script, find_scripts, methods_of, read_script
-
-if TYPE_CHECKING:
-    import typer
+from tscli.scripts import find_scripts
 
 __all__ = ["main", "run_script"]
 
@@ -74,10 +70,71 @@ def normalize(args: list[str]) -> list[str]:
 def _dispatch(args: list[str]) -> int:
     if args in ([], ["--help"], ["-h"], ["help"]):
         return _first_page(with_runs=not args)
-    from tscli.commands import app
-
-    _load_typer_group(app)
     import typer
+
+    from tscli.commands import app
 
     result = typer.main.get_command(app).main(args=args, prog_name="tscli", standalone_mode=False)
     return result if isinstance(result, int) else 0
+
+
+def _first_page(with_runs: bool) -> int:
+    from tscli.pages import first_page
+
+    runs_dir = Path(os.environ.get("TSCLI_RUNS", "runs"))
+    runs = None
+    if with_runs:
+        from tscli.runs import list_runs
+
+        runs = list_runs(runs_dir)
+    first_page(find_scripts(), runs, runs_dir)
+    return 0
+
+
+def _explain(error: Exception) -> int:
+    """Print an error as one line and give its exit code."""
+    from pydantic import ValidationError
+
+    from tscli.config import UserError, one_line
+
+    if isinstance(error, UserError):
+        return _say(f"error: {error}", BAD_INPUT)
+    if isinstance(error, ValidationError):
+        return _say(f"error: {one_line(error, prefix='')}", BAD_INPUT)
+    if "typer" in sys.modules:
+        import typer
+
+        if isinstance(error, typer.Abort):
+            return _say("stopped", INTERRUPTED)
+        # The public base of all usage errors; the class itself moved between typer's versions.
+        if isinstance(error, typer.BadParameter.__mro__[2]):
+            return _say(f"error: {_usage(error)}", BAD_INPUT)
+    if "tscli.runs" in sys.modules:
+        from tscli.runs import Stopped
+
+        if isinstance(error, Stopped):
+            return _say(f"stopped {error}: continue with --resume", INTERRUPTED)
+    text = " ".join(str(error).split())
+    return _say(f"error: {type(error).__name__}: {text}\nrun again with --debug for the traceback", CRASH)
+
+
+def _usage(error: Any) -> str:
+    """A usage error of typer's in our words: what is wrong, the closest option, where the help is."""
+    from tscli.config import did_you_mean
+
+    context = getattr(error, "ctx", None)
+    name = getattr(error, "option_name", None)
+    if context is not None and type(error).__name__ == "NoSuchOption":
+        params = context.command.params
+        options = [option for param in params for option in (*param.opts, *param.secondary_opts) if option[:2] == "--"]
+        hint = did_you_mean(str(name), options)
+        hint = hint if hint.startswith("did") else f"see {context.command_path} --help"
+        return f"unknown option {name}: {hint}"
+    text = " ".join(error.format_message().split()).rstrip(".")
+    text = text[:1].lower() + text[1:]
+    return f"{text}: see {context.command_path} --help" if context is not None else text
+
+
+def _say(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code

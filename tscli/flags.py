@@ -21,6 +21,7 @@ from tscli.settings import is_positional, nested_model
 __all__ = ["GENERAL", "Flag", "flags_of", "given", "parameter"]
 
 GENERAL = "general"
+_BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
 _REQUIRED = inspect.Parameter.empty
 _TYPE_NAMES = {int: "N", float: "X", bool: "on|off", str: "TEXT"}
 
@@ -80,11 +81,14 @@ def flags_of(model: type[Config], command: str) -> list[Flag]:
     """All flags of a config class: the command's own, then nested ones, then those that every stage has."""
     own: list[Flag] = []
     nested: list[Flag] = []
+    shown: dict[type[BaseModel], str] = {}
     general: list[Flag] = []
     for name, field in model.model_fields.items():
         default = _REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
-        if nested_model(field) is not None:
-            nested.extend(_nested_flags((name,), field, default))
+        inner = nested_model(field)
+        if inner is not None:
+            nested.extend(_nested_flags((name,), field, default, shown.get(inner)))
+            shown.setdefault(inner, name)
         elif issubclass(model, StageConfig) and name in StageConfig.model_fields:
             general.append(Flag((name,), field, default, GENERAL, field.description or ""))
         else:
@@ -92,21 +96,24 @@ def flags_of(model: type[Config], command: str) -> list[Flag]:
     return own + nested + general
 
 
-def _nested_flags(path: tuple[str, ...], field: FieldInfo, default: Any) -> Iterator[Flag]:
+def _nested_flags(path: tuple[str, ...], field: FieldInfo, default: Any, like: str | None) -> Iterator[Flag]:
+    """The flags of a nested field. `like` names a field of the same class, whose help stands for this one's too."""
     model = nested_model(field)
     assert model is not None
-    panel = " ".join(path).replace("_", " ") + (" network" if issubclass(model, NetworkConfig) else "")
+    panel = " ".join(path).replace("_", " ")
+    if issubclass(model, NetworkConfig) and not panel.endswith("network"):
+        panel += " network"
     for name, inner in model.model_fields.items():
         value = getattr(default, name) if isinstance(default, model) else inner.get_default(call_default_factory=True)
         if nested_model(inner) is not None:
-            yield from _nested_flags((*path, name), inner, value)
+            yield from _nested_flags((*path, name), inner, value, like)
             continue
         text = inner.description or ""
         if name == "kind":
-            shown = value if default is not None else None
-            both = " ".join(part for part in (field.description, text) if part)
-            yield Flag(path, inner, shown, panel, both)
-        yield Flag((*path, name), inner, value, panel, text, hidden=name == "kind")
+            more = f"With --{'.'.join(path)}.hidden and all the others of --{like}." if like else text
+            both = " ".join(part for part in (field.description, more) if part)
+            yield Flag(path, inner, value if default is not None else None, panel, both)
+        yield Flag((*path, name), inner, value, panel, text, hidden=name == "kind" or like is not None)
 
 
 def parameter(flag: Flag) -> inspect.Parameter:
@@ -119,7 +126,13 @@ def parameter(flag: Flag) -> inspect.Parameter:
     elif flag.is_switch:
         kind = bool
         off = "--no-" + flag.option[2:]
-        info = typer.Option(f"{flag.option}/{off}", help=flag.help, rich_help_panel=flag.panel, show_default=False)
+        info = typer.Option(
+            f"{flag.option}/{off}",
+            help=flag.help,
+            rich_help_panel=flag.panel,
+            hidden=flag.hidden,
+            show_default=False,
+        )
     else:
         complete = _completion(flag.choices)
         info = typer.Option(
@@ -188,14 +201,12 @@ def _limits(field: FieldInfo) -> Iterator[str]:
     for member in get_args(field.annotation):
         if get_origin(member) is Annotated:
             metadata.extend(get_args(member)[1:])
-    for item in metadata:
-        inner = getattr(item, "metadata", None)
-        for rule in inner if isinstance(inner, list) else [item]:
-            if isinstance(rule, annotated_types.Ge):
-                yield f"at least {rule.ge:g}"
-            elif isinstance(rule, annotated_types.Gt):
-                yield f"above {rule.gt:g}"
-            elif isinstance(rule, annotated_types.Le):
-                yield f"at most {rule.le:g}"
-            elif isinstance(rule, annotated_types.Lt):
-                yield f"below {rule.lt:g}"
+    rules = [rule for item in metadata for rule in getattr(item, "metadata", None) or [item]]
+    kinds = {rule: type(rule).__name__ for rule in rules if isinstance(rule, _BOUNDS)}
+    bounds = {kind: getattr(rule, kind.lower()) for rule, kind in kinds.items()}
+    if "Ge" in bounds and "Le" in bounds:
+        yield f"{bounds['Ge']} to {bounds['Le']}"
+        return
+    for name, words in (("Ge", "at least"), ("Gt", "above"), ("Le", "at most"), ("Lt", "below")):
+        if name in bounds:
+            yield f"{words} {bounds[name]}"

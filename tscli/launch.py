@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tscli.config import Config, StageConfig, UserError
 from tscli.scripts import Script, find_script, light_config, load_script
-from tscli.settings import Layer, build_config, file_layer, make_layer, merge, set_layer, stage_layers
+from tscli.settings import Layer, build_config, make_layer, parse_assignments, read_yaml, stage_layers
 
 if TYPE_CHECKING:
     from tscli.networks import Policy
     from tscli.pairs import Pairs
     from tscli.runs import Run, Session
 
-__all__ = ["Plan", "default_runs_dir", "launch", "load_policy", "open_pairs", "plan", "resume_layers", "run"]
+__all__ = ["Place", "Plan", "default_runs_dir", "given_places", "launch", "load_policy", "open_pairs", "plan", "run"]
+
+# Where settings stand, for an error line, and which they are.
+Place = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -35,44 +39,43 @@ def default_runs_dir() -> Path:
 
 def plan(
     script: Script,
-    values: dict[str, Any],
+    places: Sequence[Place],
     *,
-    source: str = "",
-    config: Path | None = None,
-    assignments: list[str] | None = None,
+    runs_dir: Path,
     preset: str | None = None,
-    runs_dir: Path | None = None,
     resume: str | None = None,
+    task: str | None = None,
 ) -> Plan:
     """Merge all settings of a command and validate them, without loading torch where the script allows.
 
     Args:
         script: What to run.
-        values: Settings given directly, by name (`student.hidden` or nested).
-        source: Where `values` stand, for an error line; "" for flags.
-        config: A YAML file of settings, below `values`.
-        assignments: `key=value` texts, between the two.
+        places: Where settings stand and which they are, the weakest place first; "" stands for flags.
+        runs_dir: Where runs live.
         preset: Name of one of the task's presets.
-        runs_dir: Where runs live; None takes the default.
         resume: A run to continue, "" for the newest unfinished one, None to start anew.
+        task: The task, where it is known before the runs that it could be inherited from.
 
     Raises:
         UserError: Unknown or invalid settings, an unknown task or preset, nothing to resume.
     """
-    runs_dir = default_runs_dir() if runs_dir is None else runs_dir
     model = light_config(script)
-    own = [file_layer(config, model)] if config else []
-    if assignments:
-        own.append(set_layer(assignments, model))
-    own.append(make_layer(source, values, model))
+    own = [make_layer(source, values, model) for source, values in places]
     if resume is not None:
-        return resume_layers(script, model, own, preset, runs_dir, resume)
-    layers = stage_layers(script, model, own, preset, runs_dir)
+        return _resumed(script, model, own, preset, runs_dir, resume)
+    layers = stage_layers(script, model, own, preset, runs_dir, task)
     build_config(model, layers, script.command)
     return Plan(script, layers)
 
 
-def resume_layers(
+def given_places(config: Path | None, assignments: list[str], source: str, values: Mapping[str, Any]) -> list[Place]:
+    """The places of one call: a settings file, then `--set`, then what was given directly."""
+    places: list[Place] = [(config.name, read_yaml(config) or {})] if config is not None else []
+    places.append(("--set", parse_assignments(assignments)))
+    return [*places, (source, values)]
+
+
+def _resumed(
     script: Script, model: type[Config], own: list[Layer], preset: str | None, runs_dir: Path, ref: str
 ) -> Plan:
     """The settings of the run to continue. Those that the user gave as well must be the same.
@@ -143,15 +146,8 @@ def run(
     from tscli.runs import Session
 
     where = Path(runs_dir) if runs_dir is not None else default_runs_dir()
-    what = plan(
-        find_script(command, method),
-        settings,
-        source=f"tscli.run({command!r})",
-        config=Path(config) if config is not None else None,
-        preset=preset,
-        runs_dir=where,
-        resume=resume,
-    )
+    places = given_places(Path(config) if config is not None else None, [], f"tscli.run({command!r})", settings)
+    what = plan(find_script(command, method), places, preset=preset, runs_dir=where, resume=resume)
     done = launch(what, Session(runs_dir=where, quiet=quiet, log=None if quiet else Console(stderr=True)))
     if done is None:
         raise UserError(f"`tscli {command}` makes no run: call it on the command line")
@@ -177,3 +173,17 @@ def load_policy(which: Run | str | Path, device: str = "cpu") -> Policy:
     from tscli.checkpoint import load_policy_file
 
     return load_policy_file(_as_run(which).policy_path(), device)
+
+
+def open_pairs(which: Run | str | Path) -> Pairs:
+    """The paired dataset that a run holds, or one in a folder.
+
+    Args:
+        which: A run, or its path, folder name or number; or the path of a dataset.
+
+    Raises:
+        UserError: No such run, or it holds no pairs.
+    """
+    from tscli.pairs import open_pairs as open_path
+
+    return open_path(_as_run(which).path)

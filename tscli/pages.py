@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tscli.runs import Run
     from tscli.scripts import Script
 
-__all__ = ["command_page", "first_page", "headline", "next_step"]
+__all__ = ["closing_words", "command_page", "console", "first_page", "headline", "made_by", "next_step", "status_text"]
 
 TAGLINE = "a teacher that sees everything, a student that sees what the robot will see"
 OWN_COMMANDS = {
@@ -23,9 +23,6 @@ OWN_COMMANDS = {
     "run": "Run a script of your own with flags like the others.",
     "doctor": "Check this machine and this installation.",
 }
-# What a run is remembered by, the first that it has.
-_HEADLINES = ("eval/return", "eval/return_mean", "rollout/return", "dataset/return", "return")
-"""Metric names, the most telling first."""
 
 
 def console(stderr: bool = False) -> Console:
@@ -41,10 +38,8 @@ def first_page(scripts: list[Script], runs: list[Run] | None, runs_dir: Path) ->
     from rich.markup import escape
     from rich.table import Table
 
-    from tscli import __version__
-
     out = console()
-    out.print(f"\n[bold]tscli[/] {__version__}  [dim]{TAGLINE}[/]\n")
+    out.print(f"\n[bold]tscli[/]  [dim]{TAGLINE}[/]\n")
     groups: dict[str, list[tuple[str, str]]] = {}
     for script in scripts:
         if script.method is None or script.default_method:
@@ -75,9 +70,20 @@ def _where_you_stand(out: Console, runs: list[Run], runs_dir: Path) -> None:
         out.print(f"\n[bold]newest runs in {runs_dir}[/]")
         table = Table.grid(padding=(0, 2))
         for run in runs[-4:]:
-            table.add_row(f"  {run.number}", run.command, run.task or "", status_text(run), headline(run))
+            table.add_row(f"  {run.number}", made_by(run), run.task, status_text(run), headline(run))
         out.print(table)
     out.print(f"\nNext: [bold cyan]{next_step(runs)}[/]")
+
+
+def made_by(run: Run) -> str:
+    """`distill dagger`: the command, and its method if it has several."""
+    return f"{run.command} {run.method}" if run.method else run.command
+
+
+def closing_words(run: Run) -> str:
+    """What a command says at its end: what it wrote, and what to run next."""
+    result = headline(run)
+    return f"wrote {run.path}{f', {result}' if result else ''}\nnext: [bold cyan]{next_step([run])}[/]"
 
 
 def status_text(run: Run) -> str:
@@ -95,7 +101,7 @@ def next_step(runs: list[Run]) -> str:
         return "tscli train-teacher cartpole"
     held = finished[-1].holds
     if "pairs" in held:
-        return "tscli distill --student rnn --obs partial"
+        return "tscli distill --student rnn"
     if "policy" in held:
         return "tscli collect" if finished[-1].role == "teacher" else "tscli eval --render gif"
     return "tscli runs"
@@ -103,9 +109,8 @@ def next_step(runs: list[Run]) -> str:
 
 def headline(run: Run) -> str:
     """The one figure that a run is remembered by, "" when it has none."""
-    for name in _HEADLINES:
-        value = run.metrics.get(name)
-        if isinstance(value, (int, float)):
+    for name, value in run.metrics.items():
+        if name.rpartition("/")[2] == "return" and isinstance(value, (int, float)):
             return f"return {value:.1f}"
     return ""
 

@@ -25,9 +25,10 @@ import h5py
 import numpy as np
 
 from tscli.config import UserError
+from tscli.files import atomic_write, file_hash
 from tscli.spaces import ActionSpec, Group
 
-__all__ = ["PairsSchema", "Shard", "PairsError", "list_shards", "load_shard", "read_sealed", "read_sidecar"]
+__all__ = ["PairsError", "PairsSchema", "Shard", "list_shards", "load_shard", "read_sealed", "read_sidecar"]
 
 # name -> (offset in the file, shape, dtype)
 Layout = dict[str, tuple[int, tuple[int, ...], np.dtype]]
@@ -126,6 +127,7 @@ class PairsSchema:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PairsSchema:
+        """Undo `to_json`."""
         groups = {
             name: Group(
                 **{
@@ -193,15 +195,8 @@ def _check(data: dict[str, Any]) -> str:
 
 
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
-    """Write JSON with a checksum of its content (key `check`) under a temporary name, then rename it."""
-    temporary = path.with_name(path.name + ".tmp")
-    with disk_errors(path):
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({**data, "check": _check(data)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+    """Write JSON with a checksum of its content (key `check`)."""
+    atomic_write(path, json.dumps({**data, "check": _check(data)}))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -228,17 +223,8 @@ def write_header(folder: Path, schema: PairsSchema, num_envs: int, complete: tup
     if complete is not None:
         data["num_shards"], data["num_steps"] = complete
         if data["num_shards"]:
-            data["dataset_sha256"] = sha256_of(folder / "dataset.h5")
+            data["dataset_sha256"] = file_hash(folder / "dataset.h5")
     write_sealed(folder / "pairs.json", data)
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file; other threads run meanwhile."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # --- shards ---------------------------------------------------------------------------------------------------------
@@ -346,9 +332,7 @@ def layout_of(fields: dict[str, tuple[tuple[int, ...], np.dtype]], offsets: dict
     return {name: (offsets[name], (rows, *shape), dtype) for name, (shape, dtype) in fields.items()}
 
 
-def map_fields(
-    path: Path, layout: Layout, mode: Literal["r", "r+"] = "r"
-) -> tuple[dict[str, np.ndarray], np.memmap]:
+def map_fields(path: Path, layout: Layout, mode: Literal["r", "r+"] = "r") -> tuple[dict[str, np.ndarray], np.memmap]:
     """Map a file once and view each dataset in it."""
     whole = np.memmap(path, np.uint8, mode)
     return {
@@ -369,7 +353,7 @@ def write_sidecar(
         {
             "schema": SCHEMA,
             "bytes": path.stat().st_size,
-            "sha256": sha256_of(path),
+            "sha256": file_hash(path),
             **about,
             "fields": {n: {"offset": o, "shape": list(s), "dtype": d.name} for n, (o, s, d) in layout.items()},
             "segments": table_to_columns(segments),
@@ -411,7 +395,7 @@ def check_shard_file(folder: Path, index: int, sidecar: dict[str, Any], verify: 
     size = path.stat().st_size
     if size != sidecar["bytes"]:
         raise PairsError(path, f"has {size} bytes instead of {sidecar['bytes']}")
-    if verify == "full" and sha256_of(path) != sidecar["sha256"]:
+    if verify == "full" and file_hash(path) != sidecar["sha256"]:
         raise PairsError(path, "damaged (its content does not match its sha256)")
 
 

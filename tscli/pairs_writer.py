@@ -111,7 +111,9 @@ class PairsWriter:
         """
         folder = Path(folder)
         if (folder / "pairs.json").exists():
-            raise UserError(f"{folder}: holds pairs already; choose another folder, or --resume the run that wrote them")
+            raise UserError(
+                f"{folder}: holds pairs already; choose another folder, or --resume the run that wrote them"
+            )
         with disk_errors(folder):
             (folder / "shards").mkdir(parents=True, exist_ok=True)
         fields = schema.row_fields()
@@ -132,7 +134,7 @@ class PairsWriter:
         self._steps = 0  # in the live shard
         self._synced = 0  # of these, how many are in the file
         self._next_episode = 0
-        self._env = {
+        self._env: dict[str, np.ndarray] = {
             name: np.zeros(num_envs, {"return": np.float64, "at_start": bool}.get(name, np.int64))
             for name in _ENV_STATE
         }
@@ -175,7 +177,9 @@ class PairsWriter:
             action: [N, ...] as executed.
             teacher_action: [N, ...] what the teacher would do.
             teacher_dist: `logits` [N, P], or `mean` and `std` [N, D], of the teacher.
-            reward, terminated, truncated: [N], of this action.
+            reward: [N], of this action.
+            terminated: [N] bool, the episode ended.
+            truncated: [N] bool, the episode was cut off.
             actor: [N] uint8, who chose `action`: 0 student, 1 teacher.
             success: [N] bool, True at an episode's last step if it succeeded; None where the task has no such notion.
             keep: [N] bool; rows of False belong to no episode and are not read back. An env may leave at any step (its
@@ -344,7 +348,7 @@ class PairsWriter:
         self._synced = self._steps
 
     def flush(self) -> None:
-        """Bring all rows to the disk; to be called before `state_dict` is saved."""
+        """Bring all rows to the disk, so that they survive a power cut; a kill they survive without."""
         self.sync()
         if self._map is not None:
             self._map.flush()
@@ -417,7 +421,7 @@ class PairsWriter:
         return layout, packed
 
     def close(self) -> None:
-        """Finish the last shard, open episodes unfinished, and mark the dataset complete. A second call does nothing."""
+        """Finish the last shard, open episodes unfinished, and mark the dataset complete. Again does nothing."""
         if self._closed:
             return
         if self._steps:
@@ -430,7 +434,8 @@ class PairsWriter:
     # --- exact continuation -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What `resume` needs besides the files: numbers, strings and lists. Call `flush` first."""
+        """What `resume` needs besides the files: numbers, strings and lists. Flushes, so that both agree."""
+        self.flush()
         counters = ("step", "num_steps", "num_episodes", "num_shards", "num_envs")
         return {
             **{name: getattr(self, name) for name in counters},
@@ -523,7 +528,9 @@ def _copy_segments(
 ) -> None:
     """Copy runs of rows of every field; both sides are in ascending order."""
     # Neighbouring segments of one env are one run on both sides.
-    follows = (source_rows[1:] == source_rows[:-1] + lengths[:-1]) & (target_rows[1:] == target_rows[:-1] + lengths[:-1])
+    follows = (source_rows[1:] == source_rows[:-1] + lengths[:-1]) & (
+        target_rows[1:] == target_rows[:-1] + lengths[:-1]
+    )
     first = np.flatnonzero(np.concatenate([[True], ~follows]))
     counts = np.add.reduceat(lengths, first)
     for name, rows in target.items():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tscli import streams
 from tscli.config import UserError
+from tscli.distributions import action_scale
 from tscli.envs import VecEnv
 from tscli.networks import Critic, Policy
 from tscli.spaces import ActionSpec
@@ -23,7 +24,7 @@ __all__ = [
     "Values",
     "ViewedEnv",
     "check_finite",
-    "clip_action",
+    "perturb",
     "rollout_values",
     "run_episodes",
     "sequences",
@@ -47,14 +48,6 @@ class Final(NamedTuple):
 
     rows: Tensor
     obs: Obs
-
-
-def clip_action(action: Tensor, spec: ActionSpec) -> Tensor:
-    """What an env will execute: continuous actions clipped to their bounds."""
-    if not spec.is_continuous:
-        return action
-    low, high = (torch.tensor(side, dtype=action.dtype, device=action.device) for side in (spec.low, spec.high))
-    return torch.minimum(torch.maximum(action, low), high)
 
 
 class ViewedEnv:
@@ -182,6 +175,19 @@ def rollout_values(
 def sequences(x: Tensor, length: int) -> Tensor:
     """Cut a rollout [T, N, ...] into sequences side by side: [length, (T / length) * N, ...]."""
     return x.unflatten(0, (-1, length)).transpose(0, 1).flatten(1, 2)
+
+
+def perturb(action: Tensor, spec: ActionSpec, noise: float, generator: torch.Generator) -> Tensor:
+    """Disturb actions [N, ...]: discrete ones are random with probability `noise`, each dimension for itself;
+    continuous ones get Gaussian noise of `noise` half ranges (of 1 where unbounded)."""
+    if spec.is_continuous:
+        _, half = action_scale(spec, action.device)
+        return action + noise * half * torch.empty_like(action).normal_(generator=generator)
+    shape, device = action.shape, action.device
+    draws = [torch.randint(n, shape[:1], generator=generator, device=device) for n in spec.nvec]
+    random = draws[0] if spec.kind == "discrete" else torch.stack(draws, dim=-1)
+    replace = torch.empty(shape, device=device).uniform_(generator=generator) < noise
+    return torch.where(replace, random, action)
 
 
 def take(obs: Obs, index: Any) -> Obs:

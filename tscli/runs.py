@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -212,7 +213,13 @@ def find_run(runs_dir: Path, ref: str) -> Run:
 
 
 def newest_run(
-    runs_dir: Path, ref: str, holds: str, flag: str, role: str | None = None, made_from: Run | None = None
+    runs_dir: Path,
+    ref: str,
+    holds: str,
+    flag: str,
+    role: str | None = None,
+    made_from: Run | None = None,
+    command: str | None = None,
 ) -> Run:
     """The run that `ref` names or, when it is empty, the newest finished one that fits.
 
@@ -223,6 +230,7 @@ def newest_run(
         flag: the setting that names such a run, for the error line.
         role: of the policy, "teacher" or "student"; None takes either.
         made_from: only runs that have this one as a parent.
+        command: only runs of this command, where the newest is asked for.
 
     Raises:
         UserError: none fits, or the named one does not.
@@ -237,6 +245,7 @@ def newest_run(
         return run
     fitting = [r for r in list_runs(runs_dir) if holds in r.holds and r.status == FINISHED]
     fitting = [r for r in fitting if role is None or r.role == role]
+    fitting = [r for r in fitting if command is None or r.command == command]
     if made_from is not None:
         fitting = [r for r in fitting if made_from.name in r.parents]
     if not fitting:
@@ -421,6 +430,14 @@ class RunWriter:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines logged so far."""
         return [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
+
+    def fresh_folder(self, name: str) -> Path:
+        """A subfolder, emptied: what an earlier attempt left before its first checkpoint cannot be continued."""
+        path = self.path / name
+        if path.exists():
+            shutil.rmtree(path)
+        path.mkdir()
+        return path
 
     def save_policy(self, policy: Policy, which: str = "policy") -> None:
         """Write `<which>.safetensors` and note its hash; "policy" is the one that later stages take."""

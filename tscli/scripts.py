@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from tscli.config import Config
@@ -52,36 +52,36 @@ class Script:
         return self.path.parent.name
 
 
-def _parse(path: Path) -> ast.Module:
+def _refuse(message: str) -> NoReturn:
+    # pydantic comes with UserError: finding scripts for the first page must not wait for it.
     from tscli.config import UserError
 
+    raise UserError(message) from None
+
+
+def _parse(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such script; `tscli` lists the commands that come with it") from None
+    except OSError:
+        _refuse(f"{path}: there is no such script; `tscli` lists the commands that come with it")
     except (SyntaxError, UnicodeDecodeError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise UserError(f"{path}{line} is not valid Python: {error.args[0]}") from None
+        _refuse(f"{path}{line} is not valid Python: {error.args[0]}")
 
 
 def _constants(tree: ast.Module, path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target if _is_annotated(node) else None
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+            continue
+        target, value = node.targets[0] if isinstance(node, ast.Assign) else node.target, node.value
         if not isinstance(target, ast.Name) or target.id not in _CONSTANTS:
             continue
-        value = getattr(node, "value", None)
         if not isinstance(value, ast.Constant) or not isinstance(value.value, _CONSTANTS[target.id]):
-            from tscli.config import UserError
-
             kind = _CONSTANTS[target.id].__name__
-            raise UserError(f"{path}, line {node.lineno}: {target.id} must be a plain {kind}, it is read without running")
+            _refuse(f"{path}, line {node.lineno}: {target.id} must be a plain {kind}, it is read without running")
         found[target.id] = value.value
     return found
-
-
-def _is_annotated(node: ast.stmt) -> bool:
-    return isinstance(node, ast.AnnAssign)
 
 
 def read_script(path: Path) -> Script:
@@ -111,7 +111,9 @@ def script_folders() -> list[Path]:
         return inside
     # Never look beside an installed package: site-packages/datasets is somebody else's.
     checkout = package.parent
-    return [checkout / name for name in FOLDERS if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir()]
+    return [
+        checkout / name for name in FOLDERS if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir()
+    ]
 
 
 def find_scripts(folders: list[Path] | None = None) -> list[Script]:
@@ -120,20 +122,18 @@ def find_scripts(folders: list[Path] | None = None) -> list[Script]:
     Raises:
         UserError: Two scripts claim the same command and method, or a command has no or two default methods.
     """
-    from tscli.config import UserError
-
     paths = [path for folder in folders or script_folders() for path in sorted(folder.glob("*.py"))]
     scripts = sorted(map(read_script, paths), key=lambda s: (s.order, s.command, not s.default_method, s.method or ""))
     seen: dict[tuple[str, str | None], Script] = {}
     for script in scripts:
         key = (script.command, script.method)
         if key in seen:
-            raise UserError(f"{script.path} and {seen[key].path} are both `tscli {script.name}`: rename one")
+            _refuse(f"{script.path} and {seen[key].path} are both `tscli {script.name}`: rename one")
         seen[key] = script
     for command in {script.command for script in scripts}:
         family = methods_of(command, scripts)
         if len(family) > 1 and sum(script.default_method for script in family) != 1:
-            raise UserError(f"`tscli {command}` needs exactly one script with DEFAULT_METHOD = True")
+            _refuse(f"`tscli {command}` needs exactly one script with DEFAULT_METHOD = True")
     return scripts
 
 
@@ -189,7 +189,9 @@ def load_script(script: Script) -> ModuleType:
     module = _execute(script.path, None, "full")
     config = getattr(module, "Config", None)
     if not (isinstance(config, type) and issubclass(config, Config)) or not callable(getattr(module, "main", None)):
-        raise UserError(f"{script.path} is no script: it needs a `Config(StageConfig)` class and `main(config, session)`")
+        raise UserError(
+            f"{script.path} is no script: it needs a `Config(StageConfig)` class and `main(config, session)`"
+        )
     return module
 
 

@@ -24,13 +24,12 @@ __all__ = [
     "Layer",
     "build_config",
     "command_names",
-    "file_layer",
     "is_positional",
     "make_layer",
     "merge",
     "nested_model",
+    "parse_assignments",
     "read_yaml",
-    "set_layer",
     "stage_layers",
     "task_layers",
 ]
@@ -89,12 +88,16 @@ def _unfold(values: Mapping[Any, Any], model: type[BaseModel], where: str, prefi
         field = model.model_fields.get(name)
         if field is None:
             if name == "method" and not prefix:
-                raise UserError(f"the method{where} cannot be set there, it decides which settings there are: use --method")
+                raise UserError(
+                    f"the method{where} cannot be set there, it decides which settings there are: use --method"
+                )
             raise UserError(f'unknown setting "{prefix}{head}"{where}: {_hint(name, model, prefix)}')
         inner = nested_model(field)
         if inner is None:
             if rest:
-                raise UserError(f'unknown setting "{prefix}{written}"{where}: {prefix}{name} has no settings of its own')
+                raise UserError(
+                    f'unknown setting "{prefix}{written}"{where}: {prefix}{name} has no settings of its own'
+                )
             found[name] = value
             continue
         if rest:
@@ -131,11 +134,6 @@ def merge(layers: list[Layer]) -> dict[str, Any]:
     return result
 
 
-def file_layer(path: Path, model: type[BaseModel]) -> Layer:
-    """The settings in a YAML file (`--config`)."""
-    return make_layer(path.name, read_yaml(path) or {}, model)
-
-
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
@@ -155,15 +153,19 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from None
 
 
-def set_layer(assignments: list[str], model: type[BaseModel]) -> Layer:
-    """The settings of `--set key=value`, in order."""
-    layer = Layer("--set", {})
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """`["lr=1e-3", "student.hidden=64,64"]` as a mapping; a later one wins.
+
+    Raises:
+        UserError: One has no `=`.
+    """
+    values = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
             raise UserError(f'--set "{assignment}" is no assignment: write --set key=value')
-        layer = Layer("--set", _merged(layer.values, make_layer("--set", {key.strip(): value.strip()}, model).values))
-    return layer
+        values[key.strip()] = value.strip()
+    return values
 
 
 def task_layers(task: Task, script: Script, preset: str | None, model: type[BaseModel], known: set[str]) -> list[Layer]:
@@ -196,25 +198,26 @@ def task_layers(task: Task, script: Script, preset: str | None, model: type[Base
 
 
 def stage_layers(
-    script: Script, model: type[Config], own: list[Layer], preset: str | None, runs_dir: Path
+    script: Script, model: type[Config], own: list[Layer], preset: str | None, runs_dir: Path, task: str | None = None
 ) -> list[Layer]:
     """All layers of a command, the task's below what the user gave.
 
-    The task is the `task` setting of stages that have one; others inherit it from the run that they continue from.
+    The task is the `task` setting of stages that have one; others inherit it from the run that they continue from,
+    unless `task` names it.
     """
-    task = None
-    if issubclass(model, StageConfig):
+    name = task
+    if name is None and issubclass(model, StageConfig):
         from tscli.runs import parent_task
-        from tscli.tasks import load_task
 
         given = merge(own)
         name = given.get("task") if "task" in model.model_fields else parent_task(runs_dir, script.command, given)
-        task = load_task(str(name)) if name else None
-    if task is None:
+    if not name:
         if preset is not None:
             raise UserError(f"--preset {preset} needs a task: presets are written in the task's file")
         return own
-    return task_layers(task, script, preset, model, command_names()) + own
+    from tscli.tasks import load_task
+
+    return task_layers(load_task(str(name)), script, preset, model, command_names()) + own
 
 
 def command_names() -> set[str]:

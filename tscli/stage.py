@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tscli.config import StageConfig, UserError
+from tscli.checkpoint import load_policy_file
+from tscli.config import StageConfig, UserError, did_you_mean
 from tscli.envs import VecEnv, make_env
+from tscli.networks import Policy
+from tscli.pairs import Pairs
+from tscli.pairs_format import PairsSchema, read_sealed
 from tscli.rollout import Episodes
+from tscli.runs import Run, Session, list_runs, newest_run
 from tscli.tasks import Task
-from tscli.views import ViewSpec, resolve_view
+from tscli.views import PREVIOUS_ACTION, ViewSpec, resolve_view
 
 __all__ = ["Clock", "EpisodeStats", "prepare", "resolve", "restore", "resume_note", "sequence_length", "snapshot", "summary", "task_env"]
 
@@ -48,6 +54,110 @@ def task_env(task: Task, num_envs: int, device: torch.device) -> VecEnv:
 def resolve(task: Task, expression: str, env: VecEnv) -> ViewSpec:
     """A view of the task, by name or written out, checked against the env's groups."""
     return resolve_view(expression, task.view(expression), env.groups, env.action, owner=f"task {task.name}")
+
+
+def open_policy(run: Run, env: VecEnv, device: torch.device) -> Policy:
+    """A finished run's policy, frozen, checked against the env it is to act in.
+
+    Raises:
+        UserError: the file has changed, or the env lacks what the policy sees or does other actions.
+    """
+    policy = load_policy_file(run.policy_path(), device)
+    spec = policy.spec
+    for part in spec.view.parts:
+        if part.group == PREVIOUS_ACTION:
+            continue
+        if part.group not in env.groups:
+            raise UserError(
+                f'{run.name} sees the group "{part.group}", which this env lacks: {did_you_mean(part.group, env.groups)}'
+            )
+        group = env.groups[part.group]
+        needed = part.size if part.index is None else max(part.index) + 1
+        fits = group.shape == part.shape if part.is_image else group.size >= needed
+        if not fits or (part.index is None and not part.is_image and group.size != part.size):
+            raise UserError(
+                f'{run.name} sees the group "{part.group}" as {part.shape}, this env gives {group.shape}: '
+                "use the env that it was trained on"
+            )
+    if (spec.action.kind, spec.action.shape, spec.action.nvec) != (env.action.kind, env.action.shape, env.action.nvec):
+        raise UserError(
+            f"{run.name} acts with {spec.action.kind} {spec.action.nvec or spec.action.shape}, this env takes "
+            f"{env.action.kind} {env.action.nvec or env.action.shape}: use the env that it was trained on"
+        )
+    return policy
+
+
+def pairs_schema(env: VecEnv, groups: Iterable[str], teacher_run: Run, teacher: Policy, seed: int) -> PairsSchema:
+    """What the rows of a dataset of this env and teacher mean."""
+    return PairsSchema(
+        {name: env.groups[name] for name in groups},
+        env.action,
+        task=teacher_run.task,
+        teacher=teacher_run.name,
+        seed=seed,
+        has_success=env.has_success,
+        extra={"squash": teacher.spec.network.squash, "control_dt": env.control_dt},
+    )
+
+
+def pairs_of(session: Session, ref: str | None, teacher_run: Run, optional: bool = False) -> Run | None:
+    """The collected pairs to learn from: the named run, or the newest one labelled by this teacher.
+
+    Args:
+        session: where to look.
+        ref: a run, "" for the newest, None for no pairs at all.
+        teacher_run: whose labels they must carry.
+        optional: give None where nothing was collected, instead of an error.
+
+    Raises:
+        UserError: the named run does not fit, or there is none.
+    """
+    if ref is None:
+        return None
+    if not ref and optional:
+        fitting = [r for r in list_runs(session.runs_dir) if r.command == "collect" and r.status == "finished"]
+        if not any(teacher_run.name in r.parents for r in fitting):
+            return None
+    run = newest_run(session.runs_dir, ref, "pairs", "pairs", made_from=None if ref else teacher_run, command="collect")
+    if run.manifest["parents"].get("teacher", {}).get("name") != teacher_run.name:
+        raise UserError(f"--pairs {ref}: {run.name} was labelled by another teacher than {teacher_run.name}: --teacher names it")
+    run.parent("teacher")  # refuses a teacher that has changed since
+    return run
+
+
+def check_pairs_view(folders: Sequence[Path], view: ViewSpec) -> None:
+    """Refuse a view of groups that a dataset did not record.
+
+    Raises:
+        UserError: names the missing group and those at hand.
+    """
+    for folder in folders:
+        groups = PairsSchema.from_json(read_sealed(folder / "pairs.json")).groups
+        for name in view.groups:
+            if name not in groups:
+                raise UserError(
+                    f'view "{view.name}" needs the group "{name}", which {folder} did not record '
+                    f"(it has {', '.join(groups)}): collect again with that group"
+                )
+
+
+def expected_steps(env: VecEnv, episodes: int) -> int | None:
+    """Steps that a slot needs for that many episodes at the most, where the env has a limit."""
+    return None if env.max_episode_steps is None else episodes * env.max_episode_steps
+
+
+def pairs_summary(folder: Path) -> dict[str, float]:
+    """Figures of a finished dataset for its run's manifest."""
+    pairs = Pairs(folder, verify="size")
+    table = pairs.episodes()
+    done = table[table["finished"]]
+    out = {"steps": pairs.num_steps, "episodes": len(done)}
+    if len(done):
+        out |= {"return_mean": float(done["return"].mean()), "return_sd": float(done["return"].std())}
+        out["length_mean"] = float(done["length"].mean())
+        if pairs.schema.has_success:
+            out["success_rate"] = float(done["success"].mean())
+    return out
 
 
 def sequence_length(bptt: int, steps: int, is_recurrent: bool) -> int:

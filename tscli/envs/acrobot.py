@@ -42,7 +42,9 @@ MAX_VELOCITY_2 = 9 * math.pi
 class EnvConfig(Config):
     """Settings of Acrobot."""
 
-    max_episode_steps: int = Field(500, ge=1, le=1_000_000, description="Steps after which an episode is truncated.")
+    max_episode_steps: int = Field(
+        default=500, ge=1, le=1_000_000, description="Steps after which an episode is truncated."
+    )
 
 
 class Env(ClassicEnv):
@@ -83,8 +85,11 @@ class Env(ClassicEnv):
         load = gravity_1 - sin_2 * velocity_2 * (0.5 * velocity_2 + velocity_1)
         drive = torque - gravity_2 - 0.5 * sin_2 * xp.square(velocity_1)
         acceleration_2 = (d1 * drive + d2 * load) / (2.8125 - 0.25 * xp.square(cos_2))
-        acceleration_1 = (d2 * acceleration_2 + load) / -d1
-        return xp.stack((velocity_1, velocity_2, acceleration_1, acceleration_2))
+        rate = xp.empty_like(state)  # several times as fast as `stack`
+        rate[:2] = state[2:]
+        rate[2] = (d2 * acceleration_2 + load) / -d1
+        rate[3] = acceleration_2
+        return rate
 
     def _advance(self, state: Array, action: Array) -> Array:
         xp = self._xp
@@ -95,8 +100,8 @@ class Env(ClassicEnv):
         k4 = self._rate(state + DT * k3, torque)
         state = state + (DT / 6) * (k1 + 2 * (k2 + k3) + k4)
         state[:2] -= (2 * math.pi) * xp.round(state[:2] / (2 * math.pi))  # into [-pi, pi]
-        xp.clip(state[2], -MAX_VELOCITY_1, MAX_VELOCITY_1, out=state[2])
-        xp.clip(state[3], -MAX_VELOCITY_2, MAX_VELOCITY_2, out=state[3])
+        state[2] = state[2].clip(-MAX_VELOCITY_1, MAX_VELOCITY_1)
+        state[3] = state[3].clip(-MAX_VELOCITY_2, MAX_VELOCITY_2)
         return state
 
     def _terminal(self, state: Array) -> Array:
@@ -109,7 +114,7 @@ class Env(ClassicEnv):
     def _fields(self, state: Array) -> Array:
         xp = self._xp
         cos, sin = xp.cos(state[:2]), xp.sin(state[:2])
-        return xp.stack((cos[0], sin[0], cos[1], sin[1], state[2], state[3]))
+        return xp.concatenate((cos[:1], sin[:1], cos[1:], sin[1:], state[2:]))
 
     def render(self, row: int = 0) -> np.ndarray:
         """The arm and the line that its tip has to cross: uint8 [500, 500, 3]."""

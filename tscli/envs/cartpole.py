@@ -45,7 +45,9 @@ MAX_ANGLE = 12 * 2 * math.pi / 360
 class EnvConfig(Config):
     """Settings of CartPole."""
 
-    max_episode_steps: int = Field(500, ge=1, le=1_000_000, description="Steps after which an episode is truncated.")
+    max_episode_steps: int = Field(
+        default=500, ge=1, le=1_000_000, description="Steps after which an episode is truncated."
+    )
 
 
 class Env(ClassicEnv):
@@ -65,24 +67,30 @@ class Env(ClassicEnv):
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
         super().__init__(config.max_episode_steps, num_envs, device)
+        self._one = torch.ones(num_envs, device=self.device)
 
     def _advance(self, state: Array, action: Array) -> Array:
-        """Equations of Florian (2007), "Correct equations for the dynamics of the cart-pole system", without friction."""
+        """Florian (2007), "Correct equations for the dynamics of the cart-pole system", without friction."""
         xp = self._xp
-        _, velocity, angle, spin = state
+        position, velocity, angle, spin = state
         cos, sin = xp.cos(angle), xp.sin(angle)
         force = action * (2 * FORCE) - FORCE
         push = (force + POLE_MOMENT * xp.square(spin) * sin) / TOTAL_MASS
         leverage = HALF_LENGTH * (4.0 / 3.0 - POLE_MASS * xp.square(cos) / TOTAL_MASS)
         spin_rate = (GRAVITY * sin - cos * push) / leverage
         acceleration = push - POLE_MOMENT * spin_rate * cos / TOTAL_MASS
-        return state + DT * xp.stack((velocity, acceleration, spin, spin_rate))
+        after = xp.empty_like(state)  # `stack` takes as long as a third of all this
+        after[0] = position + DT * velocity
+        after[1] = velocity + DT * acceleration
+        after[2] = angle + DT * spin
+        after[3] = spin + DT * spin_rate
+        return after
 
     def _terminal(self, state: Array) -> Array:
         return (abs(state[0]) > MAX_POSITION) | (abs(state[2]) > MAX_ANGLE)
 
     def _outcome(self, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.ones(self.num_envs, device=self.device), truncated.clone()
+        return self._one.clone(), truncated.clone()
 
     def _fields(self, state: Array) -> Array:
         return state

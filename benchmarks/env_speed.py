@@ -1,0 +1,106 @@
+"""Steps per second of the native environments beside Gymnasium's own vectorised ones.
+
+    python benchmarks/env_speed.py
+    python benchmarks/env_speed.py --env cartpole --num-envs 64,4096 --device cuda
+
+Each figure is the best of the repeats of stepping with random actions and reading the observation after each step,
+resets included, policy excluded. Gymnasium's SyncVectorEnv is left out above `--sync-limit` envs: its rate does not
+grow with their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import gymnasium
+import torch
+
+from tscli.envs import make_env
+
+GYMNASIUM_IDS = {"cartpole": "CartPole-v1", "acrobot": "Acrobot-v1"}
+
+
+def steps_per_second(step: Callable[[], None], num_envs: int, seconds: float, repeats: int) -> float:
+    """Best rate over the repeats, each of which lasts about `seconds`."""
+    for _ in range(3):
+        step()
+    best = 0.0
+    for _ in range(repeats):
+        count, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds:
+            step()
+            count += 1
+        best = max(best, count * num_envs / elapsed)
+    return best
+
+
+def native(kind: str, num_envs: int, device: str) -> Callable[[], None]:
+    """One step of a native env on tensors."""
+    env = make_env({"kind": kind}, num_envs, device)
+    actions = [torch.randint(env.action.nvec[0], (num_envs,), device=device) for _ in range(64)]
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        env.step(actions[count % 64])
+        env.observe("state")
+        count += 1
+        if env.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def gymnasium_vector(kind: str, num_envs: int, mode: str) -> Callable[[], None] | None:
+    """One step of Gymnasium's vectorisation of the same env; None where it has no such version."""
+    spec = gymnasium.spec(GYMNASIUM_IDS[kind])
+    if mode == "vector_entry_point" and spec.vector_entry_point is None:
+        return None
+    env = gymnasium.make_vec(spec, num_envs, vectorization_mode=mode)
+    env.reset(seed=1)
+    env.action_space.seed(1)
+    actions = [env.action_space.sample() for _ in range(64)]
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        env.step(actions[count % 64])
+        count += 1
+
+    return step
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", choices=sorted(GYMNASIUM_IDS), action="append", help="env to measure, may be repeated")
+    parser.add_argument("--num-envs", default="64,256,1024,4096", help="comma-separated numbers of envs")
+    parser.add_argument("--device", default="cpu", help="device of the native envs")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of one repeat")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats, of which the best counts")
+    parser.add_argument("--sync-limit", type=int, default=256, help="largest number of envs for SyncVectorEnv")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), native envs on {args.device}")
+    print(f"gymnasium {gymnasium.__version__}, best of {args.repeats} x {args.seconds} s, env steps per second\n")
+    print(f"{'env':<10}{'num_envs':>9}{'tscli':>14}{'entry point':>14}{'sync':>14}")
+    for kind in args.env or sorted(GYMNASIUM_IDS):
+        for num_envs in (int(n) for n in args.num_envs.split(",")):
+            line = f"{kind:<10}{num_envs:>9}"
+            sync = gymnasium_vector(kind, num_envs, "sync") if num_envs <= args.sync_limit else None
+            for step in (
+                native(kind, num_envs, args.device),
+                gymnasium_vector(kind, num_envs, "vector_entry_point"),
+                sync,
+            ):
+                rate = steps_per_second(step, num_envs, args.seconds, args.repeats) if step else None
+                line += f"{'-' if rate is None else f'{rate:,.0f}':>14}"
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""How fast random windows come from pairs on disk, against numpy in memory and plain h5py.
+
+Writes a dataset of --gigabytes into a temporary folder, three times: rows of 6 and of 48 float32, and images of
+48 x 48 x 3 uint8. Then draws the same random windows (--batch windows of --length steps) from
+
+    memory     `array[rows]` of one numpy array that holds all rows
+    pairs      `Pairs.gather`, the file in the page cache
+    h5py       `dataset[row : row + length]` of dataset.h5, window by window
+
+in turns within one process, and prints medians. `RssAnon` is the memory of this process that is not a mapped file, at
+its highest while the dataset is written and read.
+
+    python benchmarks/window_speed.py --gigabytes 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tscli.pairs import Pairs, PairsSchema, Windows
+from tscli.pairs_writer import PairsWriter
+from tscli.spaces import ActionSpec, Group
+
+ROWS = {
+    "6 float32": Group((6,)),
+    "48 float32": Group((48,)),
+    "48x48x3 uint8": Group((48, 48, 3), dtype="uint8"),
+}
+NUM_ENVS, EPISODE = 64, 500
+
+
+def rss_anon() -> float:
+    """Anonymous memory of this process in MiB; NaN where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
+
+
+def write(folder: Path, group: Group, num_bytes: int) -> tuple[float, float]:
+    """Write about `num_bytes` of one group; gives microseconds per `append` and the highest RssAnon in MiB."""
+    schema = PairsSchema({"obs": group}, ActionSpec("continuous", low=(-1.0,) * 2, high=(1.0,) * 2))
+    row_bytes = group.size * np.dtype(group.dtype).itemsize
+    steps = max(num_bytes // (row_bytes * NUM_ENVS), 1)
+    rng = np.random.default_rng(0)
+    obs = rng.integers(0, 255, (16, NUM_ENVS, *group.shape)).astype(group.dtype)
+    pair = np.zeros((NUM_ENVS, 2), np.float32)
+    zeros, never = np.zeros(NUM_ENVS, np.float32), np.zeros(NUM_ENVS, bool)
+    actor = np.ones(NUM_ENVS, np.uint8)
+    writer = PairsWriter(folder, schema, NUM_ENVS)
+    seconds, highest = 0.0, 0.0
+    for step in range(steps):
+        ends = np.full(NUM_ENVS, step % EPISODE == EPISODE - 1)
+        dist = {"mean": pair, "std": pair}
+        begin = time.perf_counter()
+        writer.append({"obs": obs[step % 16]}, pair, pair, dist, zeros, never, ends, actor)
+        seconds += time.perf_counter() - begin
+        if step % 1000 == 0:
+            highest = max(highest, rss_anon())
+    begin = time.perf_counter()
+    writer.close()
+    seconds += time.perf_counter() - begin
+    return 1e6 * seconds / steps, highest
+
+
+def interleaved(functions: dict[str, Callable[[int], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each function over rounds in which they take turns."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for i in range(rounds):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            function(i)
+            times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure(folder: Path, batch: int, length: int, rounds: int) -> tuple[dict[str, float], float, float]:
+    """Seconds per batch of each way to read, seconds to open with verification, and RssAnon in MiB of reading pairs."""
+    before = rss_anon()
+    begin = time.perf_counter()
+    pairs = Pairs(folder)
+    opening = time.perf_counter() - begin
+    rng = np.random.default_rng(1)
+    index = pairs.windows(length, "full")
+    draws: list[Windows] = [index.sample(rng, batch) for _ in range(64)]
+    for windows in draws:
+        pairs.gather(windows, ["obs/obs"])
+    anonymous = rss_anon() - before
+
+    file = h5py.File(folder / "dataset.h5")
+    dataset: Any = file["obs/obs"]
+    # Rows of dataset.h5 are the shards' one after the other, which makes `memory` hold the same rows in the same places.
+    memory = dataset[:]
+    shard_rows = np.zeros(int(file.attrs["num_shards"]), np.int64)
+    for segment in pairs.segments():
+        shard_rows[segment["shard"]] += segment["length"]
+    offset = np.cumsum(shard_rows) - shard_rows
+    rows = [windows.rows + offset[windows.shard] for windows in draws]
+    for windows, at in zip(draws, rows, strict=True):
+        np.testing.assert_array_equal(pairs.gather(windows, ["obs/obs"])["obs/obs"], memory[at])
+
+    def through_h5py(i: int) -> np.ndarray:
+        return np.stack([dataset[row : row + length] for row in rows[i % 64][0].tolist()], axis=1)
+
+    fast = interleaved(
+        {
+            "memory": lambda i: memory[rows[i % 64]],
+            "pairs": lambda i: pairs.gather(draws[i % 64], ["obs/obs"]),
+            "sampled": lambda i: pairs.gather(index.sample(rng, batch), ["obs/obs"]),
+        },
+        rounds,
+    )
+    slow = interleaved({"h5py": through_h5py}, 5)
+    file.close()
+    return {**fast, **slow}, opening, anonymous
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--gigabytes", type=float, default=2.0, help="size of each dataset's observations")
+    parser.add_argument("--batch", type=int, default=128, help="windows per batch")
+    parser.add_argument("--length", type=int, default=10, help="steps per window")
+    parser.add_argument("--rounds", type=int, default=300, help="batches over which the median is taken")
+    parser.add_argument("--folder", type=Path, default=None, help="where to write; the system's temporary folder if left out")
+    args = parser.parse_args()
+
+    table = Table(title=f"random windows, batch {args.batch} x {args.length}, {args.gigabytes:g} GB")
+    for column in ("row", "memory us", "pairs us", "pairs / memory", "with sampling", "h5py us", "open s", "read MiB"):
+        table.add_column(column, justify="right")
+    writing = Table(title=f"writing, {NUM_ENVS} envs, 8 fields, shards of 256 MiB, hashing included")
+    for column in ("row", "us per step", "MB/s", "RssAnon MiB"):
+        writing.add_column(column, justify="right")
+    for name, group in ROWS.items():
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            base = rss_anon()
+            micros, highest = write(Path(folder) / "pairs", group, int(args.gigabytes * 1e9))
+            row_bytes = group.size * np.dtype(group.dtype).itemsize
+            writing.add_row(name, f"{micros:.1f}", f"{NUM_ENVS * row_bytes / micros:.0f}", f"{highest - base:.0f}")
+            seconds, opening, anonymous = measure(Path(folder) / "pairs", args.batch, args.length, args.rounds)
+        us = {key: f"{1e6 * value:.0f}" for key, value in seconds.items()}
+        ratio, sampled = (f"{seconds['memory'] / seconds[key]:.2f}" for key in ("pairs", "sampled"))
+        table.add_row(name, us["memory"], us["pairs"], ratio, sampled, us["h5py"], f"{opening:.1f}", f"{anonymous:.0f}")
+    console = Console()
+    console.print(table)
+    console.print(writing)
+    versions = f"numpy {np.__version__}, h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}"
+    console.print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}")
+
+
+if __name__ == "__main__":
+    main()

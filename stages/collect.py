@@ -1,0 +1,143 @@
+"""Roll out a frozen teacher and record paired observations into an HDF5 dataset.
+
+Every step records all groups of observations, the action taken, and what the teacher would do there (its greedy action
+and its whole distribution), so that any student view can be distilled from the data later. A student may share the
+acting (`--student`, `--beta`), as DAgger's mixture does (Ross et al. 2011), so that states which only a student reaches
+are labelled too.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from tscli import stage, streams
+from tscli.config import StageConfig, UserError, did_you_mean
+from tscli.pairs_writer import PairsWriter
+from tscli.rollout import ViewedEnv, check_finite, perturb
+from tscli.runs import Run, Session, newest_run
+from tscli.tasks import load_task
+
+ORDER = 20
+
+
+class Config(StageConfig):
+    """What to record, and who acts."""
+
+    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
+    episodes: int | None = Field(100, ge=1, description="Episodes to record, the same number in each env; none: --steps.")
+    steps: int | None = Field(None, ge=1, description="Env steps to record instead, over all envs.")
+    num_envs: int = Field(50, ge=1, description="Envs that step together.")
+    groups: tuple[str, ...] = Field((), description="Groups to record; empty records all.")
+    act: Literal["sample", "greedy"] = Field("sample", description="How the acting policy picks from its distribution.")
+    noise: float = Field(
+        0.0, ge=0, le=1, description="Discrete: share of random actions; continuous: deviation in half ranges. 0: none."
+    )
+    student: str = Field("", description="Run of a student that shares the acting; empty leaves it to the teacher.")
+    beta: float = Field(1.0, ge=0, le=1, description="Probability that the teacher acts in a step; 1 leaves it alone.")
+    shard_mb: float = Field(256.0, gt=0, description="Size of a file of the dataset, in MiB, at the most.")
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Config:
+        if self.steps is None and self.episodes is None:
+            raise ValueError("give --episodes or --steps")
+        if self.beta < 1 and not self.student:
+            raise ValueError(f"--beta {self.beta} needs a student to share the acting: name its run with --student")
+        return self
+
+
+def main(config: Config, session: Session) -> Run:
+    """Step, label, append; a finished file is safe whatever happens next."""
+    device = stage.prepare(config)
+    teacher_run = newest_run(session.runs_dir, config.teacher, "policy", "teacher", role="teacher")
+    session.say(f"teacher: {teacher_run.name}")
+    task = load_task(teacher_run.task)
+    by_steps = config.steps is not None
+    num_envs = config.num_envs if by_steps else min(config.num_envs, config.episodes or 1)
+    env = stage.task_env(task, num_envs, device)
+    teacher = stage.open_policy(teacher_run, env, device)
+    student_run = newest_run(session.runs_dir, config.student, "policy", "student") if config.student else None
+    student = stage.open_policy(student_run, env, device) if student_run else None
+    for group in config.groups:
+        if group not in env.groups:
+            raise UserError(f'--groups: task {task.name} has no group "{group}": {did_you_mean(group, env.groups)}')
+    groups = config.groups or tuple(env.groups)
+
+    # Slots get equal shares, the first ones one episode more where it does not divide.
+    quota = torch.zeros(num_envs, dtype=torch.int64)
+    if not by_steps:
+        episodes = config.episodes or 1
+        quota = torch.tensor([episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)])
+    total = config.steps or int(quota.sum())
+    views = {"teacher": teacher.spec.view} | ({"student": student.spec.view} if student else {})
+    viewed = ViewedEnv(env, views, config.seed)
+    act_stream = streams.generator(config.seed, "collect/act", device)
+    mix_stream = streams.generator(config.seed, "collect/mix", device)
+    reset = torch.ones(num_envs, dtype=torch.bool, device=device)
+    hidden = teacher.initial_hidden(num_envs)
+    student_hidden = student.initial_hidden(num_envs) if student else hidden
+    count = torch.zeros(num_envs, dtype=torch.int64)
+    parts = {"viewed": viewed, "act": act_stream, "mix": mix_stream}
+    parents = {"teacher": teacher_run} | ({"student": student_run} if student_run else {})
+
+    with (
+        session.start(config, "collect", teacher_run.task, parents=parents) as run,
+        session.progress(total, "steps" if by_steps else "episodes") as progress,
+    ):
+        if run.state is None:
+            schema = stage.pairs_schema(env, groups, teacher_run, teacher, config.seed)
+            expected = -(-total // num_envs) if by_steps else stage.expected_steps(env, int(quota.max()))
+            writer = PairsWriter(run.fresh_folder("pairs"), schema, num_envs, int(config.shard_mb * 2**20), expected)
+        else:
+            saved = stage.restore(run.state, parts)
+            writer = PairsWriter.resume(run.path / "pairs", run.state["writer"])
+            reset, hidden, student_hidden, count = (saved[k] for k in ("reset", "hidden", "student_hidden", "count"))
+            if not env.exact_resume:
+                writer.restart_episodes()
+                reset, hidden = torch.ones_like(reset), torch.zeros_like(hidden)
+                student_hidden = torch.zeros_like(student_hidden)
+            session.say(stage.resume_note(run.name, f"step {writer.num_steps}", env))
+
+        while (writer.num_steps < total) if by_steps else bool((count < quota).any()):
+            with torch.no_grad():
+                dist, hidden = teacher.step(viewed.observe("teacher"), hidden, reset)
+                action = dist.sample(act_stream) if config.act == "sample" else dist.mode()
+                actor = torch.ones(num_envs, dtype=torch.uint8, device=device)
+                if student is not None:
+                    # The student's memory goes on also where the teacher acts.
+                    own, student_hidden = student.step(viewed.observe("student"), student_hidden, reset)
+                    own_action = own.sample(act_stream) if config.act == "sample" else own.mode()
+                    acts = torch.empty(num_envs, device=device).uniform_(generator=mix_stream) < config.beta
+                    action = torch.where(acts.reshape(-1, *[1] * (action.dim() - 1)), action, own_action)
+                    actor = acts.to(torch.uint8)
+                if config.noise:
+                    action = perturb(action, env.action, config.noise, mix_stream)
+            obs = {group: env.observe(group).cpu() for group in groups}
+            step = viewed.step(action)
+            check_finite({"reward": step.reward[None], **{k: v[None] for k, v in obs.items()}}, writer.step)
+            label, params = dist.mode().cpu(), {k: v.cpu() for k, v in dist.params().items()}
+            keep = None if by_steps else count < quota
+            ends = (step.reward.cpu(), step.terminated.cpu(), step.truncated.cpu())
+            success = step.success.cpu() if env.has_success else None
+            writer.append(obs, step.action.cpu(), label, params, *ends, actor.cpu(), success, keep)
+            if keep is not None:
+                count += step.done.cpu() & keep
+            reset = step.done
+            progress.update(writer.num_steps if by_steps else int(count.sum()), {"transitions": writer.num_steps})
+            values = {"reset": reset, "hidden": hidden, "student_hidden": student_hidden, "count": count}
+            run.save_if_due(
+                lambda v=values: {**stage.snapshot(parts, **v), "writer": writer.state_dict()}, config.checkpoint_every
+            )
+        writer.close()
+
+        result = run.finish(stage.pairs_summary(run.path / "pairs"), holds=("pairs",))
+    env.close()
+    return result
+
+
+if __name__ == "__main__":
+    from tscli.cli import run_script
+
+    run_script(__file__)

@@ -1,0 +1,273 @@
+"""Distill a student by DAgger: the student acts, the teacher labels, and everything labelled so far is learnt from.
+
+Dataset aggregation (Ross et al. 2011). A round lets the mixture of teacher and student act for a few steps in every env,
+appends what was seen and what the teacher would have done to the pairs on disk, and takes some gradient steps on windows
+drawn from all of it. It starts from collected pairs of the same teacher, or from episodes of the teacher itself.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from tscli import plots, stage, streams
+from tscli.checkpoint import load_policy_file
+from tscli.config import Network, NetworkConfig, StageConfig
+from tscli.imitation import batch_loss, fit_normalizer, read_batch
+from tscli.networks import Policy, PolicySpec
+from tscli.optim import FlatAdam
+from tscli.pairs import Pairs
+from tscli.pairs_writer import PairsWriter
+from tscli.rollout import ViewedEnv, check_finite, run_episodes
+from tscli.runs import Run, Session, newest_run
+from tscli.tasks import load_task
+
+COMMAND = "distill"
+METHOD = "dagger"
+DEFAULT_METHOD = True
+ORDER = 30
+CURVES = (
+    plots.Panel("rollout/return", "return by episode", "episodes"),
+    plots.Panel("loss/imitation", "loss by episode", "episodes"),
+    plots.Panel("loss/imitation", "loss by gradient step", "updates"),
+    plots.Panel("eval/return", "return, greedy student", "step"),
+    plots.Panel("loss/validation", "loss on held-out episodes", "step"),
+    plots.Panel("beta", "beta: share of the teacher's actions", "step"),
+)
+
+
+class Config(StageConfig):
+    """DAgger's settings; the defaults suit small control tasks."""
+
+    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
+    pairs: str | None = Field(
+        "", description="Run of collected pairs to start from; empty takes the newest of this teacher, none starts without."
+    )
+    obs: str = Field("", description="View of the student; empty takes the task's student view.")
+    student: Network = Field(NetworkConfig(), description="Body of the student.")
+
+    total_steps: int = Field(200_000, ge=1, description="Env steps at the most, over all envs.")
+    total_episodes: int | None = Field(None, ge=1, description="Stop after that many episodes; none: only total_steps.")
+    num_envs: int = Field(64, ge=1, description="Envs that step together.")
+    round_steps: int = Field(32, ge=1, description="Steps per env and round.")
+    updates_per_round: int = Field(16, ge=1, description="Gradient steps after each round.")
+    teacher_episodes: int = Field(
+        50, ge=1, description="Episodes of the teacher to begin with where there are no collected pairs."
+    )
+    beta: float = Field(0.0, ge=0, le=1, description="Probability that the teacher acts, in the first round; 0: never.")
+    beta_schedule: Literal["constant", "linear", "exponential"] = Field(
+        "exponential", description="How beta falls: not at all, to 0 over beta_rounds, or by beta_decay each round."
+    )
+    beta_rounds: int = Field(20, ge=1, description="Rounds until a linear beta is 0.")
+    beta_decay: float = Field(0.7, gt=0, lt=1, description="Factor of an exponential beta.")
+    act: Literal["sample", "greedy"] = Field("sample", description="How the acting policy picks from its distribution.")
+    memory: int | None = Field(None, ge=1, description="Transitions that are learnt from, the newest; none: all.")
+    clear_every: int | None = Field(None, ge=1, description="Forget all transitions every that many episodes; none: never.")
+
+    loss: Literal["kl", "cross_entropy", "mse", "huber"] = Field(
+        "kl", description="KL(teacher || student), cross-entropy to its greedy action, or distance of greedy actions."
+    )
+    lr: float = Field(1e-3, gt=0, description="Adam's learning rate at the start.")
+    lr_schedule: Literal["constant", "linear"] = Field("constant", description="Whether it falls to 0 over total_steps.")
+    batch_size: int = Field(128, ge=1, description="Windows per gradient step.")
+    window: int = Field(16, ge=1, description="Steps of a window for a student with memory; without memory it is 1.")
+    burn_in: int = Field(
+        0, ge=0, description="Steps before a window that build up memory and carry no loss; 0: memory starts empty."
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
+    validation_fraction: float = Field(0.05, ge=0, lt=1, description="Share of episodes held out; 0 holds out none.")
+
+    eval_every: int = Field(5, ge=1, description="Rounds between greedy evaluations that choose the best student.")
+    eval_episodes: int = Field(100, ge=1, description="Episodes of such an evaluation, and of the final one.")
+    stop_return: float | None = Field(None, description="Stop once greedy evaluations reach this return.")
+    stop_patience: int = Field(2, ge=1, description="That many times in a row.")
+    shard_mb: float = Field(64.0, gt=0, description="Size of a file of the aggregated dataset, in MiB, at the most.")
+
+
+def main(config: Config, session: Session) -> Run:
+    """Act, label, append, learn; keep the best."""
+    device = stage.prepare(config)
+    teacher_run = newest_run(session.runs_dir, config.teacher, "policy", "teacher", role="teacher")
+    task = load_task(teacher_run.task)
+    env = stage.task_env(task, config.num_envs, device)
+    eval_env = stage.task_env(task, config.eval_episodes, device)
+    teacher = stage.open_policy(teacher_run, env, device)
+    student_view = stage.resolve(task, config.obs or task.student, env)
+    pairs_run = stage.pairs_of(session, config.pairs, teacher_run, optional=True)
+    session.say(f"teacher: {teacher_run.name}; pairs: {pairs_run.name if pairs_run else 'none, the teacher begins'}")
+    collected = [pairs_run.path / "pairs"] if pairs_run else []
+    stage.check_pairs_view(collected, student_view)
+
+    with streams.seeded_init(config.seed, "student"):
+        student = Policy(PolicySpec(student_view, env.action, config.student)).to(device)
+    optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)
+    act_stream = streams.generator(config.seed, "student/act", device)
+    mix_stream = streams.generator(config.seed, "dagger/mix", device)
+    draw_stream = streams.generator(config.seed, "dagger/draw")
+    noise_stream = streams.generator(config.seed, "dagger/noise", device)
+    # A student without memory learns from single steps.
+    window = config.window + config.burn_in if student.is_recurrent else 1
+    burn_in = config.burn_in if student.is_recurrent else 0
+
+    num_envs, round_size = config.num_envs, config.num_envs * config.round_steps
+    rounds = -(-config.total_steps // round_size)
+    viewed = ViewedEnv(env, {"teacher": teacher.spec.view, "student": student_view}, config.seed)
+    reset = torch.ones(num_envs, dtype=torch.bool, device=device)
+    teacher_hidden, student_hidden = teacher.initial_hidden(num_envs), student.initial_hidden(num_envs)
+    episodes = stage.EpisodeStats(num_envs)
+    best_return, streak, start, updates, cleared_at, forgotten = -float("inf"), 0, 0, 0, 0, 0
+    parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes}
+    parts |= {"act": act_stream, "mix": mix_stream, "draw": draw_stream, "noise": noise_stream}
+    parents = {"teacher": teacher_run} | ({"pairs": pairs_run} if pairs_run else {})
+
+    with (
+        session.start(config, COMMAND, teacher_run.task, method=METHOD, role="student", parents=parents) as run,
+        session.progress(config.total_steps) as progress,
+    ):
+        if run.state is None:
+            schema = stage.pairs_schema(env, env.groups, teacher_run, teacher, config.seed)
+            shard_bytes, expected = int(config.shard_mb * 2**20), rounds * config.round_steps
+            writer = PairsWriter(run.fresh_folder("pairs"), schema, num_envs, shard_bytes, expected)
+            pairs = Pairs(collected, live=writer)
+            if collected:
+                fit_normalizer(student, pairs)
+        else:
+            saved = stage.restore(run.state, parts)
+            writer = PairsWriter.resume(run.path / "pairs", run.state["writer"])
+            pairs = Pairs(collected, live=writer)
+            start, best_return, streak = saved["round"], saved["best_return"], saved["streak"]
+            updates, cleared_at, forgotten = saved["updates"], saved["cleared_at"], saved["forgotten"]
+            reset, teacher_hidden, student_hidden = (saved[k] for k in ("reset", "teacher_hidden", "student_hidden"))
+            if not env.exact_resume:
+                writer.restart_episodes()
+                reset = torch.ones_like(reset)
+            session.say(stage.resume_note(run.name, f"round {start} of {rounds}", env))
+        clock = stage.Clock()
+        for index in range(start, rounds):
+            if config.lr_schedule == "linear":
+                optimizer.lr = config.lr * (1 - index / rounds)
+            begins = not collected and episodes.episodes < config.teacher_episodes
+            beta = 1.0 if begins else scheduled_beta(config, index)
+
+            # --- act and label --------------------------------------------------------------------------------------
+            seen, rewards, dones = [], [], []
+            with torch.no_grad():
+                for _ in range(config.round_steps):
+                    label, teacher_hidden = teacher.step(viewed.observe("teacher"), teacher_hidden, reset)
+                    seen.append(viewed.observe("student"))
+                    # The student's memory goes on also where the teacher acts.
+                    own, student_hidden = student.step(seen[-1], student_hidden, reset)
+                    own_action = own.sample(act_stream) if config.act == "sample" else own.mode()
+                    teacher_action = label.mode()
+                    if beta > 0:
+                        acts = torch.empty(num_envs, device=device).uniform_(generator=mix_stream) < beta
+                        by_teacher = label.sample(act_stream) if config.act == "sample" else teacher_action
+                        action = torch.where(acts.reshape(-1, *[1] * (own_action.dim() - 1)), by_teacher, own_action)
+                    else:
+                        acts, action = torch.zeros_like(reset), own_action
+                    groups = {group: env.observe(group).cpu() for group in env.groups}
+                    step = viewed.step(action)
+                    params = {k: v.cpu() for k, v in label.params().items()}
+                    ends = (step.reward.cpu(), step.terminated.cpu(), step.truncated.cpu())
+                    success = step.success.cpu() if env.has_success else None
+                    actor = acts.to(torch.uint8).cpu()
+                    writer.append(groups, step.action.cpu(), teacher_action.cpu(), params, *ends, actor, success)
+                    rewards.append(step.reward)
+                    dones.append(step.done)
+                    reset = step.done
+            reward = torch.stack(rewards)
+            check_finite({"reward": reward, **{k: torch.stack([o[k] for o in seen]) for k in seen[0]}}, writer.step)
+            episode_metrics = episodes.update(reward, torch.stack(dones))
+            if "vector" in seen[0]:  # frozen while acting and learning, moved in between
+                student.encoder.update_normalizer({"vector": torch.stack([o["vector"] for o in seen])})
+            if config.clear_every and episodes.episodes // config.clear_every > cleared_at // config.clear_every:
+                cleared_at, forgotten = episodes.episodes, pairs.num_steps
+
+            # --- learn ----------------------------------------------------------------------------------------------
+            losses = []
+            pairs.refresh()
+            kept = min(config.memory or pairs.num_steps, pairs.num_steps - forgotten)
+            train, held_out = pairs.split_episodes(config.validation_fraction, config.seed)
+            for _ in range(config.updates_per_round):
+                windows = pairs.sample_windows(draw_stream, config.batch_size, window, memory=kept, episodes=train)
+                batch = read_batch(pairs, windows, student_view, burn_in, noise_stream, device)
+                loss = batch_loss(student, batch, config.loss)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.detach())
+            updates += config.updates_per_round
+
+            # --- log, evaluate, save --------------------------------------------------------------------------------
+            step_count = (index + 1) * round_size
+            metrics = {"step": step_count, "round": index + 1, "episodes": episodes.episodes, "updates": updates}
+            metrics |= {**episode_metrics, "loss/imitation": float(torch.stack(losses).mean()), "beta": beta}
+            metrics |= {"loop_seconds": clock.seconds, "lr": optimizer.lr}
+            metrics["steps_per_second"] = (step_count - start * round_size) / clock.seconds
+            out_of_episodes = config.total_episodes is not None and episodes.episodes >= config.total_episodes
+            is_last = index + 1 == rounds or out_of_episodes
+            if is_last or (index + 1) % config.eval_every == 0:
+                with clock:
+                    found = run_episodes(student, eval_env, streams.derive(config.seed, "select"))
+                    if len(held_out):
+                        metrics["loss/validation"] = validation_loss(pairs, held_out, student, window, burn_in, config)
+                metrics |= stage.summary(found)
+                if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
+                    best_return = metrics["eval/return"]
+                    run.save_policy(student)
+                reached = config.stop_return is not None and metrics["eval/return"] >= config.stop_return
+                streak = streak + 1 if reached else 0
+            run.log(metrics)
+            shown = {"return": metrics["rollout/return"], "loss": metrics["loss/imitation"], "best greedy": best_return}
+            progress.update(step_count, shown)
+            if is_last or streak >= config.stop_patience:
+                break
+            values = {"round": index + 1, "best_return": best_return, "streak": streak, "updates": updates}
+            values |= {"cleared_at": cleared_at, "forgotten": forgotten}
+            values |= {"reset": reset, "teacher_hidden": teacher_hidden, "student_hidden": student_hidden}
+            run.save_if_due(
+                lambda v=values: {**stage.snapshot(parts, **v), "writer": writer.state_dict()}, config.checkpoint_every
+            )
+        loop_seconds = clock.seconds
+
+        # --- report: the best student, on episodes that did not choose it -------------------------------------------
+        writer.close()
+        run.save_policy(student, "last")
+        best = load_policy_file(run.path / "policy.safetensors", device)
+        final = stage.summary(run_episodes(best, eval_env, streams.derive(config.seed, "report")))
+        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: DAgger student")
+        final |= {"step": step_count, "episodes": episodes.episodes, "updates": updates, "loop_seconds": loop_seconds}
+        result = run.finish(final | {"best_selection_return": best_return}, holds=("pairs",))
+    env.close()
+    eval_env.close()
+    return result
+
+
+def scheduled_beta(config: Config, index: int) -> float:
+    """Probability that the teacher acts in round `index`."""
+    if config.beta_schedule == "constant":
+        return config.beta
+    if config.beta_schedule == "linear":
+        return config.beta * max(0.0, 1 - index / config.beta_rounds)
+    return config.beta * config.beta_decay**index
+
+
+@torch.no_grad()
+def validation_loss(
+    pairs: Pairs, episodes: np.ndarray, student: Policy, window: int, burn_in: int, config: Config
+) -> float:
+    """Mean loss over at most 1024 windows of held-out episodes, the same ones while the data stays the same."""
+    generator = streams.generator(config.seed, "dagger/validation")
+    windows = pairs.sample_windows(generator, 1024, window, episodes=episodes)
+    device = next(student.parameters()).device
+    batch = read_batch(pairs, windows, student.spec.view, burn_in, device=device)
+    return float(batch_loss(student, batch, config.loss))
+
+
+if __name__ == "__main__":
+    from tscli.cli import run_script
+
+    run_script(__file__)

@@ -1,0 +1,147 @@
+"""Acrobot against Gymnasium's, its goal, its time limit and its resume."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import math
+
+import gymnasium
+import numpy as np
+import torch
+
+from tscli.envs.acrobot import MAX_VELOCITY_1, MAX_VELOCITY_2, Env, EnvConfig
+
+
+def put(env: Env, states: np.ndarray) -> None:
+    """Set the states [N, 4] without touching episodes or step counts."""
+    env.load_state_dict({**env.state_dict(), "state": torch.tensor(np.asarray(states, dtype=np.float64).T.copy())})
+
+
+def last_seen(env: Env, done: torch.Tensor) -> torch.Tensor:
+    """What each env saw after the step, which is the final observation where its episode ended."""
+    seen, rows = env.observe("state").clone(), done.nonzero()[:, 0]
+    seen[rows] = env.final_observation("state", rows)
+    return seen
+
+
+def test_it_is_gymnasiums_step_for_step_through_goals_and_the_time_limit():
+    n = 4
+    env = Env(EnvConfig(), n)
+    theirs = [gymnasium.make("Acrobot-v1") for _ in range(n)]
+    for i, single in enumerate(theirs):
+        single.reset(seed=i)
+    rng = np.random.default_rng(0)
+    seen = {"terminated": 0, "truncated": 0}
+    for _ in range(510):
+        states = np.array([single.unwrapped.state for single in theirs])  # type: ignore[attr-defined]
+        put(env, states)
+        actions = np.where(states[:, 2] > 0, 0, 2)  # pumps energy until the goal is reached
+        actions[2:] = 1  # hangs until the limit
+        actions[3] = rng.integers(3)
+        result = env.step(torch.tensor(actions))
+        seen_last = last_seen(env, result.terminated | result.truncated)
+        for i, single in enumerate(theirs):
+            obs, reward, terminated, truncated, _ = single.step(int(actions[i]))
+            np.testing.assert_allclose(seen_last[i].numpy(), obs, rtol=1e-5, atol=1e-7)
+            assert (result.reward[i], result.terminated[i], result.truncated[i]) == (reward, terminated, truncated)
+            assert result.success[i] == terminated
+            if terminated or truncated:
+                single.reset()
+            seen["terminated"] += terminated
+            seen["truncated"] += truncated
+    assert seen["terminated"] >= 2
+    assert seen["truncated"] >= 1
+
+
+def test_fast_states_are_wrapped_and_bounded_as_gymnasium_does():
+    n = 300
+    rng = np.random.default_rng(1)
+    states = rng.uniform(-1, 1, (n, 4)) * [math.pi, math.pi, MAX_VELOCITY_1, MAX_VELOCITY_2]
+    actions = rng.integers(3, size=n)
+    env = Env(EnvConfig(), n)
+    put(env, states)
+    result = env.step(torch.tensor(actions))
+    single = gymnasium.make("Acrobot-v1")
+    single.reset()
+    expected = []
+    for state, action in zip(states, actions, strict=True):
+        single.unwrapped.state = state  # type: ignore[attr-defined]
+        obs, reward, terminated, _, _ = single.unwrapped.step(int(action))
+        expected.append(obs)
+        assert (result.reward[len(expected) - 1], result.terminated[len(expected) - 1]) == (reward, terminated)
+    seen = last_seen(env, result.terminated).numpy()
+    np.testing.assert_allclose(seen, np.array(expected), rtol=1e-5, atol=1e-6)
+    assert (np.abs(seen[:, 5]) == np.float32(MAX_VELOCITY_2)).any()
+    assert 0 < result.terminated.sum() < n
+
+
+def test_reaching_the_goal_in_the_last_step_is_a_termination():
+    env = Env(EnvConfig(max_episode_steps=1), 2)
+    put(env, np.array([[3.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
+    result = env.step(torch.tensor([1, 1]))
+    assert result.terminated.tolist() == [True, False]
+    assert result.truncated.tolist() == [False, True]
+    assert result.success.tolist() == [True, False]
+    assert result.reward.tolist() == [0.0, -1.0]
+
+
+def test_torchs_arrays_give_what_numpys_give():
+    torch.manual_seed(0)
+    on_numpy, on_torch = Env(EnvConfig(), 5), Env(EnvConfig(), 5)
+    on_torch._xp = torch  # what a GPU uses
+    on_numpy.reset(3)
+    on_torch.reset(3)
+    for _ in range(60):
+        state = on_numpy.state_dict()
+        on_torch.load_state_dict(state)
+        action = torch.randint(3, (5,))
+        ours, theirs = on_numpy.step(action), on_torch.step(action)
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        torch.testing.assert_close(on_numpy.observe("state"), on_torch.observe("state"), rtol=1e-5, atol=1e-7)
+
+
+def test_more_envs_change_no_bit_of_the_first_ones():
+    torch.manual_seed(0)
+    few, many = Env(EnvConfig(max_episode_steps=50), 3), Env(EnvConfig(max_episode_steps=50), 13)
+    for _ in range(120):
+        action = torch.randint(3, (13,))
+        few.step(action[:3])
+        many.step(action)
+        assert torch.equal(few.observe("state"), many.observe("state")[:3])
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit():
+    torch.manual_seed(0)
+    config = EnvConfig(max_episode_steps=40)
+    env, actions = Env(config, 8), torch.randint(3, (120, 8))
+    env.reset(11)
+    for action in actions[:60]:
+        env.step(action)
+    other = Env(config, 8)
+    other.load_state_dict(env.state_dict())
+    for action in actions[60:]:
+        ours, theirs = env.step(action), other.step(action)
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert torch.equal(env.observe("state"), other.observe("state"))
+
+
+def test_starts_hang_down_and_differ():
+    env = Env(EnvConfig(), 500)
+    env.reset(5)
+    seen = env.observe("state")
+    angles = torch.atan2(seen[:, [1, 3]], seen[:, [0, 2]])
+    assert angles.abs().max() <= 0.1 + 1e-6
+    assert seen[:, 4:].abs().max() <= 0.1
+    assert len(seen.unique(dim=0)) == 500
+
+
+def test_the_picture_follows_the_arm():
+    env = Env(EnvConfig(), 2)
+    put(env, np.array([[0.0, 0.0, 0, 0], [math.pi, 0.0, 0, 0]]))
+    down, up = env.render(0), env.render(1)
+    assert down.shape == up.shape == (500, 500, 3)
+    assert down.dtype == np.uint8
+    link = lambda picture: np.abs(picture.astype(int) - [46, 64, 87]).sum(-1) < 30  # noqa: E731
+    assert link(down)[260:].sum() > 500 > link(down)[:240].sum()
+    assert link(up)[:240].sum() > 500 > link(up)[260:].sum()

@@ -1,0 +1,469 @@
+"""Any Gymnasium environment by its id, vectorised by Gymnasium itself.
+
+Groups: a Dict observation gives one group per entry, nested names joined by "." (`sensors.camera`); any other gives one
+group, `state` for numbers or `image` for a picture. By space:
+
+    Box                         float32 vector, flattened, with the space's bounds
+    Box of uint8, [H, W, C]     uint8 picture; [H, W] gets a channel axis and [C, H, W] is put channels last
+    Discrete, MultiDiscrete     float32, one-hot
+    MultiBinary                 float32 vector of 0 and 1
+
+Actions: Discrete, MultiDiscrete, or Box of floats (flattened, with the space's bounds).
+Reward, ends and time limit: the environment's own. If it reports terminated and truncated together, terminated wins.
+Success: `success_key` in the `info` of an episode's last step; without that setting `is_success` or `success`, and
+`has_success` turns True once one of them is seen in any step's `info`.
+Seeds: env i's k-th episode is reset with a seed that depends on (seed, i, k) alone. A vector entry point takes one seed
+for all its envs, so there the number of envs matters.
+Resume: a Gymnasium env cannot be saved, so `load_state_dict` starts new episodes, from seeds not used before.
+
+An id of another package is written with its module in front: `ale_py:ALE/Pong-v5`.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from tscli.config import Config, UserError, did_you_mean
+from tscli.envs import EnvStep, VecEnv
+from tscli.spaces import ActionSpec, Group
+
+__all__ = ["Env", "EnvConfig"]
+
+# What to install for the families of environments that come with Gymnasium.
+_EXTRAS = {
+    "gymnasium.envs.box2d": "box2d",
+    "gymnasium.envs.mujoco": "mujoco",
+    "gymnasium.envs.phys2d": "jax",
+    "gymnasium.envs.tabular": "jax",
+}
+_DRAWN_BY_PYGAME = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.box2d")
+
+
+class EnvConfig(Config):
+    """Settings of a Gymnasium environment."""
+
+    id: str = Field(description="Gymnasium id, such as Pendulum-v1; module:id imports the module first.")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="Arguments of the environment's constructor.")
+    vectorization: Literal["sync", "async", "vector_entry_point"] = Field(
+        default="sync",
+        description="One process, one process per env, or the vectorised version that an id may come with.",
+    )
+    max_episode_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000_000,
+        description="Steps after which an episode is truncated; none keeps the id's own.",
+    )
+    render: bool = Field(default=False, description="Build the environments so that pictures of them can be drawn.")
+    success_key: str | None = Field(
+        default=None,
+        description="Entry of info that tells success at an episode's end; none looks for is_success or success.",
+    )
+
+    @field_validator("kwargs")
+    @classmethod
+    def _leaves_ours_alone(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        ours = {"render_mode": "render", "max_episode_steps": "max_episode_steps", "id": "id"}
+        for name in kwargs.keys() & ours.keys():
+            raise ValueError(f"{name} cannot be given here, set {ours[name]} beside kwargs")
+        return kwargs
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a group comes from: the path into the observation, and how a batch of it becomes a tensor."""
+
+    path: tuple[str, ...]
+    group: Group
+    encode: Callable[[np.ndarray], np.ndarray]  # [K, ...] as the env gives it -> [K, *group.shape], always a copy
+
+    def pick(self, obs: Any) -> Any:
+        for key in self.path:
+            obs = obs[key]
+        return obs
+
+
+class Env(VecEnv):
+    """N copies of a Gymnasium environment; the module's docstring is the specification.
+
+    Raises:
+        UserError: unknown id, missing package, unfit arguments, or spaces that are not supported.
+    """
+
+    exact_resume = False
+
+    def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        self.has_success = config.success_key is not None
+        self._success_keys = (config.success_key,) if config.success_key is not None else ("is_success", "success")
+        self._config = config
+        spec = _find_spec(config.id)
+        if config.vectorization == "vector_entry_point":
+            self._venv, self._resets_by_mask = _from_entry_point(config, spec, num_envs)
+            self.control_dt = _control_dt(self._venv)
+        else:
+            self._venv, self.control_dt = _from_single_envs(config, spec, num_envs)
+            self._resets_by_mask = False
+        self.max_episode_steps = config.max_episode_steps or spec.max_episode_steps
+        self._sources = _sources(self._venv.single_observation_space, config.id)
+        self.groups = {name: source.group for name, source in self._sources.items()}
+        self._action_space = self._venv.single_action_space
+        self.action = _action_spec(self._action_space, config.id)
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """Start every env anew, each from its own seed."""
+        self._seed, self._resumes = seed, 0
+        self._start()
+
+    def _start(self) -> None:
+        seeds: Any = [_derive(self._seed, self._resumes, i) for i in range(self.num_envs)]
+        if self._config.vectorization == "vector_entry_point":
+            seeds = seeds[0]
+        self._obs, _ = self._venv.reset(seed=seeds)
+        self._seen: dict[str, Tensor] = {}
+        self._final_obs: Any = None
+        self._done = np.zeros(self.num_envs, dtype=bool)
+
+    def step(self, action: Tensor) -> EnvStep:
+        """Act in every env; what was seen before an autoreset is kept for `final_observation`."""
+        obs, reward, terminated, truncated, info = self._venv.step(self._to_env(action))
+        terminated = np.array(terminated, dtype=bool)
+        truncated = np.array(truncated, dtype=bool) & ~terminated
+        self._done = done = terminated | truncated
+        success = self._success(info, done)
+        self._final_obs = info.get("final_obs")
+        if self._resets_by_mask and done.any():
+            self._final_obs = copy.deepcopy(obs)
+            obs, _ = self._venv.reset(options={"reset_mask": done})
+        self._obs, self._seen = obs, {}
+        parts = (np.array(reward, dtype=np.float32), terminated, truncated, success)
+        return EnvStep(*(torch.from_numpy(part).to(self.device) for part in parts))
+
+    def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
+        """Current observation of a group, made a tensor when first asked for in a step."""
+        if group not in self._seen:
+            source = self._source(group)
+            self._seen[group] = torch.from_numpy(source.encode(np.asarray(source.pick(self._obs)))).to(self.device)
+        seen = self._seen[group]
+        return seen if rows is None else seen[rows]
+
+    def final_observation(self, group: str, rows: Tensor) -> Tensor:
+        """Last observation of ended episodes; a row that did not end in the latest step is a ValueError."""
+        source, index = self._source(group), rows.cpu().numpy()
+        if len(index) == 0:
+            return self.observe(group, rows)
+        if not self._done[index].all():
+            raise ValueError(f"row {index[~self._done[index]][0]} did not end in the latest step")
+        final = self._final_obs
+        if isinstance(final, np.ndarray) and final.dtype == object:  # one entry per env, None where it goes on
+            last = np.stack([source.pick(final[row]) for row in index])
+        else:
+            last = np.asarray(source.pick(final))[index]
+        return torch.from_numpy(source.encode(last)).to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed, and how often it was resumed."""
+        return {"seed": self._seed, "resumes": self._resumes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Start new episodes, from seeds that follow from the saved one and were not used yet."""
+        self._seed, self._resumes = int(state["seed"]), int(state["resumes"]) + 1
+        self._start()
+
+    def render(self, row: int = 0) -> np.ndarray:
+        """The env's own picture, uint8 [H, W, 3].
+
+        Only `sync` draws one env alone; the others draw all of them each time.
+
+        Raises:
+            UserError: built without `render: true`, or a package for drawing is missing.
+        """
+        name = self._config.id
+        if not self._config.render:
+            raise UserError(f"{name} was built without pictures: set render: true in its env settings")
+        try:
+            venv = self._venv
+            frame: Any = venv.envs[row].render() if isinstance(venv, SyncVectorEnv) else venv.render()[row]  # type: ignore
+        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+            raise UserError(f"drawing {name} needs a package that is not installed: {_first_line(error)}") from error
+        return np.asarray(frame, dtype=np.uint8)
+
+    def close(self) -> None:
+        """End the envs, and their processes."""
+        self._venv.close()
+
+    def _source(self, group: str) -> _Source:
+        if group not in self._sources:
+            raise UserError(f'unknown observation group "{group}": {did_you_mean(group, self._sources)}')
+        return self._sources[group]
+
+    def _to_env(self, action: Tensor) -> np.ndarray:
+        """Actions as the env's own space has them: with its start, shape and dtype."""
+        space, values = self._action_space, action.detach().cpu().numpy()
+        if isinstance(space, spaces.Discrete):
+            return values + space.start
+        values = values.reshape(self.num_envs, *space.shape)  # type: ignore[misc] - both kinds have a shape
+        return values + space.start if isinstance(space, spaces.MultiDiscrete) else values.astype(space.dtype)
+
+    def _success(self, info: dict[str, Any], done: np.ndarray) -> np.ndarray:
+        # With same-step autoreset `info` is the next episode's where one ended, and the ended one's is `final_info`.
+        last = info if self._resets_by_mask else info.get("final_info", {})
+        for key in self._success_keys:
+            self.has_success |= key in info or key in last
+            if key in last:
+                said = last.get(f"_{key}", np.ones(self.num_envs, dtype=bool))
+                return done & said & np.asarray(last[key]).astype(bool)
+        return np.zeros(self.num_envs, dtype=bool)
+
+
+class _Episodes(gymnasium.Wrapper):
+    """One sub-env whose k-th episode depends on (seed, k) alone and whose last observation is safe to keep."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is None:
+            self._episode += 1
+        else:
+            self._seed, self._episode = seed, 0
+        return self.env.reset(seed=_derive(self._seed, self._episode), options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            # The autoreset comes before anyone reads this, and may write over an array that the env uses again.
+            obs = copy.deepcopy(obs)
+        return obs, reward, bool(terminated), bool(truncated), info
+
+
+def _derive(*numbers: int) -> int:
+    """A seed of 31 bits, which is what environments take, that depends on all the numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _find_spec(env_id: str) -> EnvSpec:
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f'env "{env_id}": module {module} cannot be imported ({_first_line(error)})') from error
+    if name in gymnasium.registry:
+        return gymnasium.registry[name]
+    namespace = name.rpartition("/")[0]
+    if namespace and not any(known.startswith(f"{namespace}/") for known in gymnasium.registry):
+        raise UserError(
+            f'unknown Gymnasium id "{env_id}": no imported package has ids in "{namespace}/", '
+            f'so write its module in front, as in "module:{name}"'
+        )
+    versions = [known for known in gymnasium.registry if known.lower().startswith(f"{name.lower()}-v")]
+    close = versions[-1:] or difflib.get_close_matches(name, gymnasium.registry, n=1)
+    hint = did_you_mean(name, close) if close else "gymnasium.pprint_registry() lists the known ones"
+    raise UserError(f'unknown Gymnasium id "{env_id}": {hint}')
+
+
+def _build(config: EnvConfig, spec: EnvSpec, make: Callable[[], Any]) -> Any:
+    """Call a constructor that runs code of the environment; what goes wrong in it becomes one line."""
+    try:
+        return make()
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        why = _first_line(error)
+        entry_point = str(spec.entry_point or spec.vector_entry_point)
+        extra = next((extra for module, extra in _EXTRAS.items() if entry_point.startswith(module)), None)
+        fix = f': pip install "gymnasium[{extra}]"' if extra and "pip install" not in why else ""
+        raise UserError(f"{config.id} needs a package that is not installed ({why}){fix}") from error
+    except Exception as error:
+        why = _first_line(error).partition(" was raised from")[0]  # Gymnasium repeats the arguments after that
+        given = f" with kwargs {config.kwargs}" if config.kwargs else ""
+        raise UserError(f"{config.id} cannot be built{given}: {why}") from error
+
+
+def _arguments(config: EnvConfig, render_mode: str | None) -> dict[str, Any]:
+    """What `gymnasium.make` is given beside the id."""
+    ours = {"max_episode_steps": config.max_episode_steps, "render_mode": render_mode}
+    return {**config.kwargs, **{name: value for name, value in ours.items() if value is not None}}
+
+
+def _check_drawing(config: EnvConfig, env: Any) -> None:
+    """Refuse `render: true` at once where no picture can come of it."""
+    modes = env.metadata.get("render_modes") or ()
+    if "rgb_array" not in modes:
+        raise UserError(
+            f"{config.id} cannot draw pictures (its render modes: {', '.join(modes) or 'none'}): leave render false"
+        )
+    by_pygame = type(env.unwrapped).__module__.startswith(_DRAWN_BY_PYGAME)
+    if by_pygame and importlib.util.find_spec("pygame") is None:
+        raise UserError(f"drawing {config.id} needs pygame, which is not installed: pip install pygame")
+
+
+def _control_dt(env: Any) -> float | None:
+    """Seconds between actions: the physics' own `dt` where there is one, else from the frame rate of films."""
+    dt = getattr(env.unwrapped, "dt", None)
+    if isinstance(dt, (int, float)) and dt > 0:
+        return float(dt)
+    fps = env.metadata.get("render_fps")
+    return 1.0 / float(fps) if fps else None
+
+
+def _from_single_envs(config: EnvConfig, spec: EnvSpec, num_envs: int) -> tuple[VectorEnv, float | None]:
+    """Gymnasium's sync or async vectorisation in same-step autoreset, and the control period."""
+    if spec.entry_point is None:
+        raise UserError(f"{config.id} has a vector entry point alone: set vectorization: vector_entry_point")
+
+    def make(index: int, render_mode: str | None = None) -> gymnasium.Env:
+        # Gymnasium's checks of an env's first steps are the same for every copy, so one has them.
+        arguments = _arguments(config, render_mode)
+        return _Episodes(gymnasium.make(spec, disable_env_checker=index > 0, **arguments))
+
+    # One env ahead of the rest: what does not work is said before N of them, or N processes, are started.
+    probe = _build(config, spec, lambda: make(1))
+    control_dt = _control_dt(probe)
+    if config.render:
+        _check_drawing(config, probe)
+    _sources(probe.observation_space, config.id)
+    _action_spec(probe.action_space, config.id)
+    probe.close()
+
+    mode = "rgb_array" if config.render else None
+    makers = [lambda index=index: make(index, mode) for index in range(num_envs)]
+    vectorize = SyncVectorEnv if config.vectorization == "sync" else AsyncVectorEnv
+
+    def vectorized() -> VectorEnv:
+        # copy=False: observations are copied when somebody asks for them.
+        return vectorize(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+    return _build(config, spec, vectorized), control_dt
+
+
+def _from_entry_point(config: EnvConfig, spec: EnvSpec, num_envs: int) -> tuple[VectorEnv, bool]:
+    """The id's own vectorised env, and whether we have to reset its ended rows ourselves.
+
+    Gymnasium's are next-step autoreset: the step after an end ignores the action and returns a reset. Resetting the
+    ended rows at once, through `options={"reset_mask": ...}`, makes that same-step; an env that cannot is refused.
+    """
+    if spec.vector_entry_point is None:
+        raise UserError(f"{config.id} has no vector entry point: set vectorization to sync or async")
+    arguments = _arguments(config, "rgb_array" if config.render else None)
+
+    def make(num_envs: int) -> VectorEnv:
+        return gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **arguments)
+
+    venv = _build(config, spec, lambda: make(num_envs))
+    if config.render:
+        _check_drawing(config, venv)
+    if venv.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+        return venv, False
+    probe = _build(config, spec, lambda: make(2))
+    resets_by_mask = _resets_by_mask(probe, config)
+    probe.close()
+    if not resets_by_mask:
+        venv.close()
+        raise UserError(
+            f"{config.id}'s vector entry point resets its envs one step late and knows no reset_mask, which would mix "
+            "up episodes: set vectorization to sync or async"
+        )
+    return venv, True
+
+
+def _resets_by_mask(venv: VectorEnv, config: EnvConfig) -> bool:
+    """Whether a masked reset leaves the other envs alone, found out by trying: many ignore the option and reset all."""
+    sources = _sources(venv.single_observation_space, config.id).values()
+    venv.reset(seed=0)
+    venv.action_space.seed(0)
+    before = copy.deepcopy(venv.step(venv.action_space.sample())[0])
+    try:
+        after, _ = venv.reset(options={"reset_mask": np.array([True, False])})
+    except Exception:
+        return False
+    return all(np.array_equal(np.asarray(s.pick(before))[1], np.asarray(s.pick(after))[1]) for s in sources)
+
+
+def _sources(space: spaces.Space, env_id: str, path: tuple[str, ...] = ()) -> dict[str, _Source]:
+    """Every group that an observation space gives, by name."""
+    if isinstance(space, spaces.Dict):
+        found: dict[str, _Source] = {}
+        for key, inner in space.spaces.items():
+            found |= _sources(inner, env_id, (*path, str(key)))
+        return found
+    source = _image(space, path) or _vector(space, path)
+    if source is None:
+        where = f' entry "{".".join(path)}"' if path else ""
+        raise UserError(
+            f"{env_id}: observation{where} is a {type(space).__name__} space, which is not supported: "
+            "wrap the env so that it gives Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them"
+        )
+    return {".".join(path) or ("image" if source.group.is_image else "state"): source}
+
+
+def _image(space: spaces.Space, path: tuple[str, ...]) -> _Source | None:
+    if not (isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)):
+        return None
+    shape = space.shape
+    axis = None  # of the channels in a batch, where they are not last
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    elif shape[0] < min(shape[1:]):
+        shape, axis = (*shape[1:], shape[0]), 1
+
+    def encode(batch: np.ndarray) -> np.ndarray:
+        batch = batch if axis is None else np.moveaxis(batch, axis, -1)
+        return np.array(batch, dtype=np.uint8, order="C").reshape(len(batch), *shape)
+
+    return _Source(
+        path, Group(shape=shape, dtype="uint8", low=float(space.low.min()), high=float(space.high.max())), encode
+    )
+
+
+def _vector(space: spaces.Space, path: tuple[str, ...]) -> _Source | None:
+    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
+        bounds = (float(space.low.min()), float(space.high.max())) if isinstance(space, spaces.Box) else (0.0, 1.0)
+        group = Group(shape=(math.prod(space.shape),), low=bounds[0], high=bounds[1])
+        return _Source(path, group, lambda batch: batch.reshape(len(batch), -1).astype(np.float32))
+    if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return None
+    nvec, start = (
+        np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec).ravel(),
+        np.ravel(space.start),
+    )
+    first = np.cumsum(nvec) - nvec - start  # position of each dimension's choice 0 in the vector
+
+    def one_hot(batch: np.ndarray) -> np.ndarray:
+        hot = np.zeros((len(batch), int(nvec.sum())), dtype=np.float32)
+        hot[np.arange(len(batch))[:, None], batch.reshape(len(batch), -1) + first] = 1.0
+        return hot
+
+    return _Source(path, Group(shape=(int(nvec.sum()),), low=0.0, high=1.0), one_hot)
+
+
+def _action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
+    if isinstance(space, spaces.Discrete):
+        return ActionSpec("discrete", nvec=(int(space.n),))
+    if isinstance(space, spaces.MultiDiscrete):
+        return ActionSpec("multi_discrete", nvec=tuple(int(n) for n in space.nvec.ravel()))
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        low, high = (tuple(float(v) for v in side.ravel()) for side in (space.low, space.high))
+        return ActionSpec("continuous", low=low, high=high)
+    raise UserError(
+        f"{env_id}: actions are a {type(space).__name__} space of {space.dtype}, which is not supported: "
+        "wrap the env so that it takes Discrete, MultiDiscrete or Box of floats"
+    )

@@ -1,0 +1,92 @@
+"""From recorded windows to a student's loss: the part of behaviour cloning and DAgger that has one right answer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tscli.distributions import Distribution, from_params
+from tscli.networks import Policy
+from tscli.pairs import Pairs, Windows, as_tensors
+from tscli.rl import imitation_loss
+from tscli.views import PREVIOUS_ACTION, Obs, ViewSpec, view_of_pairs
+
+__all__ = ["Batch", "batch_loss", "fit_normalizer", "read_batch"]
+
+
+class Batch(NamedTuple):
+    """Windows of T steps, B of them.
+
+    obs: what the student sees, dict of [T, B, ...].
+    reset: [T, B] bool, an episode's first step.
+    teacher: distribution over [T, B]; `label` [T, B, ...] is its greedy action.
+    weight: [T, B], 1 where a step counts: not padding, and not burn-in of a window that begins within an episode.
+    """
+
+    obs: Obs
+    reset: Tensor
+    teacher: Distribution
+    label: Tensor
+    weight: Tensor
+
+
+def read_batch(
+    pairs: Pairs,
+    windows: Windows,
+    view: ViewSpec,
+    burn_in: int = 0,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Read windows as a student with this view would have seen them.
+
+    Args:
+        pairs: the dataset.
+        windows: drawn from it.
+        view: the student's.
+        burn_in: first steps of a window that only build up memory. A window that begins at an episode's start needs
+            none, since zeros are the true hidden state there.
+        generator: of the view's noise and dropout.
+        device: to place it on.
+    """
+    schema = pairs.schema
+    fields = [f"obs/{group}" for group in view.groups]
+    if any(part.group == PREVIOUS_ACTION for part in view.parts):
+        fields.append("previous_action")
+    labels = [f"teacher_{name}" for name in schema.teacher_fields]
+    delay = {part.group: part.delay for part in view.parts if part.delay}
+    raw = as_tensors(pairs.gather(windows, [*fields, "teacher_action", *labels], delay))
+    raw = {name: value.to(device, non_blocking=True) for name, value in raw.items()}
+    params = {name: raw[f"teacher_{name}"] for name in schema.teacher_fields}
+    weight = raw["valid"]
+    if burn_in:
+        at_start = raw["first"][:1]
+        later = torch.arange(len(weight), device=weight.device)[:, None] >= burn_in
+        weight = weight & (at_start | later)
+    return Batch(
+        view_of_pairs(view, schema.action, raw, generator),
+        raw["first"],
+        from_params(params, schema.action, squash=bool(schema.extra.get("squash"))),
+        raw["teacher_action"],
+        weight.to(torch.float32),
+    )
+
+
+def batch_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
+    """Mean imitation loss over the steps that count; hidden state zero at the windows' starts."""
+    # A window lies within one episode, so its only reset can be at its start, where hidden is zero anyway.
+    dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[1]), None)
+    loss = imitation_loss(dist, batch.teacher, batch.label, kind)
+    return (loss * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
+
+
+def fit_normalizer(student: Policy, pairs: Pairs, chunk: int = 4096) -> None:
+    """Let the student's normaliser take in every recorded step once, `chunk` at a time."""
+    if student.encoder.norm is None:
+        return
+    index = pairs.windows(1, start="tile")
+    for begin in range(0, len(index), chunk):
+        batch = read_batch(pairs, index[slice(begin, begin + chunk)], student.spec.view)
+        student.encoder.update_normalizer(batch.obs)

@@ -1,0 +1,146 @@
+"""Windows over pairs: which stretches of steps there are, how they are numbered and drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from tscli.config import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["STARTS", "Start", "WindowIndex", "Windows", "oldest_kept"]
+
+Start = Literal["anywhere", "full", "tile", "episode"]
+STARTS: tuple[str, ...] = get_args(Start)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """B windows of up to T steps, each inside one segment; every array is [B]. Made by `WindowIndex`.
+
+    Attributes:
+        length: T.
+        shard, row: where a window begins.
+        valid_length: steps it has; the rest up to T repeats the last one.
+        episode: its episode's number.
+        step: first step, counted within the episode; 0 where the episode begins, and with it the hidden state.
+        cut: whether it begins with its segment, so that the action before lies in another shard.
+        previous_action: executed before the first step; meaningful where `cut`.
+        generation: of the reader's row numbers.
+    """
+
+    length: int
+    shard: np.ndarray
+    row: np.ndarray
+    valid_length: np.ndarray
+    episode: np.ndarray
+    step: np.ndarray
+    cut: np.ndarray
+    previous_action: np.ndarray
+    generation: int
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def valid(self) -> np.ndarray:
+        """[T, B] bool: True for steps that are there, False for padding."""
+        return np.arange(self.length)[:, None] < self.valid_length
+
+    @property
+    def first(self) -> np.ndarray:
+        """[T, B] bool: True at an episode's first step, where hidden states start anew."""
+        first = np.zeros((self.length, len(self)), bool)
+        first[0] = self.step == 0
+        return first
+
+    @property
+    def rows(self) -> np.ndarray:
+        """[T, B]: row within the shard of every step; padding repeats the last."""
+        return self.row + np.minimum(np.arange(self.length)[:, None], self.valid_length - 1)
+
+
+class WindowIndex:
+    """All windows of one length over the chosen rows, numbered from 0; `index[numbers]` are those windows."""
+
+    def __init__(self, segments: np.ndarray, low: np.ndarray, length: int, start: Start, generation: int) -> None:
+        """Number the windows.
+
+        Args:
+            segments: rows of `Pairs.segments()`.
+            low: [len(segments)], first position of each segment that may be used.
+            length: T.
+            start: see `Pairs.windows`.
+            generation: of the reader's row numbers.
+        """
+        size = segments["length"] - low
+        if start == "anywhere":
+            count, self._stride, self._shift = size + length - 1, 1, length - 1
+        elif start == "full":
+            count, self._stride, self._shift = np.maximum(size - length + 1, 1), 1, 0
+        elif start == "tile":
+            count, self._stride, self._shift = -(-size // length), length, 0
+        else:
+            count, self._stride, self._shift = (segments["first_step"] + low == 0).astype(np.int64), 1, 0
+        self._segments, self._low, self._length, self._generation = segments, low, length, generation
+        self._ends = np.cumsum(count)
+        self._begins = self._ends - count
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, numbers: Any) -> Windows:
+        numbers = np.arange(len(self))[numbers] if isinstance(numbers, slice) else np.asarray(numbers)
+        at = np.searchsorted(self._ends, numbers, side="right")
+        segment, low = self._segments[at], self._low[at]
+        begin = low + (numbers - self._begins[at]) * self._stride - self._shift
+        first = np.maximum(begin, low)
+        last = np.minimum(begin + self._length, segment["length"])
+        return Windows(
+            length=self._length,
+            shard=segment["shard"],
+            row=segment["row"] + first,
+            valid_length=last - first,
+            episode=segment["episode"],
+            step=segment["first_step"] + first,
+            cut=first == 0,
+            previous_action=segment["previous_action"],
+            generation=self._generation,
+        )
+
+    def sample(self, rng: np.random.Generator | torch.Generator, batch: int) -> Windows:
+        """Draw windows uniformly with replacement.
+
+        They come in the order in which they lie in the dataset, which is faster to read: a caller who cuts a batch
+        into smaller ones shuffles it first.
+
+        Raises:
+            UserError: there is no window to draw from.
+        """
+        if not len(self):
+            raise UserError("no window to sample from: the chosen episodes hold no steps; collect more")
+        if isinstance(rng, np.random.Generator):
+            numbers = rng.integers(len(self), size=batch)
+        else:
+            import torch
+
+            numbers = torch.randint(len(self), (batch,), generator=rng).numpy()
+        return self[np.sort(numbers)]
+
+
+def oldest_kept(segments: np.ndarray, memory: int) -> int:
+    """The earliest time such that no more than `memory` steps are as recent; at least the latest time is kept."""
+    begin, end = segments["time"], segments["time"] + segments["length"]
+    newest = int(end.max(initial=0)) - 1
+    low, high = int(begin.min(initial=0)), newest
+    while low < high:
+        middle = (low + high) // 2
+        if np.maximum(end - np.maximum(begin, middle), 0).sum() <= memory:
+            high = middle
+        else:
+            low = middle + 1
+    return low
