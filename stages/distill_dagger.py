@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 
 from tscli import plots, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
-from tscli.imitation import batch_loss, fit_normalizer, read_batch
+from tscli.imitation import batch_loss, fit_normalizer, mean_loss, read_batch
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
@@ -213,7 +212,7 @@ def main(config: Config, session: Session) -> Run:
                 with clock:
                     found = run_episodes(student, eval_env, streams.derive(config.seed, "select"))
                     if len(held_out):
-                        metrics["loss/validation"] = validation_loss(pairs, held_out, student, window, burn_in, config)
+                        metrics["loss/validation"] = mean_loss(student, pairs, held_out, window, burn_in, config.loss)
                 metrics |= stage.summary(found)
                 if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
                     best_return = metrics["eval/return"]
@@ -253,18 +252,6 @@ def scheduled_beta(config: Config, index: int) -> float:
     if config.beta_schedule == "linear":
         return config.beta * max(0.0, 1 - index / config.beta_rounds)
     return config.beta * config.beta_decay**index
-
-
-@torch.no_grad()
-def validation_loss(
-    pairs: Pairs, episodes: np.ndarray, student: Policy, window: int, burn_in: int, config: Config
-) -> float:
-    """Mean loss over at most 1024 windows of held-out episodes, the same ones while the data stays the same."""
-    generator = streams.generator(config.seed, "dagger/validation")
-    windows = pairs.sample_windows(generator, 1024, window, episodes=episodes)
-    device = next(student.parameters()).device
-    batch = read_batch(pairs, windows, student.spec.view, burn_in, device=device)
-    return float(batch_loss(student, batch, config.loss))
 
 
 if __name__ == "__main__":

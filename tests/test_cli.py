@@ -1,5 +1,7 @@
 """The command line: flags, where settings come from, errors in one line, and tscli's own commands."""
 
+# ruff: noqa: D103 - tests say in their names what they show
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,7 @@
 """Scripts are found by their file, read without running, and loaded by path."""
 
+# ruff: noqa: D103 - tests say in their names what they show
+
 from __future__ import annotations
 
 import ast
@@ -7,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from toy_scripts import TEACHER, write_scripts
+
 from tscli import scripts
 from tscli.config import Config, StageConfig, UserError
 from tscli.flags import flags_of
@@ -89,7 +91,7 @@ def test_a_script_without_main_is_refused(tmp_path: Path) -> None:
         load_script(script)
 
 
-HEAVY = '''
+HEAVY = """
 import heavy_module_that_is_not_there
 from tscli.config import Config as Base
 from pydantic import Field, field_validator
@@ -112,7 +114,7 @@ class Config(Base):
         if value % 2:
             raise ValueError("width is even")
         return value
-'''
+"""
 
 
 def test_the_light_config_needs_no_heavy_import(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_HEAD = '''
+_HEAD = """
 from __future__ import annotations
 from typing import Literal
 from pydantic import Field
 from tscli.config import Network, NetworkConfig, StageConfig, UserError, positional
 from tscli.runs import Run, Session
-'''
+"""
 
 TEACHER = f'''"""Train a toy teacher.
 

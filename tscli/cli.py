@@ -58,7 +58,7 @@ def normalize(args: list[str]) -> list[str]:
         if word.startswith("--"):
             name, equals, value = word.partition("=")
             word = name.replace("_", "-") + equals + value
-        if word == "--resume":
+        if word == "--resume" and result[:1] != ["pipeline"]:  # of which there is one, so it takes no name
             follows = args[position] if position < len(args) else ""
             is_run = bool(re.match(r"\d", follows)) or (follows != "" and Path(follows).is_dir())
             word += f"={follows}" if is_run else "="

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from tscli.pairs import Pairs, Windows, as_tensors
 from tscli.rl import imitation_loss
 from tscli.views import PREVIOUS_ACTION, Obs, ViewSpec, view_of_pairs
 
-__all__ = ["Batch", "batch_loss", "fit_normalizer", "read_batch"]
+__all__ = ["Batch", "batch_loss", "fit_normalizer", "mean_loss", "read_batch"]
 
 
 class Batch(NamedTuple):
@@ -80,6 +81,18 @@ def batch_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
     dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[1]), None)
     loss = imitation_loss(dist, batch.teacher, batch.label, kind)
     return (loss * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
+
+
+@torch.no_grad()
+def mean_loss(
+    student: Policy, pairs: Pairs, episodes: np.ndarray, window: int, burn_in: int, kind: str, most: int = 1024
+) -> float:
+    """Mean loss on the given episodes, over at most `most` windows, spread evenly and always the same."""
+    index = pairs.windows(window, start="tile", episodes=episodes)
+    numbers = np.unique(np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64))
+    device = next(student.parameters()).device
+    batch = read_batch(pairs, index[numbers], student.spec.view, burn_in, device=device)
+    return float(batch_loss(student, batch, kind))
 
 
 def fit_normalizer(student: Policy, pairs: Pairs, chunk: int = 4096) -> None:

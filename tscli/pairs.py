@@ -10,6 +10,7 @@ through a memory map at the offsets that the sidecar states: as fast as an array
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ from tscli.pairs_format import (
     PairsError,
     PairsSchema,
     Shard,
-    check_shard_file,
     join_episodes,
     list_shards,
     load_shard,
@@ -54,8 +54,9 @@ __all__ = [
     "pairs_folder",
 ]
 
-# From this size on, a window is copied as slices of its rows; below it, all rows of a shard in one indexing.
-_LARGE_ROW_BYTES = 1024
+# A window is copied as one slice where its rows are large, or where a batch has few windows per shard; otherwise all
+# rows of a shard are taken by one indexing, whose fixed cost is that of about this many slices.
+_LARGE_ROW_BYTES, _WINDOWS_PER_PART = 1024, 4
 
 
 def pairs_folder(path: str | Path) -> Path:
@@ -155,7 +156,7 @@ class Pairs:
         if self._live.num_shards > known:
             folder, schema = self._live.folder, self._live.schema
             for index in range(known, self._live.num_shards):
-                self._live_shards.append(load_shard(folder, index, read_sidecar(folder, index, schema)))
+                self._live_shards.append(load_shard(folder, index, read_sidecar(folder, index, schema), "size"))
             # A finished shard may have been packed: its rows have moved.
             self._generation += 1
         self._live_seen = (self._live.step, self._live.num_shards)
@@ -185,6 +186,11 @@ class Pairs:
             first_episode += len(own)
             first_step = end_step
         self._segments, self._episodes = np.concatenate(segments), np.concatenate(episodes)
+        # One opaque item per row makes numpy copy rows, not elements.
+        self._items = {
+            name: [s.fields[name].reshape(s.rows, -1).view(_item(shape, dtype))[:, 0] for s in self._shards]
+            for name, (shape, dtype) in self._row_fields.items()
+        }
         self._index.clear()
         self._addresses: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
@@ -330,29 +336,26 @@ class Pairs:
         return {**out, "first": windows.first, "valid": windows.valid}
 
     def _take(self, name: str, windows: Windows, parts: list[tuple[int, Any]], rows: np.ndarray) -> np.ndarray:
+        """The field at every step of the windows, [T, B, ...]."""
         shape, dtype = self._row_fields[name]
-        if _row_bytes(shape, dtype) < _LARGE_ROW_BYTES:
+        item = _item(shape, dtype)
+        if item.itemsize < _LARGE_ROW_BYTES and len(parts) * _WINDOWS_PER_PART < len(windows):
             return self._take_rows(name, parts, rows)
-        out = np.empty((*rows.shape, *shape), dtype)
+        out = np.empty(rows.shape, item)
         places = zip(windows.shard.tolist(), windows.row.tolist(), windows.valid_length.tolist(), strict=True)
         for i, (shard, row, count) in enumerate(places):
-            source = self._shards[shard].fields[name]
+            source = self._items[name][shard]
             out[:count, i] = source[row : row + count]
             if count < windows.length:
                 out[count:, i] = source[row + count - 1]
-        return out
+        return out.view(dtype).reshape((*rows.shape, *shape))
 
     def _take_rows(self, name: str, parts: list[tuple[int, Any]], rows: np.ndarray) -> np.ndarray:
         """Rows [T, B] of the shards that `parts` assigns to the columns."""
         shape, dtype = self._row_fields[name]
-        # One opaque item per row makes numpy copy rows, not elements.
-        whole = np.dtype(f"V{_row_bytes(shape, dtype)}") if shape else dtype
-        out = np.empty(rows.shape, whole)
+        out = np.empty(rows.shape, _item(shape, dtype))
         for shard, columns in parts:
-            source = self._shards[shard].fields[name]
-            if shape:
-                source = source.reshape(len(source), -1).view(whole)[:, 0]
-            out[:, columns] = source[rows[:, columns]]
+            out[:, columns] = self._items[name][shard][rows[:, columns]]
         return out.view(dtype).reshape((*rows.shape, *shape))
 
     def _previous_action(self, windows: Windows, parts: list[tuple[int, Any]], rows: np.ndarray) -> np.ndarray:
@@ -414,8 +417,7 @@ def _open_folder(folder: Path, verify: Literal["full", "size"]) -> tuple[PairsSc
     sidecars = [read_sidecar(folder, index, schema) for index in found]
     # Hashing leaves the interpreter free, so threads add up.
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda index: check_shard_file(folder, index, sidecars[index], verify), found))
-    return schema, [load_shard(folder, index, sidecars[index]) for index in found]
+        return schema, list(pool.map(lambda index: load_shard(folder, index, sidecars[index], verify), found))
 
 
 def _segment_dtype(schema: PairsSchema) -> np.dtype:
@@ -429,8 +431,9 @@ def _widen(segments: np.ndarray, schema: PairsSchema) -> np.ndarray:
     return wide
 
 
-def _row_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    return int(np.prod(shape)) * dtype.itemsize
+def _item(shape: tuple[int, ...], dtype: np.dtype) -> np.dtype:
+    """One row as a single numpy item."""
+    return np.dtype(f"V{math.prod(shape) * dtype.itemsize}") if shape else dtype
 
 
 def _by_shard(shard: np.ndarray) -> list[tuple[int, Any]]:

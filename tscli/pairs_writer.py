@@ -23,7 +23,6 @@ from tscli.pairs_format import (
     PairsError,
     PairsSchema,
     Shard,
-    check_shard_file,
     create_shard_file,
     disk_errors,
     layout_of,
@@ -476,7 +475,7 @@ class PairsWriter:
     def _discard_later_shards(self) -> None:
         live = self.num_shards
         for index in range(live):
-            check_shard_file(self.folder, index, read_sidecar(self.folder, index, self.schema), "size")
+            load_shard(self.folder, index, read_sidecar(self.folder, index, self.schema), "size")
         # Sidecars first: a shard without one does not exist.
         for path in sorted((self.folder / "shards").iterdir(), key=lambda p: p.suffix != ".json"):
             later = path.stem.isdigit() and int(path.stem) > live
@@ -502,7 +501,7 @@ class PairsWriter:
             os.replace(path, self._part)
             return
         sidecar = read_sidecar(self.folder, self.num_shards, self.schema)
-        check_shard_file(self.folder, self.num_shards, sidecar, "full")
+        shard = load_shard(self.folder, self.num_shards, sidecar, "full")
         temporary = self._part.with_suffix(".tmp")
         num_rows = self.num_envs * self._capacity
         if sidecar["rows"] == num_rows:
@@ -511,7 +510,6 @@ class PairsWriter:
         else:
             self._offsets = create_shard_file(temporary, self._fields, num_rows)
             target, whole = map_fields(temporary, self._layout, "r+")
-            shard = load_shard(self.folder, self.num_shards, sidecar)
             at = shard.segments["env"] * self._capacity + shard.segments["step"]
             _copy_segments(shard.fields, shard.segments["row"], target, at, shard.segments["length"])
             whole.flush()

@@ -72,7 +72,7 @@ class Progress:
         if self._live is not None:
             self._live.update(text, refresh=True)
         else:
-            self._console.print(text, highlight=False)
+            self._console.print(text, highlight=False, soft_wrap=True)
 
     def _line(self, done: int, now: float, metrics: Mapping[str, float | None]) -> str:
         elapsed = max(now - self._start, 1e-9)

@@ -300,12 +300,20 @@ class Session:
     quiet: bool = False
     json: bool = False
     log: Console | None = None  # progress and remarks; stderr on the command line
+    console: Console | None = None  # results; stdout on the command line
     script: Path | None = None
 
     def say(self, text: str) -> None:
         """One remark, such as which run was taken."""
         if not self.quiet and self.log is not None:
-            self.log.print(text, highlight=False)
+            self.log.print(text, highlight=False, soft_wrap=True)
+
+    def show(self, result: Any, data: Any) -> None:
+        """A result on stdout: something that rich can print or, with --json, the same as plain data."""
+        if self.json:
+            print(json.dumps(data, indent=1))
+        elif self.console is not None:
+            self.console.print(result)
 
     def start(
         self,

@@ -46,9 +46,10 @@ def prepare(config: StageConfig) -> torch.device:
     return device
 
 
-def task_env(task: Task, num_envs: int, device: torch.device) -> VecEnv:
-    """The task's env, num_envs times."""
-    return make_env(task.env, num_envs, device)
+def task_env(task: Task, num_envs: int, device: torch.device, render: bool = False) -> VecEnv:
+    """The task's env, num_envs times. Gymnasium's envs must be told when they are made that they will be drawn."""
+    settings = {**task.env, "render": True} if render and task.env.get("kind") == "gym" else task.env
+    return make_env(settings, num_envs, device)
 
 
 def resolve(task: Task, expression: str, env: VecEnv) -> ViewSpec:
@@ -56,13 +57,13 @@ def resolve(task: Task, expression: str, env: VecEnv) -> ViewSpec:
     return resolve_view(expression, task.view(expression), env.groups, env.action, owner=f"task {task.name}")
 
 
-def open_policy(run: Run, env: VecEnv, device: torch.device) -> Policy:
+def open_policy(run: Run, env: VecEnv, device: torch.device, which: str = "policy") -> Policy:
     """A finished run's policy, frozen, checked against the env it is to act in.
 
     Raises:
         UserError: the file has changed, or the env lacks what the policy sees or does other actions.
     """
-    policy = load_policy_file(run.policy_path(), device)
+    policy = load_policy_file(run.policy_path(which), device)
     spec = policy.spec
     for part in spec.view.parts:
         if part.group == PREVIOUS_ACTION:
@@ -123,6 +124,21 @@ def pairs_of(session: Session, ref: str | None, teacher_run: Run, optional: bool
         raise UserError(f"--pairs {ref}: {run.name} was labelled by another teacher than {teacher_run.name}: --teacher names it")
     run.parent("teacher")  # refuses a teacher that has changed since
     return run
+
+
+def pairs_and_teacher(session: Session, pairs_ref: str, teacher_ref: str) -> tuple[Run, Run]:
+    """The pairs to clone and the teacher that labelled them, unchanged since.
+
+    Raises:
+        UserError: no such runs, or they do not belong together.
+    """
+    if teacher_ref or not pairs_ref:
+        teacher_run = newest_run(session.runs_dir, teacher_ref, "policy", "teacher", role="teacher")
+        pairs_run = pairs_of(session, pairs_ref, teacher_run)
+        assert pairs_run is not None
+        return pairs_run, teacher_run
+    pairs_run = newest_run(session.runs_dir, pairs_ref, "pairs", "pairs")
+    return pairs_run, pairs_run.parent("teacher")
 
 
 def check_pairs_view(folders: Sequence[Path], view: ViewSpec) -> None:

@@ -1,0 +1,114 @@
+"""Films of a policy at work: GIF by pillow, MP4 where ffmpeg is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tscli.config import UserError
+
+__all__ = ["Window", "caption", "require_ffmpeg", "write_gif", "write_mp4"]
+
+
+def caption(frame: np.ndarray, text: str) -> np.ndarray:
+    """Write a line into the top of a frame, uint8 [H, W, 3]; its size follows the frame's."""
+    image = Image.fromarray(frame)
+    draw = ImageDraw.Draw(image)
+    size = max(10, frame.shape[1] // 32)
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = draw.textbbox((size // 2, size // 2), text, font=font)
+    draw.rectangle((left - size // 3, top - size // 4, right + size // 3, bottom + size // 4), fill=(255, 255, 255))
+    draw.text((size // 2, size // 2), text, fill=(31, 41, 55), font=font)
+    return np.asarray(image)
+
+
+def write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
+    """Write frames as an endlessly repeating GIF. Its clock ticks in hundredths of a second, so at most 50 per second."""
+    step = max(1, round(fps / 50)) if fps > 50 else 1
+    # One palette for all frames: a palette per frame flickers and doubles the size.
+    images = [Image.fromarray(frame) for frame in frames[::step]]
+    palette = images[len(images) // 2].quantize(64, dither=Image.Dither.NONE)
+    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    duration = max(20, round(1000 * step / fps / 10) * 10)
+    temporary = path.with_name(f".{path.name}.tmp")
+    images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
+    temporary.replace(path)
+    return path
+
+
+def require_ffmpeg() -> str:
+    """The ffmpeg program.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise UserError("--render mp4 needs the program ffmpeg: install it (apt install ffmpeg), or use --render gif")
+    return program
+
+
+def write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
+    """Write frames as H.264, which every browser plays.
+
+    Raises:
+        UserError: ffmpeg is missing or fails.
+    """
+    height, width = frames[0].shape[:2]
+    height, width = height - height % 2, width - width % 2  # H.264's chroma needs even sizes
+    temporary = path.with_name(f".{path.name}.tmp")
+    command = [require_ffmpeg(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    command += ["-s", f"{width}x{height}", "-r", str(fps), "-i", "-", "-pix_fmt", "yuv420p", "-f", "mp4", str(temporary)]
+    data = b"".join(np.ascontiguousarray(frame[:height, :width]).tobytes() for frame in frames)
+    result = subprocess.run(command, input=data, capture_output=True)
+    if result.returncode:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"ffmpeg could not write {path}: {' '.join(result.stderr.decode().split())[:200]}")
+    temporary.replace(path)
+    return path
+
+
+class Window:
+    """Shows frames live, in the standard library's window.
+
+    Raises:
+        UserError: there is no screen, or Python came without tkinter.
+    """
+
+    def __init__(self, fps: float, title: str = "tscli"):
+        try:
+            import tkinter
+
+            self._root = tkinter.Tk()
+        except Exception as error:  # no module, or TclError without a screen
+            raise UserError(f"--render human needs a screen ({error}): use --render gif") from None
+        self._root.title(title)
+        self._root.protocol("WM_DELETE_WINDOW", self.close)
+        self._label = tkinter.Label(self._root)
+        self._label.pack()
+        self._open, self._pause, self._next = True, 1 / fps, time.monotonic()
+
+    def show(self, frame: np.ndarray) -> bool:
+        """Show a frame at its time; False once the user has closed the window."""
+        if not self._open:
+            return False
+        from PIL import ImageTk
+
+        self._photo = ImageTk.PhotoImage(Image.fromarray(frame))
+        self._label.configure(image=self._photo)
+        self._root.update()
+        self._next = max(self._next + self._pause, time.monotonic() - self._pause)
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        return self._open
+
+    def close(self) -> None:
+        """Close the window; again does nothing."""
+        if self._open:
+            self._open = False
+            self._root.destroy()
