@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_scripts import TASK, write_scripts
+from toy_scripts import BARE, TASK, write_scripts
 
 import tscli
 from tscli import scripts
@@ -36,6 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     monkeypatch.chdir(work)
     (work / "toy.yaml").write_text(TASK)
+    (work / "bare.yaml").write_text(BARE)
     return work
 
 
@@ -57,7 +58,7 @@ def config_of(*args: str) -> dict:
 
 
 def test_later_places_win(folder: Path) -> None:
-    assert config_of("train-teacher", "cartpole")["num_envs"] == 4
+    assert config_of("train-teacher", "bare.yaml")["num_envs"] == 4
     assert config_of("train-teacher", "toy.yaml")["num_envs"] == 8
     (folder / "own.yaml").write_text("num_envs: 16\nlr: 0.02\n")
     preset = ("train-teacher", "toy.yaml", "--preset", "big")
@@ -80,7 +81,7 @@ def test_a_stage_without_a_task_inherits_its_parents_and_a_method_wins_over_its_
 
 def test_strings_become_what_the_config_says() -> None:
     config = config_of(
-        *("train-teacher", "cartpole", "--network.hidden", "32,16", "--no-anneal-lr", "--target-kl", "none"),
+        *("train-teacher", "bare.yaml", "--network.hidden", "32,16", "--no-anneal-lr", "--target-kl", "none"),
         *("--critic", "gru", "--critic.memory", "5", "--set", "network.kind=history", "--network.normalize"),
     )
     assert (config["network"]["hidden"], config["network"]["kind"]) == ([32, 16], "history")
@@ -89,12 +90,12 @@ def test_strings_become_what_the_config_says() -> None:
 
 
 def test_the_shorthand_of_a_network_keeps_the_scripts_other_choices() -> None:
-    network = config_of("train-teacher", "cartpole", "--network", "rnn")["network"]
+    network = config_of("train-teacher", "bare.yaml", "--network", "rnn")["network"]
     assert (network["kind"], network["hidden"]) == ("rnn", [8])
 
 
 def test_flags_may_be_written_with_underscores() -> None:
-    assert config_of("train-teacher", "cartpole", "--num_envs=3")["num_envs"] == 3
+    assert config_of("train-teacher", "bare.yaml", "--num_envs=3")["num_envs"] == 3
 
 
 def test_a_command_without_runs_takes_several_words(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,18 +115,18 @@ def test_a_command_without_runs_takes_several_words(capsys: pytest.CaptureFixtur
         (["train-teacher"], "TASK is missing"),
         (["train-teacher", "carpole"], 'did you mean "cartpole"'),
         (["train-teacher", "a", "b"], "unexpected extra argument"),
-        (["train-teacher", "cartpole", "--lrr", "1"], 'did you mean "--lr"'),
-        (["train-teacher", "cartpole", "--critic.memmory", "1"], 'did you mean "--critic.memory"'),
-        (["train-teacher", "cartpole", "--lr"], "requires an argument"),
-        (["train-teacher", "cartpole", "--lr", "-1"], "--lr '-1': input should be greater than 0"),
-        (["train-teacher", "cartpole", "--network.kind", "rnnn"], "--network.kind 'rnnn'"),
-        (["train-teacher", "cartpole", "--set", "lr"], "is no assignment"),
-        (["train-teacher", "cartpole", "--set", "lrr=1"], 'unknown setting "lrr" in --set: did you mean "lr"'),
-        (["train-teacher", "cartpole", "--set", "lr=2"], "--set: lr '2': input should be less than or equal to 1"),
-        (["train-teacher", "cartpole", "--set", "lr.x=2"], "lr has no settings of its own"),
-        (["train-teacher", "cartpole", "--set", "network.hiden=2"], 'did you mean "network.hidden"'),
-        (["train-teacher", "cartpole", "--config", "no.yaml"], "cannot read no.yaml"),
-        (["train-teacher", "cartpole", "--preset", "x"], 'has no preset "x"'),
+        (["train-teacher", "bare.yaml", "--lrr", "1"], 'did you mean "--lr"'),
+        (["train-teacher", "bare.yaml", "--critic.memmory", "1"], 'did you mean "--critic.memory"'),
+        (["train-teacher", "bare.yaml", "--lr"], "requires an argument"),
+        (["train-teacher", "bare.yaml", "--lr", "-1"], "--lr '-1': input should be greater than 0"),
+        (["train-teacher", "bare.yaml", "--network.kind", "rnnn"], "--network.kind 'rnnn'"),
+        (["train-teacher", "bare.yaml", "--set", "lr"], "is no assignment"),
+        (["train-teacher", "bare.yaml", "--set", "lrr=1"], 'unknown setting "lrr" in --set: did you mean "lr"'),
+        (["train-teacher", "bare.yaml", "--set", "lr=2"], "--set: lr '2': input should be less than or equal to 1"),
+        (["train-teacher", "bare.yaml", "--set", "lr.x=2"], "lr has no settings of its own"),
+        (["train-teacher", "bare.yaml", "--set", "network.hiden=2"], 'did you mean "network.hidden"'),
+        (["train-teacher", "bare.yaml", "--config", "no.yaml"], "cannot read no.yaml"),
+        (["train-teacher", "bare.yaml", "--preset", "x"], 'has no preset "x"'),
         (["train-teacher", "toy.yaml", "--preset", "bigg"], 'did you mean "big"'),
         (["distill", "--method", "slwo"], 'did you mean "slow"'),
         (["distill", "--set", "method=slow"], "use --method"),
@@ -136,7 +137,7 @@ def test_a_command_without_runs_takes_several_words(capsys: pytest.CaptureFixtur
         (["cp", "distil", "x.py"], 'did you mean "distill"'),
         (["cp", "collect", "x.txt"], "does not end in .py"),
         (["run", "--help-me"], "unknown option --help-me"),
-        (["train-teacher", "cartpole", "--lr", "0.25"], "the lamp is off"),
+        (["train-teacher", "bare.yaml", "--lr", "0.25"], "the lamp is off"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str], args: list[str], words: str) -> None:
@@ -158,7 +159,7 @@ def test_a_wrong_settings_file_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
 ) -> None:
     (folder / "own.yaml").write_text(text)
-    assert words in error_of(capsys, "train-teacher", "cartpole", "--config", "own.yaml")
+    assert words in error_of(capsys, "train-teacher", "bare.yaml", "--config", "own.yaml")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_a_wrong_task_file_is_named(
 
 
 def test_a_crash_is_code_1_and_its_traceback_comes_with_debug(capsys: pytest.CaptureFixture[str]) -> None:
-    crash = ["train-teacher", "cartpole", "--lr", "0.666", "--quiet"]
+    crash = ["train-teacher", "bare.yaml", "--lr", "0.666", "--quiet"]
     assert main(crash) == 1
     err = capsys.readouterr().err
     assert err == "error: ValueError: a bug in the script\nrun again with --debug for the traceback\n"
@@ -186,16 +187,16 @@ def test_a_crash_is_code_1_and_its_traceback_comes_with_debug(capsys: pytest.Cap
 
 
 def test_ctrl_c_is_code_130_and_the_run_can_be_resumed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train-teacher", "cartpole", "--lr", "0.5", "--quiet"]) == 130
+    assert main(["train-teacher", "bare.yaml", "--lr", "0.5", "--quiet"]) == 130
     assert list_runs(RUNS)[-1].status == "stopped"
     line = error_of(capsys, "train-teacher", "--resume", "--lr", "0.4", "--quiet")
-    assert "lr is 0.5 in 0001-train-teacher-cartpole-seed1, not 0.4" in line.splitlines()[-1]
-    assert main(["train-teacher", "cartpole", "--resume", "1", "--quiet"]) == 0
+    assert "lr is 0.5 in 0001-train-teacher-bare-seed1, not 0.4" in line.splitlines()[-1]
+    assert main(["train-teacher", "bare.yaml", "--resume", "1", "--quiet"]) == 0
     assert [(run.number, run.status, run.config["lr"]) for run in list_runs(RUNS)] == [(1, "finished", 0.5)]
 
 
 def test_resume_takes_the_method_of_the_run() -> None:
-    for command in (["train-teacher", "cartpole"], ["collect"]):
+    for command in (["train-teacher", "bare.yaml"], ["collect"]):
         assert main([*command, "--quiet"]) == 0
     assert main(["distill", "--method", "slow", "--epochs", "0", "--quiet"]) == 130
     assert main(["distill", "--resume", "--quiet"]) == 0
@@ -249,7 +250,7 @@ def test_the_first_page_lists_commands_in_order_and_says_what_is_next(capsys: py
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == expected
     assert "Next: tscli train-teacher cartpole" in out
-    for command, following in (("train-teacher cartpole", "collect"), ("collect", "distill"), ("distill", "eval")):
+    for command, following in (("train-teacher bare.yaml", "collect"), ("collect", "distill"), ("distill", "eval")):
         assert main([*command.split(), "--quiet"]) == 0
         capsys.readouterr()
         assert main([]) == 0
@@ -257,9 +258,9 @@ def test_the_first_page_lists_commands_in_order_and_says_what_is_next(capsys: py
 
 
 def test_a_command_says_what_it_wrote_and_what_is_next(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train-teacher", "cartpole"]) == 0
+    assert main(["train-teacher", "bare.yaml"]) == 0
     err = " ".join(capsys.readouterr().err.split())
-    assert err.endswith("wrote runs/0001-train-teacher-cartpole-seed1, return 0.1 next: tscli collect")
+    assert err.endswith("wrote runs/0001-train-teacher-bare-seed1, return 0.1 next: tscli collect")
 
 
 def test_the_list_of_our_own_commands_is_that_of_the_first_page() -> None:
@@ -272,7 +273,7 @@ def test_the_list_of_our_own_commands_is_that_of_the_first_page() -> None:
 
 
 def test_runs_are_shown_as_a_tree_and_one_in_detail(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("train-teacher cartpole", "collect", "distill", "train-teacher acrobot --seed 2"):
+    for command in ("train-teacher bare.yaml", "collect", "distill", "train-teacher bare.yaml --seed 2"):
         assert main([*command.split(), "--quiet"]) == 0
     capsys.readouterr()
     assert main(["runs"]) == 0
@@ -282,10 +283,10 @@ def test_runs_are_shown_as_a_tree_and_one_in_detail(capsys: pytest.CaptureFixtur
     assert "   └─ 3 distill quick" in out
     assert main(["runs", "3"]) == 0
     out = capsys.readouterr().out
-    assert "0002-collect-cartpole-seed1" in out and "student.kind" in out and "manifest.json" in out
+    assert "0002-collect-bare-seed1" in out and "student.kind" in out and "manifest.json" in out
     assert main(["runs", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [run["parents"] for run in listed][1] == ["0001-train-teacher-cartpole-seed1"]
+    assert [run["parents"] for run in listed][1] == ["0001-train-teacher-bare-seed1"]
     assert main(["runs", "4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["config"]["seed"] == 2
 
@@ -327,11 +328,11 @@ def test_a_setting_named_like_a_common_flag_is_refused(folder: Path, capsys: pyt
 
 
 def test_a_stage_runs_from_python() -> None:
-    run = tscli.run("train-teacher", task="cartpole", seed=3, network={"kind": "gru"}, runs_dir="elsewhere")
+    run = tscli.run("train-teacher", task="bare.yaml", seed=3, network={"kind": "gru"}, runs_dir="elsewhere")
     assert (run.status, run.seed, run.config["network"]["kind"]) == ("finished", 3, "gru")
     assert find_run(Path("elsewhere"), "1").path == run.path
     with pytest.raises(UserError, match=r"tscli.run\('train-teacher'\): did you mean \"seed\""):
-        tscli.run("train-teacher", task="cartpole", sed=3)
+        tscli.run("train-teacher", task="bare.yaml", sed=3)
     with pytest.raises(UserError, match="makes no run"):
         tscli.run("describe", numbers=[1])
 
@@ -349,7 +350,8 @@ def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom tscli.cli import main\n"
         "assert main(['--help']) == 0\nfirst = set(sys.modules)\n"
-        "assert main(['train-teacher', '--help']) == 0\nassert main(['train-teacher', 'cartpole', '--lr', '-1']) == 2\n"
+        "assert main(['train-teacher', '--help']) == 0\n"
+        "assert main(['train-teacher', 'cartpole', '--lr', '-1']) == 2\n"
         "heavy = {'torch', 'gymnasium', 'h5py', 'numpy', 'matplotlib'}\n"
         "print('loaded:', sorted(heavy & set(sys.modules)), sorted({'pydantic', 'typer'} & first))"
     )

@@ -64,16 +64,20 @@ def test_fast_states_are_wrapped_and_bounded_as_gymnasium_does():
     result = env.step(torch.tensor(actions))
     single = gymnasium.make("Acrobot-v1")
     single.reset()
-    expected = []
+    expected, angles = [], []
     for state, action in zip(states, actions, strict=True):
         single.unwrapped.state = state  # type: ignore[attr-defined]
         obs, reward, terminated, _, _ = single.unwrapped.step(int(action))
         expected.append(obs)
+        angles.append(single.unwrapped.state[:2])  # type: ignore[attr-defined]
         assert (result.reward[len(expected) - 1], result.terminated[len(expected) - 1]) == (reward, terminated)
     seen = last_seen(env, result.terminated).numpy()
     np.testing.assert_allclose(seen, np.array(expected), rtol=1e-5, atol=1e-6)
     assert (np.abs(seen[:, 5]) == np.float32(MAX_VELOCITY_2)).any()
     assert 0 < result.terminated.sum() < n
+    goes_on = ~result.terminated.numpy()
+    ours = env.state_dict()["state"][:2].T.numpy()
+    np.testing.assert_allclose(ours[goes_on], np.array(angles)[goes_on], rtol=0, atol=1e-9)
 
 
 def test_reaching_the_goal_in_the_last_step_is_a_termination():

@@ -163,6 +163,18 @@ def test_what_was_observed_does_not_change_later(case):
     assert all(same(result, copy) for result, copy in results)
 
 
+def test_writing_into_a_result_changes_nothing_later(case):
+    written, untouched = build(case), build(case)
+    for env in (written, untouched):
+        env.reset(2)
+    for action in actions(written, 2 * LIMIT):
+        result = untouched.step(action)
+        mine = written.step(action)
+        assert same(result, mine)
+        for part in mine:  # as one who adds a penalty to the reward in place would
+            part.fill_(7)
+
+
 def test_the_same_seed_gives_the_same_run_and_more_envs_change_nothing(case):
     first, again, many = build(case), build(case), build(case, num_envs=5)
     for env in (first, again, many):

@@ -155,3 +155,5 @@ presets:
   big:
     train-teacher: {num_envs: 64, network: {kind: rnn}}
 """
+
+BARE = "about: A toy without settings.\nenv: {kind: cartpole}\nviews: {full: [state]}\n"

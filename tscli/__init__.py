@@ -6,7 +6,11 @@ Importing the package loads nothing heavy; torch comes with the first call.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if "gymnasium" in sys.modules:  # for `gymnasium.make("tscli:tscli/CartPole-v0")`, which imports us to register ids
+    import tscli.gymnasium_api  # noqa: F401
 
 if TYPE_CHECKING:
     from tscli.launch import load_policy, open_pairs, run

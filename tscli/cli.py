@@ -68,7 +68,8 @@ def normalize(args: list[str]) -> list[str]:
 
 
 def _dispatch(args: list[str]) -> int:
-    if args in ([], ["--help"], ["-h"], ["help"]):
+    completing = "_TSCLI_COMPLETE" in os.environ  # the shell asks what could follow, in variables of its own
+    if args in ([], ["--help"], ["-h"], ["help"]) and not completing:
         return _first_page(with_runs=not args)
     import typer
 

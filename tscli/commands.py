@@ -168,16 +168,18 @@ def _run_script(script: Script, settings: dict[str, Any], values: dict[str, Any]
     calling = session(runs_dir, quiet=values["_quiet"], json=values["_json"])
     made = launch(what, calling)
     if made is not None:
+        if calling.json and "report" not in made.holds:  # a report has been shown by its script
+            from tscli.show import run_data
+
+            calling.show(None, run_data(made))
         calling.say(pages.closing_words(made))
 
 
 def session(runs_dir: Path, quiet: bool, json: bool) -> Any:
-    """How stages speak when called from the command line: progress and remarks on stderr."""
-    from rich.console import Console
-
+    """How stages speak when called from the command line: results on stdout, progress and remarks on stderr."""
     from tscli.runs import Session
 
-    return Session(runs_dir=runs_dir, quiet=quiet, json=json, log=Console(stderr=True))
+    return Session(runs_dir, quiet=quiet, json=json, console=pages.console(), log=pages.console(stderr=True))
 
 
 RunsDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Where runs live. [default ./runs, or $TSCLI_RUNS]")]

@@ -29,13 +29,12 @@ def caption(frame: np.ndarray, text: str) -> np.ndarray:
 
 
 def write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
-    """Write frames as an endlessly repeating GIF. Its clock ticks in hundredths of a second, so at most 50 per second."""
-    step = max(1, round(fps / 50)) if fps > 50 else 1
+    """Write frames as an endlessly repeating GIF. Its clock ticks in hundredths of a second."""
     # One palette for all frames: a palette per frame flickers and doubles the size.
-    images = [Image.fromarray(frame) for frame in frames[::step]]
+    images = [Image.fromarray(frame) for frame in frames]
     palette = images[len(images) // 2].quantize(64, dither=Image.Dither.NONE)
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    duration = max(20, round(1000 * step / fps / 10) * 10)
+    duration = max(20, round(100 / fps) * 10)
     temporary = path.with_name(f".{path.name}.tmp")
     images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
     temporary.replace(path)

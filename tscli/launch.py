@@ -176,14 +176,16 @@ def load_policy(which: Run | str | Path, device: str = "cpu") -> Policy:
 
 
 def open_pairs(which: Run | str | Path) -> Pairs:
-    """The paired dataset that a run holds, or one in a folder.
+    """The paired dataset that a run holds.
 
     Args:
-        which: A run, or its path, folder name or number; or the path of a dataset.
+        which: A run, or its path, folder name or number; or the path of a pairs folder or of its `dataset.h5`.
 
     Raises:
-        UserError: No such run, or it holds no pairs.
+        UserError: No such run, it holds no pairs, or a file is damaged.
     """
-    from tscli.pairs import open_pairs as open_path
+    from tscli.pairs import Pairs
 
-    return open_path(_as_run(which).path)
+    if isinstance(which, (str, Path)) and Path(which).exists():
+        return Pairs(which)
+    return Pairs(_as_run(which).path)

@@ -99,20 +99,21 @@ def next_step(runs: list[Run]) -> str:
     finished = [run for run in runs if run.status == "finished"]
     if not finished:
         return "tscli train-teacher cartpole"
-    held = finished[-1].holds
-    if "pairs" in held:
-        return "tscli distill --student rnn"
-    if "policy" in held:
-        return "tscli collect" if finished[-1].role == "teacher" else "tscli eval --render gif"
-    return "tscli runs"
+    newest = finished[-1]
+    if "policy" in newest.holds:  # DAgger's student brings the pairs that it gathered: they come second
+        return "tscli collect" if newest.role == "teacher" else "tscli eval --render gif"
+    return "tscli distill --student rnn" if "pairs" in newest.holds else f"tscli runs {newest.number}"
 
 
 def headline(run: Run) -> str:
-    """The one figure that a run is remembered by, "" when it has none."""
-    for name, value in run.metrics.items():
-        if name.rpartition("/")[2] == "return" and isinstance(value, (int, float)):
-            return f"return {value:.1f}"
-    return ""
+    """What a run is remembered by in a few words, "" when it has no return."""
+    found = run.metrics.get("eval/return", run.metrics.get("return_mean"))
+    if not isinstance(found, (int, float)):
+        return ""
+    words = f"return {found:.1f}"
+    if "pairs" in run.holds and "policy" not in run.holds and "episodes" in run.metrics:
+        words = f"{run.metrics['episodes']} episodes, {words}"
+    return f"{words}, gap {run.metrics['gap']:.1f}" if "gap" in run.metrics else words
 
 
 def command_page(ctx: Any, command: Any, source: str = "") -> None:

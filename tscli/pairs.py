@@ -317,13 +317,11 @@ class Pairs:
         if windows.generation != self._generation:
             raise ValueError("the windows were drawn before a shard was finished: draw them again")
         delay = delay or {}
-        parts = _by_shard(windows.shard)
-        rows = windows.rows
         out = {}
         for name in dict.fromkeys(fields):
             late = delay.get(name.removeprefix("obs/"), 0) if name.startswith("obs/") else 0
             if name == "previous_action":
-                out[name] = self._previous_action(windows, parts, rows)
+                out[name] = self._previous_action(windows)
             elif name in ("first", "valid"):
                 continue
             elif name not in self._row_fields:
@@ -332,37 +330,46 @@ class Pairs:
             elif late:
                 out[name] = self._delayed(name, windows, late)
             else:
-                out[name] = self._take(name, windows, parts, rows)
+                out[name] = self._take(name, windows)
         return {**out, "first": windows.first, "valid": windows.valid}
 
-    def _take(self, name: str, windows: Windows, parts: list[tuple[int, Any]], rows: np.ndarray) -> np.ndarray:
+    def _take(self, name: str, windows: Windows) -> np.ndarray:
         """The field at every step of the windows, [T, B, ...]."""
         shape, dtype = self._row_fields[name]
         item = _item(shape, dtype)
-        if item.itemsize < _LARGE_ROW_BYTES and len(parts) * _WINDOWS_PER_PART < len(windows):
-            return self._take_rows(name, parts, rows)
-        out = np.empty(rows.shape, item)
+        if item.itemsize < _LARGE_ROW_BYTES and len(windows.parts) * _WINDOWS_PER_PART < len(windows):
+            return self._take_rows(name, windows.parts, windows.rows)
+        out = np.empty((windows.length, len(windows)), item)
         places = zip(windows.shard.tolist(), windows.row.tolist(), windows.valid_length.tolist(), strict=True)
         for i, (shard, row, count) in enumerate(places):
             source = self._items[name][shard]
             out[:count, i] = source[row : row + count]
             if count < windows.length:
                 out[count:, i] = source[row + count - 1]
-        return out.view(dtype).reshape((*rows.shape, *shape))
+        return out.view(dtype).reshape((*out.shape, *shape))
 
     def _take_rows(self, name: str, parts: list[tuple[int, Any]], rows: np.ndarray) -> np.ndarray:
-        """Rows [T, B] of the shards that `parts` assigns to the columns."""
-        shape, dtype = self._row_fields[name]
-        out = np.empty(rows.shape, _item(shape, dtype))
-        for shard, columns in parts:
-            out[:, columns] = self._items[name][shard][rows[:, columns]]
-        return out.view(dtype).reshape((*rows.shape, *shape))
+        """Rows [B, T] of the shards that `parts` assigns to the windows, as [T, B, ...]."""
+        items = self._items[name]
+        out = np.empty(rows.shape, _item(*self._row_fields[name]))
+        for shard, which in parts:
+            if isinstance(which, slice):
+                # The rows exist: "clip" spares numpy a check and a buffer.
+                items[shard].take(rows[which], out=out[which], mode="clip")
+            else:
+                out[which] = items[shard].take(rows[which])
+        return self._time_major(name, out)
 
-    def _previous_action(self, windows: Windows, parts: list[tuple[int, Any]], rows: np.ndarray) -> np.ndarray:
-        begins = windows.cut & (rows == windows.row)
-        previous = self._take_rows("action", parts, np.where(begins, rows, rows - 1))
-        step, column = np.nonzero(begins)
-        previous[step, column] = windows.previous_action[column]
+    def _time_major(self, name: str, items: np.ndarray) -> np.ndarray:
+        """[B, T] items as a contiguous [T, B, ...] array of the field."""
+        shape, dtype = self._row_fields[name]
+        return np.ascontiguousarray(items.T).view(dtype).reshape((*items.T.shape, *shape))
+
+    def _previous_action(self, windows: Windows) -> np.ndarray:
+        begins = windows.cut[:, None] & (windows.position == 0)
+        previous = self._take_rows("action", windows.parts, windows.rows - ~begins)
+        window, step = np.nonzero(begins)
+        previous[step, window] = windows.previous_action[window]
         return previous
 
     def _delayed(self, name: str, windows: Windows, delay: int) -> np.ndarray:
@@ -374,12 +381,15 @@ class Pairs:
             begins = first[self._segments["episode"][order]] + self._segments["first_step"][order]
             self._addresses = order, begins, first
         order, begins, first = self._addresses
-        step = windows.step + np.minimum(np.arange(windows.length)[:, None], windows.valid_length - 1)
-        address = (first[windows.episode] + np.maximum(step - delay, 0)).reshape(1, -1)
+        step = windows.step[:, None] + windows.position
+        address = (first[windows.episode, None] + np.maximum(step - delay, 0)).ravel()
         at = np.searchsorted(begins, address, side="right") - 1
         segment = self._segments[order[at]]
-        out = self._take_rows(name, _by_shard(segment["shard"][0]), segment["row"] + address - begins[at])
-        return out.reshape((*step.shape, *out.shape[2:]))
+        out = np.empty(len(address), _item(*self._row_fields[name]))
+        for shard in np.unique(segment["shard"]):
+            which = segment["shard"] == shard
+            out[which] = self._items[name][shard][(segment["row"] + address - begins[at])[which]]
+        return self._time_major(name, out.reshape(step.shape))
 
     def iter_episodes(self, fields: Iterable[str] | None = None) -> Iterator[Episode]:
         """Every episode as a whole, in order; `fields` as in `gather`, None for all that is stored."""
@@ -434,18 +444,6 @@ def _widen(segments: np.ndarray, schema: PairsSchema) -> np.ndarray:
 def _item(shape: tuple[int, ...], dtype: np.dtype) -> np.dtype:
     """One row as a single numpy item."""
     return np.dtype(f"V{math.prod(shape) * dtype.itemsize}") if shape else dtype
-
-
-def _by_shard(shard: np.ndarray) -> list[tuple[int, Any]]:
-    """Which columns belong to which shard: a slice each where they are in order, else numbers."""
-    if len(shard) == 0:
-        return []
-    cuts = np.flatnonzero(np.diff(shard)) + 1
-    bounds = [0, *cuts.tolist(), len(shard)]
-    firsts = shard[bounds[:-1]].tolist()
-    if len(set(firsts)) == len(firsts):
-        return [(k, slice(a, b)) for k, a, b in zip(firsts, bounds[:-1], bounds[1:], strict=True)]
-    return [(k, np.flatnonzero(shard == k)) for k in sorted(set(firsts))]
 
 
 def _hash_unit(numbers: np.ndarray, seed: int) -> np.ndarray:

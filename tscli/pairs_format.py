@@ -397,7 +397,7 @@ def load_shard(folder: Path, index: int, sidecar: dict[str, Any], verify: Litera
         raise PairsError(path, f"has {size} bytes instead of {sidecar['bytes']}")
     fields, whole = map_fields(path, sidecar["layout"])
     # Hashing the map itself has the system enter its pages into the page table: the first random reads are faster.
-    if verify == "full" and hashlib.sha256(memoryview(whole)).hexdigest() != sidecar["sha256"]:
+    if verify == "full" and hashlib.sha256(whole.data).hexdigest() != sidecar["sha256"]:
         raise PairsError(path, "damaged (its content does not match its sha256)")
     return Shard(path, sidecar["rows"], sidecar["first_step"], fields, sidecar["segments"], sidecar["episodes"])
 

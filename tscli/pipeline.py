@@ -18,13 +18,15 @@ from pydantic import Field, ValidationError, field_validator
 from tscli.config import Config, UserError, did_you_mean, one_line
 from tscli.files import atomic_write
 from tscli.launch import Place, Plan, launch, plan
-from tscli.pages import console, headline
+from tscli.pages import headline
 from tscli.progress import short_time
 from tscli.scripts import Script, find_script, find_scripts, light_config
 from tscli.settings import parse_assignments, read_yaml
 from tscli.tasks import load_task
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tscli.runs import Run, Session
 
 __all__ = ["Description", "describe", "run_pipeline"]
@@ -67,7 +69,7 @@ class Stage:
 
     script: Script
     places: list[Place]
-    fields: frozenset[str]  # of its config
+    fields: frozenset[str]  # of its config, those that may name a run
     run: Run | None = None
     resume: str | None = None
     after: int = 0  # the newest run's number when it started
@@ -156,12 +158,14 @@ def _stages(description: Description, place: str, seed: int | None, assigned: di
         method = settings.pop("method", None)
         script = find_script(command, method, scripts)
         places: list[Place] = [(f"{place}, {command}", settings)]
-        fields = frozenset(light_config(script).model_fields)
-        if "task" in fields:
+        model = light_config(script)
+        fields = frozenset(name for name, field in model.model_fields.items() if field.annotation is str)
+        # Stages that need not be told their task inherit it from the run that they continue from.
+        if "task" in fields and model.model_fields["task"].is_required():
             places.insert(0, (f"{place}, task", {"task": description.task}))
-        if description.seed is not None and "seed" in fields:
+        if description.seed is not None and "seed" in model.model_fields:
             places.insert(0, (f"{place}, seed", {"seed": description.seed}))
-        if seed is not None and "seed" in fields:
+        if seed is not None and "seed" in model.model_fields:
             places.append(("", {"seed": seed}))
         stages.append(Stage(script, places, fields))
     for key, value in assigned.items():
@@ -209,7 +213,7 @@ def _offers(run: Run) -> dict[str, str]:
         offers["run"] = run.name
         if run.role == "teacher":
             offers["teacher"] = run.name
-    if "pairs" in run.holds:
+    elif "pairs" in run.holds:  # what a student gathered along its way is its own
         offers["pairs"] = run.name
     return offers
 
@@ -293,23 +297,21 @@ def _report(description: Description, stages: list[Stage], runs: list[Run], seco
         }
         for stage, run in zip(stages, runs, strict=True)
     ]
+    seconds = max(seconds, sum(row["seconds"] for row in rows))  # some stages may have been made before a stop
     content = {"task": description.task, "seed": description.seed, "seconds": round(seconds, 1), "stages": rows}
     base = runs[-1].path.with_name(f"{runs[-1].name}.report")
     pictures = [path for run in runs for path in sorted(run.path.iterdir()) if path.suffix in (".gif", ".png", ".mp4")]
-    text = json_module.dumps({**content, "pictures": [str(path) for path in pictures]}, indent=1)
-    atomic_write(base.with_name(base.name + ".json"), text)
+    content["pictures"] = [str(path) for path in pictures]
+    atomic_write(base.with_name(base.name + ".json"), json_module.dumps(content, indent=1))
     atomic_write(base.with_name(base.name + ".md"), _markdown(description, rows, pictures, base.parent))
-    if session.json:
-        print(text)
-        return
-    _table(rows, seconds)
+    session.show(_table(rows, seconds), content)
     session.say(f"report: {base}.md and .json")
     for path in pictures:
         if path.suffix in (".gif", ".mp4"):
             session.say(f"film:   {path}")
 
 
-def _table(rows: list[dict[str, Any]], seconds: float) -> None:
+def _table(rows: list[dict[str, Any]], seconds: float) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2), header_style="bold", pad_edge=False)
@@ -318,9 +320,7 @@ def _table(rows: list[dict[str, Any]], seconds: float) -> None:
     for row in rows:
         table.add_row(f"[bold cyan]{row['stage']}[/]", row["run"], short_time(row["seconds"]), row["result"])
     table.add_row("[dim]all[/]", "", short_time(seconds), "")
-    out = console()
-    out.print()
-    out.print(table)
+    return table
 
 
 def _markdown(description: Description, rows: list[dict[str, Any]], pictures: list[Path], base: Path) -> str:

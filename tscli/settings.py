@@ -202,15 +202,18 @@ def stage_layers(
 ) -> list[Layer]:
     """All layers of a command, the task's below what the user gave.
 
-    The task is the `task` setting of stages that have one; others inherit it from the run that they continue from,
-    unless `task` names it.
+    The task is the stage's `task` setting; where that is not set and need not be, it is the one of the run that the
+    stage continues from, unless `task` names it.
     """
     name = task
     if name is None and issubclass(model, StageConfig):
-        from tscli.runs import parent_task
-
         given = merge(own)
-        name = given.get("task") if "task" in model.model_fields else parent_task(runs_dir, script.command, given)
+        name = given.get("task")
+        if not name and not ("task" in model.model_fields and model.model_fields["task"].is_required()):
+            from tscli.runs import parent_task
+
+            references = {key: given[key] for key in given if model.model_fields[key].annotation is str}
+            name = parent_task(runs_dir, script.command, references)
     if not name:
         if preset is not None:
             raise UserError(f"--preset {preset} needs a task: presets are written in the task's file")

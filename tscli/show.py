@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tscli.runs import Run
     from tscli.tasks import Task
 
-__all__ = ["runs", "tasks"]
+__all__ = ["run_data", "runs", "tasks"]
 
 
 def tasks(name: str | None, as_json: bool) -> None:
@@ -69,7 +69,8 @@ def _describe(task: Task) -> dict[str, Any]:
         "views": sizes,
         "teacher": task.teacher,
         "student": task.student,
-        "presets": list(task.presets),
+        "stages": task.stages,
+        "presets": task.presets,
     }
 
 
@@ -118,8 +119,10 @@ def _task_page(out: Console, task: Task) -> None:
         roles = [role for role in ("teacher", "student") if described[role] == name]
         mark = f"  [green]{' and '.join(roles)}[/]" if roles else ""
         table.add_row("view", f"[bold]{name}[/] ({_size(view)}): {escape(' + '.join(view['parts']))}{mark}")
-    for name in described["presets"]:
-        table.add_row("preset", name)
+    for name, stages in (("settings", task.stages), *((f"preset {key}", value) for key, value in task.presets.items())):
+        for command, settings in stages.items():
+            words = ", ".join(f"{key} {_value(value)}" for key, value in _flat(settings).items())
+            table.add_row(name, f"{command}: {escape(words)}")
     out.print(table)
     out.print(f"\nNext: [bold cyan]tscli train-teacher {task.name}[/]\n")
 
@@ -147,13 +150,13 @@ def runs(runs_dir: Path, ref: str | None, as_json: bool) -> None:
     if ref is not None:
         run = find_run(runs_dir, ref)
         if as_json:
-            print(json_module.dumps(_as_dict(run) | {"config": run.config, "files": _files(run)}, indent=2))
+            print(json_module.dumps(run_data(run) | {"config": run.config, "files": _files(run)}, indent=2))
         else:
             _run_page(console(), run)
         return
     found = list_runs(runs_dir)
     if as_json:
-        print(json_module.dumps([_as_dict(run) for run in found], indent=2))
+        print(json_module.dumps([run_data(run) for run in found], indent=2))
         return
     out = console()
     if not found:
@@ -162,7 +165,8 @@ def runs(runs_dir: Path, ref: str | None, as_json: bool) -> None:
     _run_tree(out, found)
 
 
-def _as_dict(run: Run) -> dict[str, Any]:
+def run_data(run: Run) -> dict[str, Any]:
+    """A run as plain data."""
     return {
         "number": run.number,
         "name": run.name,
@@ -183,9 +187,9 @@ def _as_dict(run: Run) -> dict[str, Any]:
 def _run_tree(out: Console, found: list[Run]) -> None:
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2), header_style="bold", pad_edge=False)
+    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
     for title in ("run", "task", "seed", "status", "result", "took", "when"):
-        table.add_column(title, no_wrap=title != "result", justify="right" if title in ("seed", "took") else "left")
+        table.add_column(title, no_wrap=True, justify="right" if title in ("seed", "took") else "left")
     for guide, run in lineage(found):
         took = short_time(float(run.manifest.get("seconds") or 0))
         result = headline(run)

@@ -137,4 +137,4 @@ class Env(ClassicEnv):
         for x, y in (shoulder, elbow):
             draw.ellipse((x - 20, y - 20, x + 20, y + 20), fill="#f2a541", outline="#f7f8fa", width=6)
         draw.ellipse((tip[0] - 12, tip[1] - 12, tip[0] + 12, tip[1] + 12), fill="#f7f8fa")
-        return np.asarray(image.resize((500, 500), Image.Resampling.LANCZOS))
+        return np.asarray(image.reduce(2))

@@ -117,4 +117,4 @@ class Env(ClassicEnv):
         draw.line((x, ground - 40, *tip), fill="#f2a541", width=20)
         draw.ellipse((tip[0] - 10, tip[1] - 10, tip[0] + 10, tip[1] + 10), fill="#f2a541")
         draw.ellipse((x - 16, ground - 56, x + 16, ground - 24), fill="#f7f8fa", outline="#2e4057", width=6)
-        return np.asarray(image.resize((600, 400), Image.Resampling.LANCZOS))
+        return np.asarray(image.reduce(2))

@@ -113,8 +113,8 @@ class Head(nn.Module):
         self.linear = linear(inputs, outputs, gain=0.01)  # near-uniform at first (Andrychowicz et al. 2021)
         if action.is_continuous:
             center, half = action_scale(action)
-            self.register_buffer("center", center, persistent=False)
-            self.register_buffer("half", half, persistent=False)
+            self.register_buffer("action_center", center, persistent=False)
+            self.register_buffer("action_half", half, persistent=False)
             if self.network_std:
                 with torch.no_grad():
                     self.linear.bias[action.num_params :] = math.log(config.init_std)
@@ -133,7 +133,7 @@ class Head(nn.Module):
             log_std = self.log_std.expand_as(out)
         # Outside this range a deviation is either a number of no effect or one that overflows a ratio.
         std = log_std.clamp(-10.0, 2.0).exp()
-        center, half = self.get_buffer("center"), self.get_buffer("half")
+        center, half = self.get_buffer("action_center"), self.get_buffer("action_half")
         if self.squash:
             return TanhGaussian(out, std, center, half)
         return Gaussian(center + half * out, half * std)
