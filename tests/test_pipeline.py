@@ -113,7 +113,11 @@ def test_a_misspelt_set_is_refused(capsys: pytest.CaptureFixture[str], value: st
 def test_a_stopped_pipeline_goes_on_where_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stop = ["pipeline", "mine.yaml", "--set", "distill.epochs=0"]
     assert main(stop) == 130
+    again = "tscli pipeline mine.yaml --set distill.epochs=0 --resume"
+    assert f"to go on: {again}" in capsys.readouterr().err
     assert [run.status for run in made()] == ["finished", "finished", "stopped"]
+    assert main([]) == 0
+    assert f"Next: {again}" in capsys.readouterr().out
     assert main(["pipeline", "mine.yaml", "--resume"]) == 2
     assert "has other settings" in capsys.readouterr().err
     assert main([*stop, "--resume"]) == 0

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import annotated_types
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -21,7 +20,8 @@ from tscli.settings import is_positional, nested_model
 __all__ = ["GENERAL", "Flag", "flags_of", "given", "parameter"]
 
 GENERAL = "general"
-_BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
+# annotated_types' bounds, by name: the package comes with pydantic and is none of ours.
+_BOUNDS = {"Ge": "at least", "Gt": "above", "Le": "at most", "Lt": "below"}
 _REQUIRED = inspect.Parameter.empty
 _TYPE_NAMES = {int: "N", float: "X", bool: "on|off", str: "TEXT"}
 
@@ -202,11 +202,10 @@ def _limits(field: FieldInfo) -> Iterator[str]:
         if get_origin(member) is Annotated:
             metadata.extend(get_args(member)[1:])
     rules = [rule for item in metadata for rule in getattr(item, "metadata", None) or [item]]
-    kinds = {rule: type(rule).__name__ for rule in rules if isinstance(rule, _BOUNDS)}
-    bounds = {kind: getattr(rule, kind.lower()) for rule, kind in kinds.items()}
+    found = {type(rule).__name__: rule for rule in rules}
+    bounds = {kind: getattr(found[kind], kind.lower()) for kind in _BOUNDS if kind in found}
     if "Ge" in bounds and "Le" in bounds:
         yield f"{bounds['Ge']} to {bounds['Le']}"
         return
-    for name, words in (("Ge", "at least"), ("Gt", "above"), ("Le", "at most"), ("Lt", "below")):
-        if name in bounds:
-            yield f"{words} {bounds[name]}"
+    for kind, bound in bounds.items():
+        yield f"{_BOUNDS[kind]} {bound}"

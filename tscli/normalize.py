@@ -31,7 +31,7 @@ class RunningNorm(nn.Module):
         self.register_buffer("_scale", torch.ones(size), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., size] -> [..., size], clipped to +-`clip` deviations. The identity before the first update."""
+        """[..., size] -> [..., size], clipped to +-`clip` deviations. Before the first update it clips and no more."""
         return ((x - self._shift) * self._scale).clamp(-self.clip, self.clip)
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 __all__ = ["FlatAdam"]
 
@@ -51,7 +51,8 @@ class FlatAdam:
     @torch.no_grad()
     def step(self) -> None:
         """One update from the gradients at hand. A parameter without one counts as having a zero gradient."""
-        gradient = torch.cat([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.view(-1) for p in self._parameters])
+        parts = (torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters)
+        gradient = torch.cat([part.reshape(-1) for part in parts])
         if self.max_grad_norm is not None:
             gradient.mul_((self.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1.0))
         self._steps += 1
@@ -71,8 +72,3 @@ class FlatAdam:
         self._mean.copy_(state["mean"])
         self._square.copy_(state["square"])
         self._steps, self.lr = state["steps"], state["lr"]
-
-    @property
-    def flat(self) -> Tensor:
-        """All parameters as one vector, a view."""
-        return self._flat

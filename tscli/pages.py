@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,19 @@ if TYPE_CHECKING:
     from tscli.runs import Run
     from tscli.scripts import Script
 
-__all__ = ["closing_words", "command_page", "console", "first_page", "headline", "made_by", "next_step", "status_text"]
+__all__ = [
+    "PIPELINE_STATE",
+    "closing_words",
+    "command_page",
+    "console",
+    "first_page",
+    "headline",
+    "made_by",
+    "next_step",
+    "status_text",
+]
 
+PIPELINE_STATE = "pipeline.json"  # in the runs folder: how far the newest pipeline is
 TAGLINE = "a teacher that sees everything, a student that sees what the robot will see"
 OWN_COMMANDS = {
     "pipeline": "All stages of a task in order, from one validated description.",
@@ -94,8 +106,8 @@ def status_text(run: Run) -> str:
 
 def next_step(runs: list[Run]) -> str:
     """The command that continues from what there is."""
-    if runs and runs[-1].status in ("stopped", "running"):
-        return f"tscli {runs[-1].command} --resume"
+    if runs and runs[-1].status in ("stopped", "failed"):
+        return _unfinished_pipeline(runs[-1].path.parent) or f"tscli {runs[-1].command} --resume"
     finished = [run for run in runs if run.status == "finished"]
     if not finished:
         return "tscli train-teacher cartpole"
@@ -103,6 +115,15 @@ def next_step(runs: list[Run]) -> str:
     if "policy" in newest.holds:  # DAgger's student brings the pairs that it gathered: they come second
         return "tscli collect" if newest.role == "teacher" else "tscli eval --render gif"
     return "tscli distill --student rnn" if "pairs" in newest.holds else f"tscli runs {newest.number}"
+
+
+def _unfinished_pipeline(runs_dir: Path) -> str | None:
+    """How to continue the newest pipeline, if it is not finished."""
+    try:
+        state = json.loads((runs_dir / PIPELINE_STATE).read_text(encoding="utf-8"))
+        return str(state["resume"]) if state["status"] != "finished" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def headline(run: Run) -> str:

@@ -195,6 +195,11 @@ class Pairs:
         self._addresses: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The files, mapped; all rows of the finished ones belong to episodes."""
+        return tuple(self._shards)
+
+    @property
     def num_steps(self) -> int:
         """Rows that belong to episodes."""
         return int(self._segments["length"].sum())

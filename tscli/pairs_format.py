@@ -73,7 +73,7 @@ class PairsSchema:
         teacher: the run whose policy labelled the rows.
         seed: seed of the environments; env i's k-th episode is reset from (seed, i, k).
         has_success: whether `success` of the episodes means anything.
-        extra: anything else that JSON can hold and later stages need (the task's env section, the control period).
+        extra: anything else that JSON can hold and later stages need to understand the rows (the control period).
     """
 
     groups: dict[str, Group]
@@ -118,6 +118,8 @@ class PairsSchema:
             theirs = other.groups[name]
             if ours != (theirs.shape, theirs.dtype, theirs.fields, theirs.units):
                 return f'group "{name}" differs in shape, dtype, fields or units'
+        if self.extra != other.extra:
+            return f"they were made differently ({self.extra} and {other.extra})"
         return ""
 
     def to_json(self) -> dict[str, Any]:

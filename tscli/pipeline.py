@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json as json_module
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from pydantic import Field, ValidationError, field_validator
 from tscli.config import Config, UserError, did_you_mean, one_line
 from tscli.files import atomic_write
 from tscli.launch import Place, Plan, launch, plan
-from tscli.pages import headline
+from tscli.pages import PIPELINE_STATE, headline
 from tscli.progress import short_time
 from tscli.scripts import Script, find_script, find_scripts, light_config
 from tscli.settings import parse_assignments, read_yaml
@@ -37,7 +38,6 @@ DEFAULT_STAGES: list[dict[str, dict[str, Any]]] = [
     {"distill": {}},
     {"eval": {"render": "gif"}},
 ]
-STATE_FILE = "pipeline.json"
 
 
 class Description(Config):
@@ -121,7 +121,8 @@ def run_pipeline(
     stages = _stages(description, place, seed, parse_assignments(assignments))
     for stage in stages:
         _plan(stage, description, session)
-    state = _State(session.runs_dir / STATE_FILE, _fingerprint(description, seed, assignments))
+    again = _command(what, seed, assignments, preset)
+    state = _State(session.runs_dir / PIPELINE_STATE, _fingerprint(description, seed, assignments), again)
     if resume:
         state.read(stages, session)
     names = " > ".join(stage.script.name for stage in stages)
@@ -137,7 +138,7 @@ def run_pipeline(
             state.write(stages, "running")
             title = f"[{position + 1}/{len(stages)}] {stage.script.name}"
             session.say(f"\n{title}{f', resuming {stage.resume}' if stage.resume else ''}")
-            stage.run = _start(_plan(stage, description, session), session)
+            stage.run = _start(_plan(stage, description, session), session, again)
             session.say(f"wrote {', '.join(filter(None, [str(stage.run.path), headline(stage.run)]))}")
         else:
             session.say(f"\n[{position + 1}/{len(stages)}] {stage.script.name}: {stage.run.name} is finished already")
@@ -188,9 +189,13 @@ def _plan(stage: Stage, description: Description, session: Session) -> Plan:
     return plan(stage.script, places, runs_dir=session.runs_dir, preset=description.preset, task=description.task)
 
 
-def _start(what: Plan, session: Session) -> Run:
-    with _stdout_for_json(session):
-        run = launch(what, session)
+def _start(what: Plan, session: Session, again: str) -> Run:
+    try:
+        with _stdout_for_json(session):
+            run = launch(what, session)
+    except BaseException:
+        session.say(f"the pipeline is not finished; to go on: [bold cyan]{again}[/]")
+        raise
     if run is None:
         raise UserError(f"`tscli {what.script.command}` makes no run, so it cannot be a stage of a pipeline")
     return run
@@ -218,6 +223,13 @@ def _offers(run: Run) -> dict[str, str]:
     return offers
 
 
+def _command(what: str, seed: int | None, assignments: list[str], preset: str | None) -> str:
+    """What to type to continue this pipeline."""
+    words = ["tscli", "pipeline", what, *(["--seed", str(seed)] if seed is not None else [])]
+    words += [*(["--preset", preset] if preset else []), *(word for one in assignments for word in ("--set", one))]
+    return shlex.join([*words, "--resume"])
+
+
 def _fingerprint(description: Description, seed: int | None, assignments: list[str]) -> str:
     content = [description.model_dump(mode="json"), seed, assignments]
     return hashlib.sha256(json_module.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -226,15 +238,16 @@ def _fingerprint(description: Description, seed: int | None, assignments: list[s
 class _State:
     """`pipeline.json` in the runs folder: how far the newest pipeline is."""
 
-    def __init__(self, path: Path, fingerprint: str):
-        self._path, self._fingerprint = path, fingerprint
+    def __init__(self, path: Path, fingerprint: str, again: str):
+        self._path, self._fingerprint, self._again = path, fingerprint, again
         self._created = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def write(self, stages: list[Stage], status: str) -> None:
         entries = [
             {"stage": s.script.name, "run": s.run.name if s.run is not None else None, "after": s.after} for s in stages
         ]
-        content = {"schema": 1, "status": status, "created": self._created, "fingerprint": self._fingerprint}
+        content = {"schema": 1, "status": status, "created": self._created, "resume": self._again}
+        content["fingerprint"] = self._fingerprint
         self._path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(self._path, json_module.dumps({**content, "stages": entries}, indent=1))
 

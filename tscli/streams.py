@@ -21,7 +21,7 @@ _MASK_33, _MASK_34, _MASK_37 = (1 << 33) - 1, (1 << 34) - 1, (1 << 37) - 1
 
 
 def _signed(value: int) -> int:
-    """torch has no uint64 arithmetic; int64 wraps the same way."""
+    """A uint64 as the int64 of the same bits: torch has no uint64 arithmetic, and int64 wraps the same way."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
@@ -49,7 +49,7 @@ def uniform(seed: int, stream: int, env: Tensor, counter: Tensor, num: int) -> T
         seed, stream: integers that name the stream.
         env, counter: [K] int64; row k depends on (seed, stream, env[k], counter[k]) alone.
     """
-    key = _mix(torch.full_like(env, seed * 0x1_0000_0001 + stream) * _GAMMA)
+    key = _mix(torch.full_like(env, _signed((seed * 0x1_0000_0001 + stream) % (1 << 64))) * _GAMMA)
     key = _mix(key + env * _GAMMA)
     key = _mix(key + counter * _GAMMA)
     lanes = torch.arange(1, num + 1, dtype=torch.int64, device=env.device)
@@ -73,7 +73,8 @@ def derive(seed: int, name: str) -> int:
 def seeded_init(seed: int, name: str) -> Iterator[None]:
     """Initial weights drawn inside depend on (seed, name) alone; torch's global stream is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, f"init/{name}"))
+        # Not `torch.manual_seed`, which would seed the accelerators' streams too.
+        torch.default_generator.manual_seed(derive(seed, f"init/{name}"))
         yield
 
 

@@ -1,0 +1,124 @@
+"""Join several datasets of one task and teacher into one, without touching them.
+
+Groups, actions and teacher have to agree; the result is a run of its own, with episodes in the order of the datasets named. Shard
+files are never changed once they are finished, so on one disk the result shares them with its sources (hard links) and
+takes hardly any space; `--copy` makes it independent of what is done to the files of the others.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from pydantic import Field
+
+from tscli.config import Config as BaseConfig
+from tscli.config import UserError, positional
+from tscli.pairs import Pairs
+from tscli.pairs_find import find_pairs
+from tscli.pairs_format import (
+    PairsSchema,
+    disk_errors,
+    join_episodes,
+    list_shards,
+    read_sealed,
+    read_sidecar,
+    shard_path,
+    sync_file,
+    sync_folder,
+    write_dataset_file,
+    write_header,
+    write_sidecar,
+)
+from tscli.runs import Run, Session, find_run
+
+ORDER = 62
+
+
+class Config(BaseConfig):
+    """What to join."""
+
+    sources: tuple[str, ...] = positional(description="Two or more runs, pairs folders or dataset.h5 files.")
+    copy_files: bool = Field(False, description="Copy the files instead of sharing them by hard links.")
+    seed: int = Field(1, ge=0, lt=2**31, description="Number in the new run's name; nothing is drawn.")
+
+
+def main(config: Config, session: Session) -> Run:
+    """Verify the sources, link or copy their shards under new numbers, renumber episodes and steps."""
+    folders = [find_pairs(session, source) for source in config.sources]
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise UserError(f"{', '.join(config.sources)}: name two or more datasets, each once")
+    # Reads every byte: a fault must not be carried into a new dataset with new hashes.
+    pairs = Pairs(folders)
+    schema = pairs.schema
+    headers = [read_sealed(folder / "pairs.json") for folder in folders]
+    for folder, header in zip(folders, headers, strict=True):
+        if not header["closed"]:
+            raise UserError(f"{folder}: unfinished; --resume its run first, or leave it out")
+        if header["teacher"] != schema.teacher:
+            raise UserError(
+                f"{folder} was labelled by {header['teacher']}, {folders[0]} by {schema.teacher}: "
+                "merge datasets of one teacher, or name several where they are used"
+            )
+    num_envs = max(header["num_envs"] for header in headers)
+    parents = {"teacher": find_run(session.runs_dir, schema.teacher)}
+    for i, folder in enumerate(folders):
+        if (folder.parent / "manifest.json").exists():
+            parents[f"pairs-{i + 1}"] = find_run(session.runs_dir, str(folder.parent))
+    with session.start(config, "merge", schema.task, parents=parents) as run:
+        target = run.fresh_folder("pairs")
+        (target / "shards").mkdir()
+        write_header(target, schema, num_envs)
+        number = first_episode = first_step = 0
+        for folder in folders:
+            number, first_episode, first_step = add(
+                target, number, first_episode, first_step, folder, schema, config.copy_files
+            )
+        write_dataset_file(target, schema)
+        write_header(target, schema, num_envs, (number, pairs.num_steps))
+        merged = Pairs(target, verify="size")
+        if (merged.num_steps, merged.num_episodes) != (pairs.num_steps, pairs.num_episodes):
+            raise RuntimeError("the merged dataset does not hold what its sources hold")
+        return run.finish({"steps": merged.num_steps, "episodes": merged.num_episodes}, holds=("pairs",))
+
+
+def add(
+    target: Path, number: int, first_episode: int, first_step: int, folder: Path, schema: PairsSchema, copy: bool
+) -> tuple[int, int, int]:
+    """Add a folder's shards from `number` on; gives the next number, episode and step."""
+    episodes, end_step = [], first_step
+    for index in list_shards(folder):
+        sidecar = read_sidecar(folder, index, schema)
+        source, path = shard_path(folder, index), shard_path(target, number)
+        with disk_errors(path, sidecar["bytes"]):
+            link_or_copy(source, path, copy)
+        about = {name: sidecar[name] for name in ("num_envs", "rows", "steps", "capacity")}
+        about["first_step"] = first_step + sidecar["first_step"]
+        episodes.append(sidecar["episodes"].copy())
+        for table in (sidecar["segments"], sidecar["episodes"]):
+            table["episode"] += first_episode
+        sidecar["episodes"]["start"] += first_step
+        write_sidecar(path, sidecar["layout"], sidecar["segments"], sidecar["episodes"], about)
+        end_step = max(end_step, about["first_step"] + about["steps"])
+        number += 1
+    return number, first_episode + len(join_episodes(episodes)), end_step
+
+
+def link_or_copy(source: Path, path: Path, copy: bool) -> None:
+    """Give a finished file a second name, or make a copy where that is asked for or cannot be done."""
+    if not copy:
+        try:
+            os.link(source, path)
+            return
+        except OSError:  # another disk, or a file system without hard links
+            pass
+    shutil.copyfile(source, path)
+    sync_file(path)
+    sync_folder(path.parent)
+
+
+if __name__ == "__main__":
+    from tscli.cli import run_script
+
+    run_script(__file__)
