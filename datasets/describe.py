@@ -134,7 +134,8 @@ def summary(data: dict[str, Any]) -> Table:
             table.add_row(name, text)
     if episodes["success_rate"] is not None:
         table.add_row("success", f"{100 * episodes['success_rate']:.1f} %")
-    table.add_row("acted by", f"teacher {100 * data['acted_by_teacher']:.1f} %, others the rest")
+    share = 100 * data["acted_by_teacher"]
+    table.add_row("acted by", f"teacher {share:.1f} %, student {100 - share:.1f} %")
     return table
 
 

@@ -1,8 +1,8 @@
 """Join several datasets of one task and teacher into one, without touching them.
 
-Groups, actions and teacher have to agree; the result is a run of its own, with episodes in the order of the datasets named. Shard
-files are never changed once they are finished, so on one disk the result shares them with its sources (hard links) and
-takes hardly any space; `--copy` makes it independent of what is done to the files of the others.
+Groups, actions and teacher have to agree; the result is a run of its own, with episodes in the order of the datasets
+named. Shard files are never changed once they are finished, so on one disk the result shares them with its sources
+(hard links) and takes hardly any space; `--copy-files` makes it independent of what is done to those files.
 """
 
 from __future__ import annotations
@@ -62,7 +62,11 @@ def main(config: Config, session: Session) -> Run:
                 "merge datasets of one teacher, or name several where they are used"
             )
     num_envs = max(header["num_envs"] for header in headers)
-    parents = {"teacher": find_run(session.runs_dir, schema.teacher)}
+    parents: dict[str, Run] = {}
+    try:
+        parents["teacher"] = find_run(session.runs_dir, schema.teacher)
+    except UserError:
+        session.say(f"the teacher's run {schema.teacher} is not in {session.runs_dir}: distill will ask for it")
     for i, folder in enumerate(folders):
         if (folder.parent / "manifest.json").exists():
             parents[f"pairs-{i + 1}"] = find_run(session.runs_dir, str(folder.parent))

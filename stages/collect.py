@@ -27,7 +27,9 @@ class Config(StageConfig):
     """What to record, and who acts."""
 
     teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
-    episodes: int | None = Field(100, ge=1, description="Episodes to record, the same number in each env; none: --steps.")
+    episodes: int | None = Field(
+        100, ge=1, description="Episodes to record, the same number in each env; none: --steps."
+    )
     steps: int | None = Field(None, ge=1, description="Env steps to record instead, over all envs.")
     num_envs: int = Field(50, ge=1, description="Envs that step together.")
     groups: tuple[str, ...] = Field((), description="Groups to record; empty records all.")

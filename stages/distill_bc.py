@@ -1,6 +1,6 @@
 """Distill a student by behaviour cloning: supervised learning on collected pairs, with no env in the loop.
 
-Epochs over windows of the recorded episodes (Pomerleau 1989; distilling a policy's whole distribution: Rusu et al. 2016).
+Epochs over windows of the recorded episodes (Pomerleau 1989; distilling a policy's distribution: Rusu et al. 2016).
 Some episodes are held out; learning stops when the loss on them has not fallen for a while. Every so often the greedy
 student is measured in the env on seeds of its own; the best one is kept, and reported on other seeds at the end.
 """
@@ -16,7 +16,7 @@ from pydantic import Field
 from tscli import plots, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
-from tscli.imitation import batch_loss, fit_normalizer, mean_loss, read_batch
+from tscli.imitation import batch_loss, fit_normalizer, match_std, mean_loss, read_batch
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
@@ -37,8 +37,8 @@ CURVES = (
 class Config(StageConfig):
     """Behaviour cloning's settings; the defaults suit small control tasks."""
 
-    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the pairs' own.")
-    pairs: str = Field("", description="Run of collected pairs; empty takes the newest (of the teacher, if named).")
+    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
+    pairs: str = Field("", description="Run of collected pairs; empty takes the newest of the teacher.")
     obs: str = Field("", description="View of the student; empty takes the task's student view.")
     student: Network = Field(NetworkConfig(), description="Body of the student.")
 
@@ -54,7 +54,7 @@ class Config(StageConfig):
     burn_in: int = Field(
         0, ge=0, description="Steps before a window that build up memory and carry no loss; 0: memory starts empty."
     )
-    start: Literal["anywhere", "episode"] = Field(
+    window_start: Literal["anywhere", "episode"] = Field(
         "anywhere", description="Where windows begin: anywhere in an episode, or at its first step alone."
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
@@ -81,6 +81,7 @@ def main(config: Config, session: Session) -> Run:
     with streams.seeded_init(config.seed, "student"):
         student = Policy(PolicySpec(student_view, eval_env.action, config.student)).to(device)
     fit_normalizer(student, pairs)
+    match_std(student, pairs)
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)
     shuffle_stream = streams.generator(config.seed, "bc/shuffle")
     noise_stream = streams.generator(config.seed, "bc/noise", device)
@@ -88,9 +89,9 @@ def main(config: Config, session: Session) -> Run:
     window = config.window + config.burn_in if student.is_recurrent else 1
     burn_in = config.burn_in if student.is_recurrent else 0
     train, held_out = pairs.split_episodes(config.validation_fraction, config.seed)
-    index = pairs.windows(window, start=config.start, episodes=train)
+    index = pairs.windows(window, start=config.window_start, episodes=train)
     # Overlapping windows show every step several times: an epoch is as many as show each step once.
-    per_epoch = -(-len(index) // window) if config.start == "anywhere" else len(index)
+    per_epoch = -(-len(index) // window) if config.window_start == "anywhere" else len(index)
 
     best_return, best_loss, streak, stale, updates, start = -float("inf"), float("inf"), 0, 0, 0, 0
     parts = {"student": student, "optimizer": optimizer, "shuffle": shuffle_stream, "noise": noise_stream}

@@ -1,7 +1,7 @@
 """Distill a student by DAgger: the student acts, the teacher labels, and everything labelled so far is learnt from.
 
-Dataset aggregation (Ross et al. 2011). A round lets the mixture of teacher and student act for a few steps in every env,
-appends what was seen and what the teacher would have done to the pairs on disk, and takes some gradient steps on windows
+Dataset aggregation (Ross et al. 2011). A round lets the mixture of teacher and student act for some steps in every env,
+appends what was seen and what the teacher would have done to the pairs on disk, and takes gradient steps on windows
 drawn from all of it. It starts from collected pairs of the same teacher, or from episodes of the teacher itself.
 """
 
@@ -15,7 +15,7 @@ from pydantic import Field
 from tscli import plots, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
-from tscli.imitation import batch_loss, fit_normalizer, mean_loss, read_batch
+from tscli.imitation import batch_loss, fit_normalizer, match_std, mean_loss, read_batch
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
@@ -43,7 +43,8 @@ class Config(StageConfig):
 
     teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
     pairs: str | None = Field(
-        "", description="Run of collected pairs to start from; empty takes the newest of this teacher, none starts without."
+        "",
+        description="Run of collected pairs to start from; empty takes this teacher's newest, none starts without.",
     )
     obs: str = Field("", description="View of the student; empty takes the task's student view.")
     student: Network = Field(NetworkConfig(), description="Body of the student.")
@@ -64,13 +65,17 @@ class Config(StageConfig):
     beta_decay: float = Field(0.7, gt=0, lt=1, description="Factor of an exponential beta.")
     act: Literal["sample", "greedy"] = Field("sample", description="How the acting policy picks from its distribution.")
     memory: int | None = Field(None, ge=1, description="Transitions that are learnt from, the newest; none: all.")
-    clear_every: int | None = Field(None, ge=1, description="Forget all transitions every that many episodes; none: never.")
+    clear_every: int | None = Field(
+        None, ge=1, description="Forget all transitions every that many episodes; none: never."
+    )
 
     loss: Literal["kl", "cross_entropy", "mse", "huber"] = Field(
         "kl", description="KL(teacher || student), cross-entropy to its greedy action, or distance of greedy actions."
     )
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate at the start.")
-    lr_schedule: Literal["constant", "linear"] = Field("constant", description="Whether it falls to 0 over total_steps.")
+    lr_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="Whether it falls to 0 over total_steps."
+    )
     batch_size: int = Field(128, ge=1, description="Windows per gradient step.")
     window: int = Field(16, ge=1, description="Steps of a window for a student with memory; without memory it is 1.")
     burn_in: int = Field(
@@ -188,6 +193,8 @@ def main(config: Config, session: Session) -> Run:
             # --- learn ----------------------------------------------------------------------------------------------
             losses = []
             pairs.refresh()
+            if index == 0:
+                match_std(student, pairs)
             kept = min(config.memory or pairs.num_steps, pairs.num_steps - forgotten)
             train, held_out = pairs.split_episodes(config.validation_fraction, config.seed)
             for _ in range(config.updates_per_round):

@@ -1,8 +1,8 @@
 """Measure a policy on fixed seeds, a student beside its teacher, and film it.
 
-The same number of episodes is counted in each env slot, so that short episodes are not over-counted. A student is measured on the
-seeds of its teacher; while it acts, the teacher says what it would have done, which gives the share of equal actions and
-KL(teacher || student) on the states that the student itself reaches.
+The same number of episodes is counted in each env slot, so that short episodes are not over-counted. A student is
+measured on the seeds of its teacher; while it acts, the teacher says what it would have done, which gives the share of
+equal actions and KL(teacher || student) on the states that the student itself reaches.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Config(StageConfig):
     num_envs: int = Field(100, ge=1, description="Env slots at the most; each counts the same number of episodes.")
     teacher: bool = Field(True, description="Measure a student's teacher beside it.")
     which: Literal["policy", "last"] = Field("policy", description="The run's best policy, or its last.")
-    render: Literal["none", "gif", "mp4", "human"] = Field("none", description="Film the greedy policy, or show it live.")
+    render: Literal["none", "gif", "mp4", "human"] = Field(
+        "none", description="Film the greedy policy, or show it live."
+    )
     render_episodes: int = Field(1, ge=1, description="Episodes in the film.")
 
 
@@ -127,8 +129,10 @@ def compare_on_student_states(student: Policy, teacher: Policy, env: VecEnv, see
 
 @torch.no_grad()
 def make_film(config: Config, policy: Policy, env: VecEnv, seed: int, folder: Path) -> Path | None:
-    """Film greedy episodes of one env. Frames are taken before each step: after an episode's last step the env already
-    shows the next episode."""
+    """Film greedy episodes of one env.
+
+    Frames are taken before each step: after an episode's last step the env already shows the next episode.
+    """
     viewed = ViewedEnv(env, {"policy": policy.spec.view}, seed)
     hidden, reset = policy.initial_hidden(1), torch.ones(1, dtype=torch.bool, device=env.device)
     fps = 1 / env.control_dt if env.control_dt else 30.0
@@ -178,7 +182,9 @@ def eval_table(report: dict[str, Any]) -> Table:
         states = report["student_states"]
         same = states.get("action_agreement")
         near = f"actions equal {100 * same:.1f} %" if same is not None else f"distance {states['action_distance']:.3g}"
-        table.caption = f"gap {report['gap']:.1f}; on the student's states: {near}, KL {states['kl_teacher_student']:.3g}"
+        table.caption = (
+            f"gap {report['gap']:.1f}; on the student's states: {near}, KL {states['kl_teacher_student']:.3g}"
+        )
         table.caption_justify = "left"
     return table
 

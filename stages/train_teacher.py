@@ -2,8 +2,8 @@
 
 Proximal policy optimisation (Schulman et al. 2017) with generalised advantages: discrete, multi-discrete and continuous
 actions, memoryless or recurrent policies (truncated BPTT), and a critic that may see more than the actor (asymmetric
-actor-critic, Pinto et al. 2018). Every so often the greedy policy is measured on episodes of its own seeds; the best one
-is kept, and reported on other seeds at the end.
+actor-critic, Pinto et al. 2018). Every so often the greedy policy is measured on episodes of its own seeds; the best
+one is kept, and reported on other seeds at the end.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Config(StageConfig):
     normalize_advantage: bool = Field(True, description="Give each minibatch's advantages zero mean, unit deviation.")
     normalize_reward: bool = Field(False, description="Divide rewards by the running deviation of the return.")
 
-    eval_every: int = Field(10, ge=0, description="Iterations between greedy evaluations that choose the best; 0: never.")
+    eval_every: int = Field(
+        10, ge=0, description="Iterations between greedy evaluations that choose the best; 0: never."
+    )
     eval_episodes: int = Field(100, ge=1, description="Episodes of such an evaluation, and of the final one.")
     stop_return: float | None = Field(None, description="Stop once greedy evaluations reach this return.")
     stop_patience: int = Field(1, ge=1, description="That many times in a row.")
@@ -107,8 +109,8 @@ def main(config: Config, session: Session) -> Run:
     num_sequences = num_envs * steps // length
     if num_sequences % config.num_minibatches:
         raise UserError(
-            f"--num-minibatches {config.num_minibatches} does not divide the {num_sequences} sequences of {length} steps "
-            "in a rollout: choose one that does, or another --bptt"
+            f"--num-minibatches {config.num_minibatches} does not divide the {num_sequences} sequences of {length} "
+            "steps in a rollout: choose one that does, or another --bptt"
         )
     minibatch = num_sequences // config.num_minibatches
     iterations = -(-config.total_steps // (steps * num_envs))
@@ -137,7 +139,9 @@ def main(config: Config, session: Session) -> Run:
                 optimizer.lr = config.lr * (1 - iteration / iterations)
 
             # --- roll-out -------------------------------------------------------------------------------------------
-            data: dict[str, list[torch.Tensor]] = {k: [] for k in ("action", "log_prob", "reward", "terminated", "done")}
+            data: dict[str, list[torch.Tensor]] = {
+                k: [] for k in ("action", "log_prob", "reward", "terminated", "done")
+            }
             actor_obs: list[Obs] = []
             critic_obs: list[Obs] = []
             resets, hiddens, finals = [], [], list[tuple[int, Final]]()
@@ -200,12 +204,17 @@ def main(config: Config, session: Session) -> Run:
                 for index in order.split(minibatch):
                     reset_part = batch_reset[:, index]
                     dist, _ = policy(take(batch_obs, (slice(None), index)), batch_hidden[index], reset_part)
-                    value, _ = critic(take(batch_value_obs, (slice(None), index)), batch_critic_hidden[index], reset_part)
+                    value, _ = critic(
+                        take(batch_value_obs, (slice(None), index)), batch_critic_hidden[index], reset_part
+                    )
                     part_advantage = batch_advantage[:, index]
                     if config.normalize_advantage:
                         part_advantage = (part_advantage - part_advantage.mean()) / (part_advantage.std() + 1e-8)
                     surrogate = rl.policy_loss(
-                        dist.log_prob(batch_action[:, index]), batch_log_prob[:, index], part_advantage, config.clip_coef
+                        dist.log_prob(batch_action[:, index]),
+                        batch_log_prob[:, index],
+                        part_advantage,
+                        config.clip_coef,
                     )
                     clip = config.clip_coef if config.clip_value else None
                     value_loss = rl.value_loss(value, batch_returns[:, index], batch_value[:, index], clip)

@@ -79,6 +79,18 @@ def test_a_stage_without_a_task_inherits_its_parents_and_a_method_wins_over_its_
     assert config_of("distill", "--method=slow", "--epochs", "2")["epochs"] == 2
 
 
+def test_a_method_passes_over_what_a_task_says_for_another_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "toy.yaml").write_text(TASK.replace("epochs: 7", "epochs: 7, slow_weight: 4"))
+    for command in (["train-teacher", "toy.yaml"], ["collect"]):
+        assert main([*command, "--quiet"]) == 0
+    assert "slow_weight" not in config_of("distill")
+    assert config_of("distill", "--method", "slow")["slow_weight"] == 4
+    (folder / "toy.yaml").write_text(TASK.replace("epochs: 7", "epochs: 7, slow_wait: 4"))
+    assert 'unknown setting "slow_wait" in task toy, stages.distill' in error_of(capsys, "distill")
+
+
 def test_strings_become_what_the_config_says() -> None:
     config = config_of(
         *("train-teacher", "bare.yaml", "--network.hidden", "32,16", "--no-anneal-lr", "--target-kl", "none"),
@@ -313,7 +325,8 @@ def test_a_copied_script_runs_with_its_flags_and_is_never_overwritten(
     assert "exists" in error_of(capsys, "cp", "train-teacher", "mine.py")
     assert main(["run", "mine.py", "--help"]) == 0
     assert "Changed." in capsys.readouterr().out
-    assert config_of("run", "mine.py", "cartpole", "--num-envs", "5")["num_envs"] == 5
+    assert config_of("run", "mine.py", "bare.yaml", "--num-envs", "5")["num_envs"] == 5
+    assert config_of("run", "mine.py", "toy.yaml")["num_envs"] == 8, "a copy keeps what tasks say about its command"
     assert main(["cp", "train-teacher", "mine.py", "--force"]) == 0
     assert "Changed." not in mine.read_text()
 

@@ -1,6 +1,6 @@
 """The bridge to Gymnasium: spaces, ends of episodes, seeds, success and what is refused."""
 
-# ruff: noqa: D102, D103 - tests say in their names what they show
+# ruff: noqa: D103 - tests say in their names what they show
 
 from __future__ import annotations
 

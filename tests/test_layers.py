@@ -21,7 +21,7 @@ LAYERS = (
     {"envs", "gymnasium_api", "networks", "views", "tasks"},
     {"pairs", "checkpoint", "rollout", "imitation"},
     {"runs", "progress", "plots"},
-    {"stage", "evaluation", "render", "film"},
+    {"stage", "film", "pairs_find"},
     {"scripts", "settings", "flags", "launch", "pages"},
     {"show", "doctor", "pipeline"},
     {"commands"},

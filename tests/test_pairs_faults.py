@@ -22,7 +22,7 @@ from pairs_data import ARM, SCHEMA, digest, make_step, read_plain, write
 from tscli import pairs_writer
 from tscli.config import UserError
 from tscli.pairs import Pairs, PairsError
-from tscli.pairs_format import read_sealed
+from tscli.pairs_format import list_shards, read_sealed
 from tscli.pairs_writer import PairsWriter
 
 
@@ -202,7 +202,7 @@ CHILD = """
 import os, signal, sys
 import torch
 from pairs_data import SCHEMA, make_step
-from tscli.pairs_format import read_sealed
+from tscli.pairs_format import list_shards, read_sealed
 from tscli.pairs_writer import PairsWriter
 folder, checkpoint, save_at, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 writer = PairsWriter(folder, SCHEMA, 3, shard_bytes=70_000)
@@ -236,6 +236,7 @@ def test_a_kill_keeps_finished_shards_and_a_resumed_run_ends_equal_byte_for_byte
 def resume_and_finish(folder: Path, state: dict[str, Any], at: int) -> None:
     writer = PairsWriter.resume(folder, state)
     assert writer.step == at
+    assert list_shards(folder) == list(range(writer.num_shards))
     for t in range(at, 60):
         writer.append(**make_step(SCHEMA, 3, t))
     writer.close()

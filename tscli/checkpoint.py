@@ -45,18 +45,19 @@ def load_policy_file(path: Path, device: torch.device | str = "cpu") -> Policy:
         raise UserError(f"{path} is missing: train the policy again") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}): train the policy again, or restore it from a copy") from None
+    if "tscli" not in header:
+        raise UserError(f"{path} is not a tscli policy: its header has no spec")
     try:
         data = json.loads(header["tscli"])
-        found = data.pop("format")
-    except (KeyError, ValueError):
-        raise UserError(f"{path} is not a tscli policy: its header has no spec") from None
-    if found > FORMAT:
-        raise UserError(f"{path} has format {found}, this tscli reads up to {FORMAT}: upgrade tscli")
-    policy = Policy(PolicySpec.from_json(data))
-    try:
+        found = int(data.pop("format"))
+        if found > FORMAT:
+            raise UserError(f"{path} has format {found}, this tscli reads up to {FORMAT}: upgrade tscli")
+        policy = Policy(PolicySpec.from_json(data))
         policy.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    except UserError:
+        raise
+    except Exception as error:  # whatever a spec of wrong names, types or sizes runs into
+        raise UserError(f"{path} is damaged ({_reason(error)}): restore it, or train the policy again") from None
     return policy.to(device).eval().requires_grad_(False)
 
 
@@ -68,15 +69,19 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote, without unpickling code.
+    """Read what `save_state` wrote, without unpickling code. Tensors come back on the device that they were on.
 
     Raises:
         UserError: missing or damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location=None if torch.cuda.is_available() else "cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} is missing, so there is nothing to resume: start anew without --resume") from None
     except Exception as error:  # torch raises half a dozen types for a damaged file
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path} is damaged ({reason}): start anew without --resume") from None
+        raise UserError(f"{path} is damaged ({_reason(error)}): start anew without --resume") from None
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 120 else f"{text[:120]}..."

@@ -13,7 +13,7 @@ from tscli import pages
 from tscli.config import StageConfig, UserError, did_you_mean
 from tscli.flags import GENERAL, flags_of, given, parameter
 from tscli.launch import default_runs_dir, given_places, launch, plan
-from tscli.scripts import Script, find_script, find_scripts, light_config, methods_of, read_script
+from tscli.scripts import Script, copy_of, find_script, find_scripts, light_config, methods_of, read_script
 
 __all__ = ["app"]
 
@@ -248,7 +248,7 @@ def cp(
     if dest.exists() and dest.samefile(source.path):
         raise UserError(f"{dest} is the script itself: choose another name")
     try:
-        dest.write_bytes(source.path.read_bytes())
+        dest.write_text(copy_of(source), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {dest}: {error.strerror}") from None
     print(f"copied {source.name} to {dest}")

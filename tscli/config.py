@@ -118,21 +118,31 @@ class NetworkConfig(Config):
     """The body of a policy or critic: what stands between a view and the action head."""
 
     kind: Literal["mlp", "rnn", "gru", "history"] = Field(
-        "mlp", description="Memory: mlp has none, rnn is an LSTM, gru a GRU, history stacks the last observations."
+        default="mlp",
+        description="Memory: mlp has none, rnn is an LSTM, gru a GRU, history stacks the last observations.",
     )
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (64, 64), description="Width of each feed-forward layer; for rnn and gru they come before the memory."
+        default=(64, 64), description="Width of each feed-forward layer; for rnn and gru they come before the memory."
     )
-    activation: Literal["tanh", "relu", "elu", "silu"] = Field("tanh", description="Non-linearity between layers.")
-    memory: int = Field(64, ge=1, description="Width of the LSTM or GRU.")
-    memory_layers: int = Field(1, ge=1, le=4, description="Number of stacked LSTM or GRU layers.")
-    history: int = Field(8, ge=2, description="Observations that the history network sees, the current one included.")
-    normalize: bool = Field(True, description="Normalise vector observations by running mean and deviation.")
+    activation: Literal["tanh", "relu", "elu", "silu"] = Field(
+        default="tanh", description="Non-linearity between layers."
+    )
+    memory: int = Field(default=64, ge=1, description="Width of the LSTM or GRU.")
+    memory_layers: int = Field(default=1, ge=1, le=4, description="Number of stacked LSTM or GRU layers.")
+    history: int = Field(
+        default=8, ge=2, description="Observations that the history network sees, the current one included."
+    )
+    normalize: bool = Field(default=True, description="Normalise vector observations by running mean and deviation.")
     std: Literal["state_independent", "network"] = Field(
-        "state_independent", description="Where a Gaussian policy's deviation comes from: one parameter or the network."
+        default="state_independent",
+        description="Where a Gaussian policy's deviation comes from: one parameter or the network.",
     )
-    init_std: float = Field(1.0, gt=0, description="Initial deviation of a Gaussian policy, 1 = half the action range.")
-    squash: bool = Field(False, description="Pass Gaussian actions through tanh, so that they never leave their bounds.")
+    init_std: float = Field(
+        default=1.0, gt=0, description="Initial deviation of a Gaussian policy, 1 = half the action range."
+    )
+    squash: bool = Field(
+        default=False, description="Pass Gaussian actions through tanh, so that they never leave their bounds."
+    )
 
 
 # `--student rnn` and `student: rnn` are short for `--student.kind rnn`.
@@ -143,10 +153,14 @@ class ViewPart(Config):
     """One ingredient of a view: a group of observations, or the previous action, and what a sensor does to it."""
 
     group: str = Field(description='Name of an observation group, or "previous_action".')
-    index: tuple[str, ...] = Field((), description="Entries to keep: numbers, ranges (0:3) or names; empty keeps all.")
-    noise: float = Field(0.0, ge=0, description="Deviation of Gaussian noise on each entry; 0 adds none.")
-    delay: int = Field(0, ge=0, description="Control steps that the reading is old; 0 is fresh.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Probability that a reading is lost and reads as zeros.")
+    index: tuple[str, ...] = Field(
+        default=(), description="Entries to keep: numbers, ranges (0:3) or names; empty keeps all."
+    )
+    noise: float = Field(default=0.0, ge=0, description="Deviation of Gaussian noise on each entry; 0 adds none.")
+    delay: int = Field(default=0, ge=0, description="Control steps that the reading is old; 0 is fresh.")
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Probability that a reading is lost and reads as zeros."
+    )
 
 
 _PART = re.compile(r"\s*(?P<group>[\w.\-/]+)\s*(\[(?P<index>[^\]]*)\])?\s*")
@@ -178,9 +192,11 @@ def parse_view(text: str) -> tuple[ViewPart, ...]:
 class StageConfig(Config):
     """Settings that every stage has."""
 
-    seed: int = Field(1, ge=0, lt=2**31, description="Seed of every random stream in this run.")
-    device: str = Field("cpu", description="cpu, cuda, cuda:1, or auto (cuda where there is one).")
-    threads: int = Field(1, ge=0, description="CPU threads of torch; 1 is the fastest for small networks, 0 takes all.")
+    seed: int = Field(default=1, ge=0, lt=2**31, description="Seed of every random stream in this run.")
+    device: str = Field(default="cpu", description="cpu, cuda, cuda:1, or auto (cuda where there is one).")
+    threads: int = Field(
+        default=1, ge=0, description="CPU threads of torch; 1 is the fastest for small networks, 0 takes all."
+    )
     checkpoint_every: float = Field(
-        20.0, ge=0, description="Seconds between checkpoints for --resume; 0 writes one every iteration."
+        default=20.0, ge=0, description="Seconds between checkpoints for --resume; 0 writes one every iteration."
     )

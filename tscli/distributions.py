@@ -1,7 +1,7 @@
 """Action distributions: only what policies need, batched over any leading axes, without torch.distributions' cost.
 
-`kl(p, q)` is KL(p || q) for two distributions of the same kind. All of a distribution's numbers are in `params()`, which
-is what a dataset records and `from_params` rebuilds.
+`kl(p, q)` is KL(p || q) for two distributions of the same kind. All of a distribution's numbers are in `params()`,
+which is what a dataset records and `from_params` rebuilds.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class TanhGaussian(Gaussian):
 
 
 def _log_slope(u: Tensor) -> Tensor:
-    """log |d tanh(u) / du| = 2 (log 2 - u - softplus(-2u)), which does not underflow as log(1 - tanh^2) does."""
+    """Log |d tanh(u) / du| = 2 (log 2 - u - softplus(-2u)), which does not underflow as log(1 - tanh^2) does."""
     return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
 
 
@@ -177,7 +177,7 @@ def kl(p: Distribution, q: Distribution) -> Tensor:
     if isinstance(p, MultiCategorical) and isinstance(q, MultiCategorical):
         return torch.stack([kl(a, b) for a, b in zip(p.parts, q.parts, strict=True)]).sum(0)
     # A squashed normal and a plain one are measured in different units: no closed form compares them.
-    if isinstance(p, Gaussian) and type(p) is type(q):
+    if isinstance(p, Gaussian) and isinstance(q, Gaussian) and type(p) is type(q):
         ratio = (p.std / q.std).square()
         distance = ((p.mean - q.mean) / q.std).square()
         return 0.5 * (ratio + distance - 1.0 - ratio.log()).sum(-1)

@@ -27,7 +27,9 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}: free some space or choose another --runs-dir") from None
+        raise UserError(
+            f"cannot write {path}: {error.strerror}: free some space or choose another --runs-dir"
+        ) from None
 
 
 def file_hash(path: Path) -> str:

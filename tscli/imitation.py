@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tscli.distributions import Distribution, from_params
+from tscli.config import UserError
+from tscli.distributions import Distribution, TanhGaussian, from_params
 from tscli.networks import Policy
 from tscli.pairs import Pairs, Windows, as_tensors
 from tscli.rl import imitation_loss
-from tscli.views import PREVIOUS_ACTION, Obs, ViewSpec, view_of_pairs
+from tscli.streams import generator as stream
+from tscli.views import Obs, ViewSpec, view_of_pairs
 
-__all__ = ["Batch", "batch_loss", "fit_normalizer", "mean_loss", "read_batch"]
+__all__ = ["Batch", "batch_loss", "fit_normalizer", "match_std", "mean_loss", "read_batch"]
 
 
 class Batch(NamedTuple):
@@ -53,12 +56,14 @@ def read_batch(
         device: to place it on.
     """
     schema = pairs.schema
-    fields = [f"obs/{group}" for group in view.groups]
-    if any(part.group == PREVIOUS_ACTION for part in view.parts):
-        fields.append("previous_action")
     labels = [f"teacher_{name}" for name in schema.teacher_fields]
-    delay = {part.group: part.delay for part in view.parts if part.delay}
-    raw = as_tensors(pairs.gather(windows, [*fields, "teacher_action", *labels], delay))
+    arrays = pairs.gather(windows, ["teacher_action", *labels])
+    # Parts of one group may be of different ages, so each age is read for itself.
+    for delay in {part.delay for part in view.parts}:
+        parts = [part for part in view.parts if part.delay == delay]
+        found = pairs.gather(windows, [part.source for part in parts], {part.group: delay for part in parts})
+        arrays |= {part.field: found[part.source] for part in parts}
+    raw = as_tensors(arrays)
     raw = {name: value.to(device, non_blocking=True) for name, value in raw.items()}
     params = {name: raw[f"teacher_{name}"] for name in schema.teacher_fields}
     weight = raw["valid"]
@@ -76,9 +81,18 @@ def read_batch(
 
 
 def batch_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
-    """Mean imitation loss over the steps that count; hidden state zero at the windows' starts."""
+    """Mean imitation loss over the steps that count; hidden state zero at the windows' starts.
+
+    Raises:
+        UserError: KL between squashed and plain Gaussians, which has no closed form.
+    """
     # A window lies within one episode, so its only reset can be at its start, where hidden is zero anyway.
     dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[1]), None)
+    if kind == "kl" and type(dist) is not type(batch.teacher):
+        squash = str(isinstance(batch.teacher, TanhGaussian)).lower()
+        raise UserError(
+            f"the KL needs a student whose actions are squashed as its teacher's: use --student.squash {squash}"
+        )
     loss = imitation_loss(dist, batch.teacher, batch.label, kind)
     return (loss * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
 
@@ -91,15 +105,33 @@ def mean_loss(
     index = pairs.windows(window, start="tile", episodes=episodes)
     numbers = np.unique(np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64))
     device = next(student.parameters()).device
-    batch = read_batch(pairs, index[numbers], student.spec.view, burn_in, device=device)
+    noise = stream(0, "imitation/mean_loss", device)
+    batch = read_batch(pairs, index[numbers], student.spec.view, burn_in, noise, device)
     return float(batch_loss(student, batch, kind))
 
 
 def fit_normalizer(student: Policy, pairs: Pairs, chunk: int = 4096) -> None:
-    """Let the student's normaliser take in every recorded step once, `chunk` at a time."""
+    """Let the student's normaliser take in every recorded step once, `chunk` at a time. Pictures are not read."""
     if student.encoder.norm is None:
         return
+    device = next(student.parameters()).device
+    noise = stream(0, "imitation/fit_normalizer", device)
+    view = student.spec.view
+    view = replace(view, parts=tuple(part for part in view.parts if not part.is_image))
     index = pairs.windows(1, start="tile")
     for begin in range(0, len(index), chunk):
-        batch = read_batch(pairs, index[slice(begin, begin + chunk)], student.spec.view)
+        batch = read_batch(pairs, index[slice(begin, begin + chunk)], view, generator=noise, device=device)
         student.encoder.update_normalizer(batch.obs)
+
+
+def match_std(student: Policy, pairs: Pairs) -> None:
+    """Let a Gaussian student begin with its teacher's deviation.
+
+    A state-independent deviation moves slowly by gradients, and until it has arrived KL(teacher || student) weighs the
+    means' distance by the wrong scale.
+    """
+    if pairs.schema.action.is_continuous:
+        index = pairs.windows(1, start="tile")
+        numbers = np.unique(np.linspace(0, len(index) - 1, min(1024, len(index))).astype(np.int64))
+        std = pairs.gather(index[numbers], ["teacher_std"])["teacher_std"]
+        student.head.start_from_std(torch.from_numpy(std.reshape(-1, std.shape[-1]).mean(0)))

@@ -19,6 +19,8 @@ class RunningNorm(nn.Module):
     mean: Tensor
     var: Tensor
     count: Tensor
+    _shift: Tensor
+    _scale: Tensor
 
     def __init__(self, size: int, clip: float = 10.0):
         super().__init__()
@@ -59,7 +61,7 @@ class RunningNorm(nn.Module):
         scale = torch.where(self.var > 1e-12, self.var, torch.ones_like(self.var)).rsqrt()
         self._scale.copy_(scale)
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:  # noqa: ANN002, ANN003 - torch's own hook
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._derive()
 

@@ -1,8 +1,8 @@
 """Adam over one flat tensor.
 
 Small networks spend more time in an optimiser's bookkeeping than in its arithmetic. Keeping all parameters in one
-buffer, of which each is a view, makes clipping and Adam a dozen operations however many layers there are. It also spares
-each process the second that torch.optim takes to import its compiler.
+buffer, of which each is a view, makes clipping and Adam a dozen operations however many layers there are. It also
+spares each process the second that torch.optim takes to import its compiler.
 """
 
 from __future__ import annotations

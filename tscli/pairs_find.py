@@ -11,7 +11,7 @@ __all__ = ["find_pairs"]
 
 
 def find_pairs(session: Session, ref: str) -> Path:
-    """The pairs folder of a run (number, name or path), of a pairs folder, or of a `dataset.h5`; "" is the newest run's.
+    """The pairs folder of a run (number, name or path), a pairs folder or a `dataset.h5`; "" is the newest run's.
 
     Raises:
         UserError: there are no pairs there.

@@ -46,11 +46,15 @@ def draw_curves(
     FigureCanvasAgg(figure)
     # Fixed margins: a layout engine draws everything twice to find them.
     top = 1 - 0.45 / figure.get_figheight()
-    figure.subplots_adjust(left=0.055, right=0.985, top=top - 0.06, bottom=0.5 / figure.get_figheight(), hspace=0.45, wspace=0.22)
+    figure.subplots_adjust(
+        left=0.055, right=0.985, top=top - 0.06, bottom=0.5 / figure.get_figheight(), hspace=0.45, wspace=0.22
+    )
     figure.suptitle(title, fontsize=11, color=_INK, y=1 - 0.12 / figure.get_figheight())
     for i, (panel, points) in enumerate(series):
         axis = figure.add_subplot(rows, columns, i + 1)
-        axis.plot(*zip(*points, strict=True), color=_LINE, linewidth=1.2, marker="o" if len(points) < 12 else "", ms=2.5)
+        axis.plot(
+            *zip(*points, strict=True), color=_LINE, linewidth=1.2, marker="o" if len(points) < 12 else "", ms=2.5
+        )
         axis.set_title(panel.heading, fontsize=9, color=_INK, loc="left")
         axis.grid(color=_FAINT, linewidth=0.6)
         axis.tick_params(labelsize=7, colors=_INK, length=2)
@@ -59,7 +63,7 @@ def draw_curves(
         axis.xaxis.set_major_formatter(_count_formatter())
         below = series[i + columns][0].x if i + columns < len(series) else None
         if below != panel.x:  # said once per column, where the axis below is not the same
-            axis.set_xlabel(_AXES.get(panel.x, panel.x), fontsize=8, color=_INK)
+            axis.set_xlabel(_AXES.get(panel.x) or panel.x, fontsize=8, color=_INK)
     figure.savefig(path)
     return path
 

@@ -73,7 +73,7 @@ def policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_
 
 
 def value_loss(value: Tensor, returns: Tensor, old_value: Tensor, clip_coef: float | None) -> Tensor:
-    """Half the mean squared error; with `clip_coef` the worse of the clipped and unclipped one (PPO's value clipping)."""
+    """Half the mean squared error; with `clip_coef` the worse of it and the one of the clipped value (PPO2)."""
     error = (value - returns).square()
     if clip_coef is not None:
         clipped = old_value + (value - old_value).clamp(-clip_coef, clip_coef)

@@ -51,10 +51,10 @@ class Final(NamedTuple):
 
 
 class ViewedEnv:
-    """An env with the views of the roles that take part. It keeps the order of a step:
+    """An env with the views of the roles that take part; it keeps the order of a step.
 
-    env.step, then the final observations of truncated rows, then each view advances once; the next `observe` is of the
-    new state. Views are pulled: a role that is not asked costs nothing.
+    First env.step, then the final observations of truncated rows, then each view advances once; the next `observe` is
+    of the new state. Views are pulled: a role that is not asked costs nothing.
 
     Args:
         env: already built; it is reset here.
@@ -178,8 +178,11 @@ def sequences(x: Tensor, length: int) -> Tensor:
 
 
 def perturb(action: Tensor, spec: ActionSpec, noise: float, generator: torch.Generator) -> Tensor:
-    """Disturb actions [N, ...]: discrete ones are random with probability `noise`, each dimension for itself;
-    continuous ones get Gaussian noise of `noise` half ranges (of 1 where unbounded)."""
+    """Disturb actions [N, ...].
+
+    Discrete ones are random with probability `noise`, each dimension for itself; continuous ones get Gaussian noise of
+    `noise` half ranges (of 1 where unbounded).
+    """
     if spec.is_continuous:
         _, half = action_scale(spec, action.device)
         return action + noise * half * torch.empty_like(action).normal_(generator=generator)
@@ -212,8 +215,8 @@ def check_finite(values: Mapping[str, Tensor], first_step: int) -> None:
         bad = value[t, n].flatten()
         bad = bad[~torch.isfinite(bad)][0].item()
         raise UserError(
-            f"the env gave {bad} as {name} (env {n}, its step {first_step + t}): training on it would ruin the policy; "
-            "mend the env, or clip what it returns"
+            f"the env gave {bad} as {name} (env {n}, its step {first_step + t}), which would ruin all that comes of "
+            "it: mend the env, or clip what it returns"
         )
 
 
@@ -250,9 +253,12 @@ def run_episodes(
     count = torch.zeros(n, dtype=torch.int64, device=device)
     slots = torch.arange(n, device=device)
     running = torch.ones(n, dtype=torch.bool, device=device)
+    steps = 0
     while True:
         dist, hidden = policy.step(viewed.observe("policy"), hidden, reset)
         step = viewed.step(dist.mode() if greedy else dist.sample(generator))
+        check_finite({"reward": step.reward.unsqueeze(0)}, steps)
+        steps += 1
         column = count.clamp(max=per_slot - 1)
         returns[slots, column] += step.reward * running
         lengths[slots, column] += running
@@ -263,5 +269,4 @@ def run_episodes(
             running = count < per_slot
             if not bool(running.any()):
                 break
-    check_finite({"reward": returns.T}, 0)
     return Episodes(returns.flatten(), lengths.flatten(), success.flatten() if env.has_success else None)

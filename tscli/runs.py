@@ -7,8 +7,8 @@
         checkpoint.pt        what --resume continues from, gone once finished
         manifest.json        status, versions, parents with hashes, what it holds, final metrics
 
-Every file is written under a temporary name and renamed; the manifest comes last, so a run that says `finished` is whole.
-This module does not import torch.
+Every file is written under a temporary name and renamed; the manifest comes last, so a run that says `finished` is
+whole. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -135,7 +136,7 @@ class Run:
         entry = self.manifest["parents"].get(role)
         if entry is None:
             raise UserError(f"run {self.name} was not made from a {role}")
-        parent = read_run(_existing(self.path.parent / entry["name"], self.name))
+        parent = read_run(_existing(self.path.parent / entry.get("path", entry["name"]), self.name))
         if entry.get("sha256") and parent.manifest.get("artifacts", {}).get("policy.safetensors") != entry["sha256"]:
             raise UserError(f"{parent.name} has changed since {self.name} was made from it: make {self.name} again")
         return parent
@@ -149,7 +150,9 @@ class Run:
         path = self.path / f"{which}.safetensors"
         expected = self.manifest.get("artifacts", {}).get(path.name)
         if "policy" not in self.holds or expected is None:
-            raise UserError(f"run {self.name} ({self.command}) holds no policy: name one made by train-teacher or distill")
+            raise UserError(
+                f"run {self.name} ({self.command}) holds no policy: name one made by train-teacher or distill"
+            )
         if not path.exists() or file_hash(path) != expected:
             raise UserError(f"{path} has changed since its run finished: train it again, or restore it from a copy")
         return path
@@ -279,7 +282,9 @@ def find_unfinished(runs_dir: Path, command: str, method: str | None, ref: str) 
         if run.status == FINISHED:
             raise UserError(f"--resume {ref}: {run.name} is finished, there is nothing to resume")
         if run.command != command:
-            raise UserError(f"--resume {ref}: {run.name} is a {run.command} run: use `tscli {run.command} --resume {ref}`")
+            raise UserError(
+                f"--resume {ref}: {run.name} is a {run.command} run: use `tscli {run.command} --resume {ref}`"
+            )
     else:
         fitting = [r for r in list_runs(runs_dir) if r.command == command and r.status in (STOPPED, FAILED)]
         fitting = [r for r in fitting if method is None or r.method == method]
@@ -359,7 +364,9 @@ class RunWriter:
             self.path = session.resume.path
             self.manifest = dict(session.resume.manifest)
             if self.manifest["config_hash"] != config_hash:
-                raise UserError(f"--resume: the settings of {self.path.name} have changed since: restore its config.yaml")
+                raise UserError(
+                    f"--resume: the settings of {self.path.name} have changed since: restore its config.yaml"
+                )
             self._lock = _lock(self.path)
         else:
             name = "-".join(filter(None, [command, method, _slug(task), f"seed{settings['seed']}"]))
@@ -375,7 +382,7 @@ class RunWriter:
                 "role": role,
                 "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "config_hash": config_hash,
-                "parents": {key: _parent_entry(run) for key, run in parents.items()},
+                "parents": {key: _parent_entry(run, session.runs_dir) for key, run in parents.items()},
                 "holds": [],
                 "artifacts": {},
                 "metrics": {},
@@ -419,7 +426,8 @@ class RunWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
-        self._log_file.close()
+        with contextlib.suppress(OSError):  # a full disk, of which `log` has told
+            self._log_file.close()
         if self.manifest["status"] == RUNNING:
             stopped = kind is not None and issubclass(kind, (Stopped, KeyboardInterrupt))
             self.manifest["status"] = STOPPED if stopped else FAILED
@@ -430,10 +438,16 @@ class RunWriter:
         self._lock.close()
 
     def log(self, metrics: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl. Numbers only; NaN is written as null."""
-        clean = {k: (None if isinstance(v, float) and v != v else v) for k, v in metrics.items()}
-        self._log_file.write(json.dumps(clean).encode() + b"\n")
-        self._log_file.flush()
+        """Append one line to metrics.jsonl. Numbers only; NaN and infinity, which JSON lacks, are written as null.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        try:
+            self._log_file.write(json.dumps(_finite(metrics)).encode() + b"\n")
+            self._log_file.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {self._metrics}: {error.strerror}: free some space, then --resume") from None
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines logged so far."""
@@ -472,7 +486,7 @@ class RunWriter:
             raise Stopped(self.name)
 
     def checkpoint(self, state: dict[str, Any]) -> None:
-        """Write what `--resume` needs. Metrics logged later than this are dropped by a resume, which logs them again."""
+        """Write what `--resume` needs. Metrics logged later are dropped by a resume, which logs them again."""
         from tscli.checkpoint import save_state
 
         os.fsync(self._log_file.fileno())
@@ -483,7 +497,7 @@ class RunWriter:
     def finish(self, metrics: dict[str, Any], holds: tuple[str, ...] = (), **details: Any) -> Run:
         """Mark the run finished. `details` go into the manifest."""
         self.manifest |= details
-        self.manifest |= {"status": FINISHED, "metrics": metrics, "seconds": self._seconds()}
+        self.manifest |= {"status": FINISHED, "metrics": _finite(metrics), "seconds": self._seconds()}
         self.manifest["finished"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.manifest["holds"] = sorted({*self.manifest["holds"], *holds})
         self.manifest.pop("error", None)
@@ -508,6 +522,10 @@ class RunWriter:
         self._session.say("stopping after this iteration; once more to stop at once")
 
 
+def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in metrics.items()}
+
+
 def _slug(task: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "_", Path(task).stem if task.endswith((".yaml", ".yml")) else task)
 
@@ -523,7 +541,9 @@ def _make_folder(runs_dir: Path, name: str) -> tuple[Path, int]:
             path.mkdir()
             return path, number
     except OSError as error:
-        raise UserError(f"cannot create a run in {runs_dir}: {error.strerror}: choose another with --runs-dir") from None
+        raise UserError(
+            f"cannot create a run in {runs_dir}: {error.strerror}: choose another with --runs-dir"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -538,7 +558,7 @@ def _numbering(runs_dir: Path) -> Iterator[None]:
 class _Lock:
     """An advisory lock on a folder, held until closed or until the process is gone, however it goes."""
 
-    def __init__(self, path: Path, wait: bool):
+    def __init__(self, path: Path, wait: bool = False, shared: bool = False):
         self._file = open(path / ".lock", "a+b")  # noqa: SIM115 - held for the lock's life
         try:
             if sys.platform == "win32":
@@ -548,7 +568,7 @@ class _Lock:
             else:
                 import fcntl
 
-                fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             self._file.close()
             raise
@@ -568,14 +588,17 @@ def _is_locked(path: Path) -> bool:
     if not (path / ".lock").exists():
         return False
     try:
-        _Lock(path, wait=False).close()
+        _Lock(path, shared=True).close()  # shared, so that two who look at once do not take each other for the owner
     except OSError:
         return True
     return False
 
 
-def _parent_entry(run: Run) -> dict[str, Any]:
-    return {"name": run.name, "sha256": run.manifest.get("artifacts", {}).get("policy.safetensors")}
+def _parent_entry(run: Run, runs_dir: Path) -> dict[str, Any]:
+    entry = {"name": run.name, "sha256": run.manifest.get("artifacts", {}).get("policy.safetensors")}
+    # A run that was named by its path may live elsewhere.
+    beside = run.path.resolve().parent == runs_dir.resolve()
+    return entry if beside else {**entry, "path": str(run.path.resolve())}
 
 
 def _versions() -> dict[str, str]:
@@ -593,7 +616,9 @@ def _git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        result = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        result = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None

@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from tscli.config import Config
 
-__all__ = ["Script", "find_script", "find_scripts", "light_config", "load_script", "methods_of", "read_script"]
+__all__ = [
+    "Script",
+    "copy_of",
+    "find_script",
+    "find_scripts",
+    "light_config",
+    "load_script",
+    "methods_of",
+    "read_script",
+]
 
 FOLDERS = ("stages", "datasets")
 # What a script may import for its Config and still have its help built without loading torch.
@@ -171,6 +180,20 @@ def find_script(name: str, method: str | None = None, scripts: list[Script] | No
     if not methods:
         raise UserError(f"`tscli {wanted}` has no methods to choose from: leave out --method {method}")
     raise UserError(f'`tscli {wanted}` has no method "{method}": {did_you_mean(method, methods)}')
+
+
+def copy_of(script: Script) -> str:
+    """The script's text for a file of another name. It keeps its command, and so what tasks say about that."""
+    text = script.path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    if "COMMAND" in _constants(tree, script.path):
+        return text
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    last = max((node.end_lineno or node.lineno for node in imports), default=0)
+    lines = text.splitlines(keepends=True)
+    blank = [] if last < len(lines) and lines[last].strip() == "" else ["\n"]
+    lines[last:last] = ["\n", f'COMMAND = "{script.command}"\n', *blank]
+    return "".join(lines)
 
 
 def load_script(script: Script) -> ModuleType:

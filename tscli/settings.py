@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from tscli.config import Config, StageConfig, UserError, did_you_mean, one_line
-from tscli.scripts import Script
+from tscli.scripts import Script, find_scripts, light_config, methods_of
 
 if TYPE_CHECKING:
     from tscli.tasks import Task
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Layer",
     "build_config",
-    "command_names",
     "is_positional",
     "make_layer",
     "merge",
@@ -84,7 +83,7 @@ def _unfold(values: Mapping[Any, Any], model: type[BaseModel], where: str, prefi
     found: dict[str, Any] = {}
     for written, value in values.items():
         head, _, rest = str(written).partition(".")
-        name = head.replace("-", "_")
+        name = _field_name(written)
         field = model.model_fields.get(name)
         if field is None:
             if name == "method" and not prefix:
@@ -168,33 +167,39 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
     return values
 
 
-def task_layers(task: Task, script: Script, preset: str | None, model: type[BaseModel], known: set[str]) -> list[Layer]:
+def task_layers(task: Task, script: Script, preset: str | None, model: type[BaseModel]) -> list[Layer]:
     """What a task says about a command: `stages`, then the preset, each for the command and then for its method.
 
-    Args:
-        task: The task.
-        script: The command's script.
-        preset: Name of one of the task's presets.
-        model: The script's config class.
-        known: Every command and `command-method` there is, to find misspelt ones.
+    What stands under a command is for all its methods, so a method passes over a setting that only another one has.
 
     Raises:
         UserError: An unknown preset, command or setting in the task.
     """
+    scripts = find_scripts()
+    known = {s.command for s in scripts} | {s.name for s in scripts} | {script.command, script.name}
     places = [(f"task {task.name}, stages", task.stages)]
     if preset is not None:
         if preset not in task.presets:
             raise UserError(f'task {task.name} has no preset "{preset}": {did_you_mean(preset, task.presets)}')
         places.append((f"task {task.name}, presets.{preset}", task.presets[preset]))
+    family = [member for member in methods_of(script.command, scripts) if member.path != script.path]
     layers = []
     for source, commands in places:
         for command in commands:
-            if command not in known | {script.command, script.name}:
+            if command not in known:
                 raise UserError(f'unknown command "{command}" in {source}: {did_you_mean(command, known)}')
         for command in dict.fromkeys((script.command, script.name)):
-            if command in commands:
-                layers.append(make_layer(f"{source}.{command}", commands[command] or {}, model))
+            settings = dict(commands.get(command) or {})
+            unknown = {key for key in settings if _field_name(key) not in model.model_fields}
+            if unknown and command == script.command and family:
+                others = {name for member in family for name in light_config(member).model_fields}
+                settings = {k: v for k, v in settings.items() if k not in unknown or _field_name(k) not in others}
+            layers.append(make_layer(f"{source}.{command}", settings, model))
     return layers
+
+
+def _field_name(key: Any) -> str:
+    return str(key).partition(".")[0].replace("-", "_")
 
 
 def stage_layers(
@@ -220,15 +225,7 @@ def stage_layers(
         return own
     from tscli.tasks import load_task
 
-    return task_layers(load_task(str(name)), script, preset, model, command_names()) + own
-
-
-def command_names() -> set[str]:
-    """Every command and `command-method` that comes with tscli."""
-    from tscli.scripts import find_scripts
-
-    scripts = find_scripts()
-    return {script.command for script in scripts} | {script.name for script in scripts}
+    return task_layers(load_task(str(name)), script, preset, model) + own
 
 
 def build_config(model: type[Config], layers: list[Layer], command: str) -> Config:

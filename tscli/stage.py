@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,17 +22,35 @@ from tscli.runs import Run, Session, list_runs, newest_run
 from tscli.tasks import Task
 from tscli.views import PREVIOUS_ACTION, ViewSpec, resolve_view
 
-__all__ = ["Clock", "EpisodeStats", "prepare", "resolve", "restore", "resume_note", "sequence_length", "snapshot", "summary", "task_env"]
+__all__ = [
+    "Clock",
+    "EpisodeStats",
+    "check_pairs_view",
+    "expected_steps",
+    "open_policy",
+    "pairs_and_teacher",
+    "pairs_of",
+    "pairs_schema",
+    "pairs_summary",
+    "prepare",
+    "resolve",
+    "restore",
+    "resume_note",
+    "sequence_length",
+    "snapshot",
+    "summary",
+    "task_env",
+]
 
 
 def prepare(config: StageConfig) -> torch.device:
-    """Set threads and determinism, and find the device.
+    """Set the number of threads, and find the device.
 
     Raises:
         UserError: no such device here.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    # Always: an earlier stage of the same process may have set another number.
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
     # Denormals make a CPU step several times slower when weights decay to nothing.
     torch.set_flush_denormal(True)
     name = config.device
@@ -70,7 +89,8 @@ def open_policy(run: Run, env: VecEnv, device: torch.device, which: str = "polic
             continue
         if part.group not in env.groups:
             raise UserError(
-                f'{run.name} sees the group "{part.group}", which this env lacks: {did_you_mean(part.group, env.groups)}'
+                f'{run.name} sees the group "{part.group}", which this env lacks: '
+                f"{did_you_mean(part.group, env.groups)}"
             )
         group = env.groups[part.group]
         needed = part.size if part.index is None else max(part.index) + 1
@@ -121,23 +141,25 @@ def pairs_of(session: Session, ref: str | None, teacher_run: Run, optional: bool
             return None
     run = newest_run(session.runs_dir, ref, "pairs", "pairs", made_from=None if ref else teacher_run, command="collect")
     if run.manifest["parents"].get("teacher", {}).get("name") != teacher_run.name:
-        raise UserError(f"--pairs {ref}: {run.name} was labelled by another teacher than {teacher_run.name}: --teacher names it")
+        raise UserError(
+            f"--pairs {ref}: {run.name} was labelled by another teacher than {teacher_run.name}: --teacher names it"
+        )
     run.parent("teacher")  # refuses a teacher that has changed since
     return run
 
 
 def pairs_and_teacher(session: Session, pairs_ref: str, teacher_ref: str) -> tuple[Run, Run]:
-    """The pairs to clone and the teacher that labelled them, unchanged since.
+    """The pairs to clone and the teacher that labelled them, unchanged since; with neither named, the newest pairs.
 
     Raises:
         UserError: no such runs, or they do not belong together.
     """
-    if teacher_ref or not pairs_ref:
+    if teacher_ref:
         teacher_run = newest_run(session.runs_dir, teacher_ref, "policy", "teacher", role="teacher")
         pairs_run = pairs_of(session, pairs_ref, teacher_run)
         assert pairs_run is not None
         return pairs_run, teacher_run
-    pairs_run = newest_run(session.runs_dir, pairs_ref, "pairs", "pairs")
+    pairs_run = newest_run(session.runs_dir, pairs_ref, "pairs", "pairs", command="collect")
     return pairs_run, pairs_run.parent("teacher")
 
 
@@ -167,7 +189,7 @@ def pairs_summary(folder: Path) -> dict[str, float]:
     pairs = Pairs(folder, verify="size")
     table = pairs.episodes()
     done = table[table["finished"]]
-    out = {"steps": pairs.num_steps, "episodes": len(done)}
+    out: dict[str, float] = {"steps": pairs.num_steps, "episodes": len(done)}
     if len(done):
         out |= {"return_mean": float(done["return"].mean()), "return_sd": float(done["return"].std())}
         out["length_mean"] = float(done["length"].mean())
@@ -222,7 +244,7 @@ class EpisodeStats:
 
 
 def snapshot(parts: Mapping[str, Any], **values: Any) -> dict[str, Any]:
-    """A checkpoint: the state of each part (module, optimiser, env, generator; None is passed over) and plain values."""
+    """A checkpoint: the state of each part (module, optimiser, env, generator; None is left out) and plain values."""
     state: dict[str, Any] = {"threads": torch.get_num_threads(), "values": values, "parts": {}}
     for name, part in parts.items():
         if part is not None:
@@ -231,8 +253,10 @@ def snapshot(parts: Mapping[str, Any], **values: Any) -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `snapshot`: bring every part back and return the plain values. Sums differ with the number of threads, so
-    that is brought back too."""
+    """Undo `snapshot`: bring every part back and return the plain values.
+
+    Sums differ with the number of threads, so that is brought back too.
+    """
     torch.set_num_threads(state["threads"])
     for name, part in parts.items():
         if isinstance(part, torch.Generator):

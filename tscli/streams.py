@@ -1,8 +1,8 @@
 """Random numbers as a pure function of (seed, stream, env, counter).
 
-A stateful generator shared by all envs makes every stream depend on every other: one more env, or one more method that
-draws, and nothing repeats. Hashing a counter instead (splitmix64, Steele et al. 2014) gives each env its own stream that
-needs no stored state beyond the counter, on any device.
+A stateful generator shared by all envs makes every stream depend on every other: one more env, or one more method
+that draws, and nothing repeats. Hashing a counter instead (splitmix64, Steele et al. 2014) gives each env its own
+stream that needs no stored state beyond the counter, on any device.
 """
 
 from __future__ import annotations

@@ -40,7 +40,18 @@ class Part:
 
     @property
     def is_image(self) -> bool:
+        """Whether it goes through a CNN."""
         return self.size == 0
+
+    @property
+    def source(self) -> str:
+        """Name of what it reads from a dataset."""
+        return self.group if self.group == PREVIOUS_ACTION else f"obs/{self.group}"
+
+    @property
+    def field(self) -> str:
+        """Name under which `view_of_pairs` finds it, already as old as it is to be."""
+        return f"{self.source}@{self.delay}" if self.delay else self.source
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,9 @@ def _resolve_index(name: str, group_name: str, index: tuple[str, ...], group: Gr
         first, colon, last = entry.partition(":")
         if not (first + last).isdigit():
             options = group.fields or [str(i) for i in range(group.size)]
-            raise UserError(f'view "{name}": group "{group_name}" has no entry "{entry}": {did_you_mean(entry, options)}')
+            raise UserError(
+                f'view "{name}": group "{group_name}" has no entry "{entry}": {did_you_mean(entry, options)}'
+            )
         start = int(first or 0)
         chosen = range(start, int(last or group.size)) if colon else range(start, start + 1)
         if not chosen or chosen[-1] >= group.size:
@@ -196,9 +209,7 @@ class View:
         self._seed, self._stream = seed, streams.stream_id(f"view/{spec.name}")
         n, device = env.num_envs, env.device
         self._rows = torch.arange(n, dtype=torch.int64, device=device)
-        self._index = {
-            i: torch.tensor(p.index, device=device) for i, p in enumerate(spec.parts) if p.index is not None
-        }
+        self._index = {i: torch.tensor(p.index, device=device) for i, p in enumerate(spec.parts) if p.index is not None}
         self._step = 0
         self._age = torch.zeros(n, dtype=torch.int64, device=device)
         self._queue = {i: torch.zeros(p.delay, n, p.size, device=device) for i, p in enumerate(spec.parts) if p.delay}
@@ -218,7 +229,7 @@ class View:
         return self._cache
 
     def final(self, rows: Tensor, action: Tensor) -> Obs:
-        """What the role saw last in the episodes that ended in this step, for those rows. `action`: [N], as executed."""
+        """What the role saw last in the episodes that just ended, for those rows. `action`: [N], as executed."""
         out = []
         for i, part in enumerate(self.spec.parts):
             if part.group == PREVIOUS_ACTION:
@@ -252,7 +263,7 @@ class View:
     def _pick(self, i: int, value: Tensor) -> Tensor:
         if self.spec.parts[i].is_image:
             return value
-        value = value.flatten(1)
+        value = value.unsqueeze(-1).flatten(1)  # also [N], of a group of one number
         return value.index_select(1, self._index[i]) if i in self._index else value
 
     def _disturb(self, i: int, value: Tensor, rows: Tensor, suffix: str) -> Tensor:
@@ -313,20 +324,20 @@ def view_of_pairs(
     Args:
         spec: the view.
         action: the action space, to encode the previous action.
-        fields: "obs/<group>" [T, B, ...] for each group (already delayed where the view delays it: see
-            `Pairs.gather`), "previous_action" [T, B, ...] and "first" [T, B] bool (no previous action there).
+        fields: each part's `Part.field` [T, B, ...], that is "obs/<group>", "obs/<group>@<delay>" or
+            "previous_action", and "first" [T, B] bool (no previous action there).
         generator: draws fresh noise and dropout, as a sensor would at each look.
     """
     obs: Obs = {}
     vectors = []
     for part in spec.parts:
         if part.group == PREVIOUS_ACTION:
-            encoded = encode_action(fields["previous_action"], action)
+            encoded = encode_action(fields[part.field], action)
             vectors.append(encoded * (~fields["first"]).unsqueeze(-1))
             continue
-        value = fields[f"obs/{part.group}"]
+        value = fields[part.field]
         if not part.is_image:
-            value = value.flatten(2)
+            value = value.unsqueeze(-1).flatten(2)
             value = value if part.index is None else value[..., list(part.index)]
         if part.noise:
             value = value + part.noise * torch.empty_like(value).normal_(generator=generator)

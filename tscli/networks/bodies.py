@@ -106,11 +106,11 @@ class Recurrent(Body):
 
     def _run_cell(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """One step of one layer, what acting is made of: a third of the time that the sequence kernel takes for it."""
-        weights = self.memory.weight_ih_l0, self.memory.weight_hh_l0, self.memory.bias_ih_l0, self.memory.bias_hh_l0
+        w_ih, w_hh, b_ih, b_hh = self.memory.all_weights[0]
         if self.is_lstm:
-            h, c = torch.lstm_cell(x[0], hidden.chunk(2, dim=-1), *weights)
+            h, c = torch.lstm_cell(x[0], hidden.chunk(2, dim=-1), w_ih, w_hh, b_ih, b_hh)
             return h.unsqueeze(0), torch.cat([h, c], dim=-1)
-        h = torch.gru_cell(x[0], hidden, *weights)
+        h = torch.gru_cell(x[0], hidden, w_ih, w_hh, b_ih, b_hh)
         return h.unsqueeze(0), h
 
     def _run_split(self, x: Tensor, hidden: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:

@@ -88,10 +88,6 @@ class Encoder(nn.Module):
             features.insert(0, vector if self.norm is None else self.norm(vector))
         return self.body(features[0] if len(features) == 1 else torch.cat(features, -1), hidden, reset)
 
-    def initial_hidden(self, num_envs: int) -> Tensor:
-        """Zeros [N, hidden_size]: an episode's start."""
-        return torch.zeros(num_envs, self.hidden_size, device=next(self.parameters()).device)
-
     def update_normalizer(self, obs: Obs) -> None:
         """Let the normaliser take in observations [..., D]."""
         if self.norm is not None:
@@ -138,6 +134,13 @@ class Head(nn.Module):
             return TanhGaussian(out, std, center, half)
         return Gaussian(center + half * out, half * std)
 
+    @torch.no_grad()
+    def start_from_std(self, std: Tensor) -> None:
+        """Set a state-independent deviation, [D] in the env's units: a student begins with its teacher's."""
+        if self.action.is_continuous and not self.network_std:
+            scale = torch.ones_like(std) if self.squash else self.get_buffer("action_half")
+            self.log_std.copy_((std.to(scale.device) / scale).log())
+
 
 class Policy(nn.Module):
     """What acts: `dist, hidden = policy(obs, hidden, reset)`.
@@ -157,8 +160,8 @@ class Policy(nn.Module):
         return self.encoder.hidden_size > 0
 
     def initial_hidden(self, num_envs: int) -> Tensor:
-        """Zeros [N, hidden_size]."""
-        return self.encoder.initial_hidden(num_envs)
+        """Zeros [N, hidden_size]: an episode's start."""
+        return torch.zeros(num_envs, self.encoder.hidden_size, device=self.head.linear.weight.device)
 
     def forward(self, obs: Obs, hidden: Tensor, reset: Tensor | None = None) -> tuple[Distribution, Tensor]:
         latent, hidden = self.encoder(obs, hidden, reset)
@@ -187,8 +190,8 @@ class Critic(nn.Module):
         return self.encoder.hidden_size > 0
 
     def initial_hidden(self, num_envs: int) -> Tensor:
-        """Zeros [N, hidden_size]."""
-        return self.encoder.initial_hidden(num_envs)
+        """Zeros [N, hidden_size]: an episode's start."""
+        return torch.zeros(num_envs, self.encoder.hidden_size, device=self.value.weight.device)
 
     def forward(self, obs: Obs, hidden: Tensor, reset: Tensor | None = None) -> tuple[Tensor, Tensor]:
         latent, hidden = self.encoder(obs, hidden, reset)
