@@ -106,6 +106,7 @@ def _model_at(model: type[BaseModel] | None, path: list[str]) -> type[BaseModel]
             return None
         annotation = model.model_fields[name].annotation
         options = get_args(annotation) if _is_optional(annotation) else (annotation,)
+        options = [get_args(o)[0] if get_origin(o) is Annotated else o for o in options]
         model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
     return model
 

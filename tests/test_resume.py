@@ -1,0 +1,231 @@
+"""`--resume` after any kind of end continues a run as if it had never been interrupted."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from stage_tools import (
+    BC,
+    COLLECT,
+    DAGGER,
+    RUNS,
+    SMALL,
+    TEACHER,
+    at_call,
+    call,
+    error_of,
+    fingerprint,
+    metrics_of,
+    signal_once,
+)
+
+from tscli.checkpoint import load_state
+from tscli.cli import main
+from tscli.optim import FlatAdam
+from tscli.pairs_writer import PairsWriter
+from tscli.runs import Run, list_runs
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+TESTS = Path(__file__).parent
+RECURRENT = (
+    *(*TEACHER, "--network", "rnn", "--network.memory", "8", "--bptt", "8", "--normalize-reward"),
+    *("--obs", "state[0,2] + previous_action", "--critic-obs", "full", "--critic", "gru", "--lr-schedule", "linear"),
+)
+# Shards of eleven steps, so that some are finished before the kill and some after the checkpoint.
+DAGGER_RNN = (
+    *(*DAGGER, *SMALL, "--student", "rnn", "--beta", "0.8", "--memory", "300", "--clear-every", "7"),
+    *("--shard-mb", "0.002", "--lr-schedule", "linear"),
+)
+SHARDED = (*COLLECT, "--episodes", "9", "--shard-mb", "0.002", "--noise", "0.1")
+BC_NOISY = (*BC, *SMALL, "--student", "gru", "--burn-in", "2", "--lr-schedule", "linear")
+
+STAGES = {
+    "train-teacher": (RECURRENT, "tscli.optim:FlatAdam.step", 14),
+    "collect": (SHARDED, "tscli.pairs_writer:PairsWriter.append", 40),
+    "distill-bc": (BC_NOISY, "tscli.optim:FlatAdam.step", 5),
+    "distill-dagger": (DAGGER_RNN, "tscli.pairs_writer:PairsWriter.append", 43),
+}
+
+
+def kill_run(command: tuple[str, ...], where: str, number: int) -> Run:
+    """Start a command in a process of its own, which is killed at the number-th call of a function."""
+    program = [sys.executable, str(TESTS / "run_until_killed.py"), where, str(number)]
+    done = subprocess.run([*program, *command, "--quiet", "--checkpoint-every", "0"], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return list_runs(RUNS)[-1]
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], owner: type, name: str, number: int) -> Run:
+    """Run a command that is asked to stop by SIGTERM at the number-th call of a method."""
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, at_call(getattr(owner, name), number, signal_once(signal.SIGTERM)))
+        assert main([*command, "--quiet"]) == 130
+    return list_runs(RUNS)[-1]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(runs: Path, stage: str) -> None:
+    command, where, number = STAGES[stage]
+    shutil.copytree(runs, "kept")
+    expected = fingerprint(call(*command))
+    shutil.rmtree(runs)
+    Path("kept").rename(runs)
+
+    killed = kill_run(command, where, number)
+    assert killed.status == "stopped"
+    assert (killed.path / "checkpoint.pt").exists()
+    made_before = metrics_of(killed)
+    resumed = call(command[0], "--resume")
+
+    assert resumed.name == killed.name
+    assert fingerprint(resumed) == expected
+    assert not (resumed.path / "checkpoint.pt").exists()
+    if stage != "collect":  # which logs nothing
+        assert 0 < len(made_before) < len(expected["metrics"])
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew_in_its_folder(runs: Path) -> None:
+    shutil.copytree(runs, "kept")
+    expected = fingerprint(call(*SHARDED))
+    shutil.rmtree(runs)
+    Path("kept").rename(runs)
+    killed = kill_run(SHARDED, "tscli.pairs_writer:PairsWriter.append", 1)
+    assert not (killed.path / "checkpoint.pt").exists()
+    assert fingerprint(call("collect", "--resume")) == expected
+
+
+def test_a_run_may_be_stopped_and_resumed_several_times(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = fingerprint(call(*TEACHER))
+    shutil.rmtree(RUNS)
+    for command in (TEACHER, ("train-teacher", "--resume"), ("train-teacher", "--resume", "1")):
+        stopped = interrupt(monkeypatch, command, FlatAdam, "step", 5)
+        assert stopped.status == "stopped"
+    resumed = call("train-teacher", "--resume")
+    assert list_runs(RUNS) == [resumed]
+    assert fingerprint(resumed) == expected
+    assert [line["iteration"] for line in metrics_of(resumed)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_leave_a_stopped_run_with_a_loadable_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    monkeypatch.setattr(FlatAdam, "step", at_call(FlatAdam.step, 6, signal_once(number)))
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert main([*TEACHER]) == 130
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    (run,) = list_runs(RUNS)
+    assert run.manifest["status"] == "stopped"
+    assert load_state(run.path / "checkpoint.pt")["values"]["iteration"] == len(metrics_of(run)) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert "stopping after this iteration; once more to stop at once" in error
+    assert error[-1] == f"stopped {run.name}: continue with --resume"
+
+
+def test_a_second_ctrl_c_ends_at_once_and_the_run_still_resumes_exactly(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(runs, "kept")
+    expected = fingerprint(call(*DAGGER_RNN))
+    shutil.rmtree(runs)
+    Path("kept").rename(runs)
+    calls: list[int] = []
+
+    def twice() -> None:
+        calls.append(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairsWriter, "append", at_call(PairsWriter.append, 29, twice))
+        assert main([*DAGGER_RNN, "--checkpoint-every", "0", "--quiet"]) == 130
+    assert len(calls) == 2
+    run = list_runs(RUNS)[-1]
+    assert run.manifest["status"] == "stopped"
+    assert len(metrics_of(run)) == 3
+    assert fingerprint(call("distill", "--resume")) == expected
+
+
+def test_ctrl_c_ends_an_evaluation_at_once(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        from tscli.rollout import ViewedEnv
+
+        patch.setattr(ViewedEnv, "step", at_call(ViewedEnv.step, 3, signal_once(signal.SIGINT)))
+        assert main(["eval", "--episodes", "3", "--quiet"]) == 130
+    assert list_runs(RUNS)[-1].status == "stopped"
+    assert call("eval", "--resume").status == "finished"
+
+
+GYM_TEACHER = ("train-teacher", "toy_envs:toy/Multi-v0", *TEACHER[2:])
+
+
+def test_on_gymnasium_envs_a_resumed_run_begins_new_episodes_and_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "this env cannot be restored, so its episodes start anew"
+    teacher = (*GYM_TEACHER, "--network", "rnn", "--normalize-reward")
+    stages = (
+        (teacher, FlatAdam, "step", 14, 3 * 16),
+        ((*COLLECT, "--noise", "0.2"), PairsWriter, "append", 9, 9),
+        ((*DAGGER, "--student", "gru"), PairsWriter, "append", 20, 24),
+    )
+    for command, owner, name, number, _ in stages:
+        stopped = interrupt(monkeypatch, command, owner, name, number)
+        capsys.readouterr()
+        assert main([command[0], "--resume"]) == 0
+        assert note in capsys.readouterr().err
+        run = list_runs(RUNS)[-1]
+        assert (run.name, run.status) == (stopped.name, "finished")
+
+
+def test_behaviour_cloning_has_no_env_in_its_loop_and_resumes_exactly_on_any(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(*GYM_TEACHER)
+    call(*COLLECT)
+    expected = fingerprint(call(*BC, *SMALL))
+    interrupt(monkeypatch, (*BC, *SMALL), FlatAdam, "step", 6)
+    capsys.readouterr()
+    assert main(["distill", "--method", "bc", "--resume"]) == 0
+    assert "start anew" not in capsys.readouterr().err
+    assert fingerprint(list_runs(RUNS)[-1]) == expected
+
+
+def test_the_number_of_threads_is_that_of_the_interrupted_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        interrupt(monkeypatch, (*TEACHER, "--threads", "0"), FlatAdam, "step", 6)
+        seen: list[int] = []
+        monkeypatch.setattr(os, "cpu_count", lambda: 1)
+        monkeypatch.setattr(FlatAdam, "step", at_call(FlatAdam.step, 1, lambda: seen.append(torch.get_num_threads())))
+        call("train-teacher", "--resume")
+        assert set(seen) == {2}
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_resumed_run_keeps_its_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = interrupt(monkeypatch, TEACHER, FlatAdam, "step", 6)
+    error = error_of(capsys, "train-teacher", "--resume", "--lr", "0.5")
+    assert "lr is 0.001" in error and "0.5" in error
+    assert list_runs(RUNS)[-1].manifest == run.manifest
+
+
+def test_there_must_be_something_to_resume(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no unfinished train-teacher run" in error_of(capsys, "train-teacher", "--resume")
+    assert "is finished, there is nothing to resume" in error_of(capsys, "train-teacher", "--resume", "1")
+    assert 'no run "7"' in error_of(capsys, "train-teacher", "--resume", "7")
