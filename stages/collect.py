@@ -93,9 +93,10 @@ def main(config: Config, session: Session) -> Run:
             expected = -(-total // num_envs) if by_steps else stage.expected_steps(env, int(quota.max()))
             writer = PairsWriter(run.fresh_folder("pairs"), schema, num_envs, int(config.shard_mb * 2**20), expected)
         else:
-            saved = stage.restore(run.state, parts)
+            saved = stage.restore(run.state, parts, device)
             writer = PairsWriter.resume(run.path / "pairs", run.state["writer"])
             reset, hidden, student_hidden, count = (saved[k] for k in ("reset", "hidden", "student_hidden", "count"))
+            count = count.cpu()
             if not env.exact_resume:
                 writer.restart_episodes()
                 reset, hidden = torch.ones_like(reset), torch.zeros_like(hidden)

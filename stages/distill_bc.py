@@ -102,10 +102,10 @@ def main(config: Config, session: Session) -> Run:
         session.progress(config.num_epochs, "epochs") as progress,
     ):
         if run.state is not None:
-            saved = stage.restore(run.state, parts)
+            saved = stage.restore(run.state, parts, device)
             start, updates, streak, stale = (saved[k] for k in ("epoch", "updates", "streak", "stale"))
             best_return, best_loss = saved["best_return"], saved["best_loss"]
-            session.say(stage.resume_note(run.name, f"epoch {start} of {config.num_epochs}", eval_env))
+            session.say(stage.resume_note(run.name, f"epoch {start} of {config.num_epochs}"))
         clock = stage.Clock()
         for epoch in range(start, config.num_epochs):
             if config.lr_schedule == "linear":

@@ -139,7 +139,7 @@ def main(config: Config, session: Session) -> Run:
             if collected:
                 fit_normalizer(student, pairs)
         else:
-            saved = stage.restore(run.state, parts)
+            saved = stage.restore(run.state, parts, device)
             writer = PairsWriter.resume(run.path / "pairs", run.state["writer"])
             pairs = Pairs(collected, live=writer)
             start, best_return, streak = saved["round"], saved["best_return"], saved["streak"]
@@ -148,6 +148,7 @@ def main(config: Config, session: Session) -> Run:
             if not env.exact_resume:
                 writer.restart_episodes()
                 reset = torch.ones_like(reset)
+                episodes.restart()
             session.say(stage.resume_note(run.name, f"round {start} of {rounds}", env))
         clock = stage.Clock()
         for index in range(start, rounds):

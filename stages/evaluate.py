@@ -60,7 +60,8 @@ def main(config: Config, session: Session) -> Run:
     if config.which == "last":
         policies[policy_run.role or "policy"] = stage.open_policy(policy_run, env, device, "last")
 
-    with session.start(config, "eval", config.task or policy_run.task, parents={"policy": policy_run}) as run:
+    parents = {"policy": policy_run}
+    with session.start(config, COMMAND, config.task or policy_run.task, parents=parents, checkpoints=False) as run:
         # Not the seed itself: a policy trained with it has seen those episodes.
         seed = streams.derive(config.seed, "eval")
         report: dict[str, Any] = {"task": task.name, "episodes": config.episodes, "seed": config.seed, "policies": {}}

@@ -128,9 +128,14 @@ def main(config: Config, session: Session) -> Run:
         session.progress(config.total_steps) as progress,
     ):
         if run.state is not None:
-            saved = stage.restore(run.state, parts)
+            saved = stage.restore(run.state, parts, device)
             start, best_return, streak = saved["iteration"], saved["best_return"], saved["streak"]
             reset, hidden, critic_hidden = saved["reset"], saved["hidden"], saved["critic_hidden"]
+            if not env.exact_resume:
+                reset = torch.ones_like(reset)
+                episodes.restart()
+                if reward_scale is not None:
+                    reward_scale.returns.zero_()
             session.say(stage.resume_note(run.name, f"iteration {start} of {iterations}", env))
         clock = stage.Clock()
         for iteration in range(start, iterations):
@@ -252,7 +257,7 @@ def main(config: Config, session: Session) -> Run:
                 streak = streak + 1 if reached else 0
             run.log(metrics)
             progress.update(global_step, {"return": metrics["rollout/return"], "best greedy": best_return})
-            if streak >= config.stop_patience:
+            if is_last or streak >= config.stop_patience:
                 break
             values_to_save = {"iteration": iteration + 1, "best_return": best_return, "streak": streak}
             values_to_save |= {"reset": reset, "hidden": hidden, "critic_hidden": critic_hidden}

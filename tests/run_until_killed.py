@@ -1,6 +1,6 @@
 """Run a tscli command in this process and kill it at the n-th call of a function.
 
-    python run_until_killed.py tscli.optim:FlatAdam.step 14 train-teacher cartpole
+python run_until_killed.py tscli.optim:FlatAdam.step 14 train-teacher cartpole
 """
 
 from __future__ import annotations

@@ -24,7 +24,19 @@ TEACHER = (
     *("--num-minibatches", "2", "--num-epochs", "2", "--network.hidden", "8", "--eval-episodes", "3"),
 )
 COLLECT = ("collect", "--episodes", "6", "--num-envs", "3")
-BC = ("distill", "--method", "bc", "--num-epochs", "3", "--eval-every", "1", "--eval-episodes", "3", "--batch-size", "8")
+BC = (
+    "distill",
+    "--method",
+    "bc",
+    "--num-epochs",
+    "3",
+    "--eval-every",
+    "1",
+    "--eval-episodes",
+    "3",
+    "--batch-size",
+    "8",
+)
 DAGGER = (
     *("distill", "--total-steps", "320", "--num-envs", "4", "--round-steps", "8", "--updates-per-round", "2"),
     *("--eval-every", "4", "--eval-episodes", "3", "--batch-size", "8", "--window", "4"),

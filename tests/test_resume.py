@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy_envs
 from stage_tools import (
     BC,
     COLLECT,
@@ -28,6 +29,7 @@ from stage_tools import (
     signal_once,
 )
 
+import tscli
 from tscli.checkpoint import load_state
 from tscli.cli import main
 from tscli.optim import FlatAdam
@@ -107,10 +109,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew_in_its_fo
 def test_a_run_may_be_stopped_and_resumed_several_times(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = fingerprint(call(*TEACHER))
     shutil.rmtree(RUNS)
-    for command in (TEACHER, ("train-teacher", "--resume"), ("train-teacher", "--resume", "1")):
+    for command in (TEACHER, ("train-teacher", "--resume")):
         stopped = interrupt(monkeypatch, command, FlatAdam, "step", 5)
         assert stopped.status == "stopped"
-    resumed = call("train-teacher", "--resume")
+    # In its last iteration there is nothing left to stop.
+    monkeypatch.setattr(FlatAdam, "step", at_call(FlatAdam.step, 5, signal_once(signal.SIGTERM)))
+    resumed = call("train-teacher", "--resume", "1")
     assert list_runs(RUNS) == [resumed]
     assert fingerprint(resumed) == expected
     assert [line["iteration"] for line in metrics_of(resumed)] == [1, 2, 3, 4, 5, 6]
@@ -176,17 +180,24 @@ def test_on_gymnasium_envs_a_resumed_run_begins_new_episodes_and_says_so(
     note = "this env cannot be restored, so its episodes start anew"
     teacher = (*GYM_TEACHER, "--network", "rnn", "--normalize-reward")
     stages = (
-        (teacher, FlatAdam, "step", 14, 3 * 16),
-        ((*COLLECT, "--noise", "0.2"), PairsWriter, "append", 9, 9),
-        ((*DAGGER, "--student", "gru"), PairsWriter, "append", 20, 24),
+        (teacher, FlatAdam, "step", 6),
+        ((*COLLECT, "--noise", "0.2"), PairsWriter, "append", 9),
+        ((*DAGGER, "--student", "gru"), PairsWriter, "append", 10),
     )
-    for command, owner, name, number, _ in stages:
+    for command, owner, name, number in stages:
         stopped = interrupt(monkeypatch, command, owner, name, number)
         capsys.readouterr()
         assert main([command[0], "--resume"]) == 0
         assert note in capsys.readouterr().err
         run = list_runs(RUNS)[-1]
         assert (run.name, run.status) == (stopped.name, "finished")
+        # The episodes that the stop cut short are not stuck to those that follow.
+        assert {line["rollout/length"] for line in metrics_of(run)} <= {toy_envs.STEPS, None}
+        if "pairs" in run.holds:
+            episodes = tscli.open_pairs(run).episodes()
+            assert set(episodes["length"][episodes["finished"]]) == {toy_envs.STEPS}
+            assert not episodes["finished"].all()
+    assert tscli.open_pairs("2").episodes()["finished"].sum() == 6
 
 
 def test_behaviour_cloning_has_no_env_in_its_loop_and_resumes_exactly_on_any(

@@ -95,5 +95,5 @@ class ReturnScale:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict`."""
-        self.returns = state["returns"].clone()
+        self.returns = state["returns"].to(self.returns.device, copy=True)
         self.norm.load_state_dict({k: v for k, v in state.items() if k != "returns"})

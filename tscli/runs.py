@@ -329,9 +329,13 @@ class Session:
         method: str | None = None,
         role: str | None = None,
         parents: dict[str, Run] | None = None,
+        checkpoints: bool = True,
     ) -> RunWriter:
-        """Open the run folder, or with `resume` the one to continue. Use it as a context manager."""
-        return RunWriter(self, config, command, task, method, role, parents or {})
+        """Open the run folder, or with `resume` the one to continue. Use it as a context manager.
+
+        Without `checkpoints` Ctrl-C ends the stage at once, since there is none to wait for.
+        """
+        return RunWriter(self, config, command, task, method, role, parents or {}, checkpoints)
 
     def progress(self, total: int, unit: str = "steps") -> Progress:
         """A live line on a terminal, plain lines in a pipe, nothing when quiet."""
@@ -352,8 +356,9 @@ class RunWriter:
         method: str | None,
         role: str | None,
         parents: dict[str, Run],
+        checkpoints: bool,
     ):
-        self._session, self._config = session, config
+        self._session, self._config, self._checkpoints = session, config, checkpoints
         self._stop_asked = False
         self._old_handlers: dict[int, Any] = {}
         self.state: dict[str, Any] | None = None
@@ -516,7 +521,7 @@ class RunWriter:
         os.truncate(self._metrics, min(size, self._metrics.stat().st_size))
 
     def _on_signal(self, number: int, frame: object) -> None:
-        if self._stop_asked:  # the second one does not wait for the iteration
+        if self._stop_asked or not self._checkpoints:  # the second one does not wait for the iteration
             raise KeyboardInterrupt
         self._stop_asked = True
         self._session.say("stopping after this iteration; once more to stop at once")

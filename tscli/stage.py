@@ -232,6 +232,11 @@ class EpisodeStats:
             self.episodes += count
         return self.latest
 
+    def restart(self) -> None:
+        """Forget the episodes under way: the envs were reset from outside."""
+        self.returns.zero_()
+        self.lengths.zero_()
+
     def state_dict(self) -> dict[str, Any]:
         """For exact resume."""
         state = {"returns": self.returns, "lengths": self.lengths, "episodes": self.episodes}
@@ -252,8 +257,8 @@ def snapshot(parts: Mapping[str, Any], **values: Any) -> dict[str, Any]:
     return state
 
 
-def restore(state: dict[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `snapshot`: bring every part back and return the plain values.
+def restore(state: dict[str, Any], parts: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Undo `snapshot`: bring every part back and return the plain values, tensors among them on `device`.
 
     Sums differ with the number of threads, so that is brought back too.
     """
@@ -263,12 +268,12 @@ def restore(state: dict[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
             part.set_state(state["parts"][name])
         elif part is not None:
             part.load_state_dict(state["parts"][name])
-    return state["values"]
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in state["values"].items()}
 
 
-def resume_note(name: str, where: str, env: VecEnv) -> str:
-    """What to say when a run goes on."""
-    exact = "" if env.exact_resume else "; this env cannot be restored, so its episodes start anew"
+def resume_note(name: str, where: str, env: VecEnv | None = None) -> str:
+    """What to say when a run goes on. `env` is the one that the stage's loop steps, None where it steps none."""
+    exact = "" if env is None or env.exact_resume else "; this env cannot be restored, so its episodes start anew"
     return f"resuming {name} at {where}{exact}"
 
 

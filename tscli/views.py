@@ -307,8 +307,10 @@ class View:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
-        self._step, self._age, self._previous = state["step"], state["age"].clone(), state["previous"].clone()
-        self._queue = {int(i): q.clone() for i, q in state["queue"].items()}
+        device = self.env.device
+        self._step, self._age = state["step"], state["age"].to(device, copy=True)
+        self._previous = state["previous"].to(device, copy=True)
+        self._queue = {int(i): q.to(device, copy=True) for i, q in state["queue"].items()}
         self._now.clear()
         self._cache = None
 

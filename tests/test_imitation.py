@@ -1,0 +1,183 @@
+"""From windows of a dataset to a student's loss."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fake_env import DISCRETE, GROUPS, FakeEnv
+
+from tscli.config import NetworkConfig, UserError, ViewPart, parse_view
+from tscli.imitation import Batch, batch_loss, fit_normalizer, mean_loss, read_batch
+from tscli.networks import Policy, PolicySpec
+from tscli.pairs import Pairs, PairsSchema
+from tscli.pairs_writer import PairsWriter
+from tscli.rollout import ViewedEnv
+from tscli.spaces import ActionSpec
+from tscli.views import resolve_view
+
+ARM = ActionSpec("continuous", low=(-1.0,), high=(1.0,))
+
+
+def record(folder: Path, action: ActionSpec = DISCRETE, steps: int = 20, **extra: Any) -> Pairs:
+    """Three envs; env 0's episodes last 7 and 3 steps, env 1's 5, env 2's never end. The teacher looks at the step."""
+    env = FakeEnv([[7, -3], [-5], [1000]], action)
+    viewed = ViewedEnv(env, {}, 0)
+    writer = PairsWriter(folder, PairsSchema(GROUPS, action, extra=extra), 3)
+    for _ in range(steps):
+        obs = {name: env.observe(name) for name in GROUPS}
+        step = obs["flag"]
+        if action.is_continuous:
+            label = torch.sin(step)[:, None]
+            dist = {"mean": label, "std": torch.full((3, 1), 0.5)}
+        else:
+            label = step.long() % 2
+            dist = {"logits": torch.stack([step, 3.0 - step], dim=1)}
+        taken = viewed.step(label)
+        ends = (taken.reward, taken.terminated, taken.truncated)
+        writer.append(obs, taken.action, label, dist, *ends, torch.ones(3, dtype=torch.uint8))
+    writer.close()
+    return Pairs(folder)
+
+
+def make_student(pairs: Pairs, *parts: ViewPart | str, **network: Any) -> Policy:
+    found = [part for p in parts for part in (parse_view(p) if isinstance(p, str) else (p,))]
+    spec = resolve_view("student", tuple(found), pairs.schema.groups, pairs.schema.action)
+    torch.manual_seed(0)
+    config = NetworkConfig.model_validate({"hidden": (8,), "memory": 4, **network})
+    return Policy(PolicySpec(spec, pairs.schema.action, config))
+
+
+def test_burn_in_spares_windows_that_begin_with_their_episode(tmp_path: Path) -> None:
+    pairs = record(tmp_path)
+    view = make_student(pairs, "state").spec.view
+    windows = pairs.windows(4, start="tile")[:]
+    batch = read_batch(pairs, windows, view, burn_in=2)
+    for b in range(len(windows)):
+        begins, count = windows.step[b] == 0, int(windows.valid_length[b])
+        expected = [float(t < count and (begins or t >= 2)) for t in range(4)]
+        assert batch.weight[:, b].tolist() == expected
+    assert {True, False} == set((windows.step == 0).tolist()) and (windows.valid_length < 4).any()
+    assert torch.equal(batch.reset, torch.from_numpy(windows.first))
+    none = read_batch(pairs, windows, view)
+    assert none.weight.sum() == 60  # every step once
+
+
+def test_labels_and_teacher_are_those_of_the_step(tmp_path: Path) -> None:
+    pairs = record(tmp_path)
+    batch = read_batch(pairs, pairs.windows(4, start="tile")[:], make_student(pairs, "flag").spec.view)
+    step = batch.obs["vector"][..., 0]
+    assert torch.equal(batch.label, step.long() % 2)
+    assert torch.equal(batch.teacher.params()["logits"], torch.stack([step, 3.0 - step], dim=-1))
+
+
+def test_padding_and_burn_in_carry_no_loss(tmp_path: Path) -> None:
+    pairs = record(tmp_path)
+    student = make_student(pairs, "state", kind="rnn")
+    batch = read_batch(pairs, pairs.windows(4, start="tile")[:], student.spec.view, burn_in=2)
+    assert (batch.weight == 0).any()
+    student.requires_grad_(False)
+    base = batch_loss(student, batch, "cross_entropy")
+    wrong = torch.where(batch.weight > 0, batch.label, 1 - batch.label)
+    assert batch_loss(student, batch._replace(label=wrong), "cross_entropy") == base
+    worse = torch.where(batch.weight > 0, 1 - batch.label, batch.label)
+    assert batch_loss(student, batch._replace(label=worse), "cross_entropy") != base
+
+
+def test_the_loss_is_the_mean_over_the_steps_that_count(tmp_path: Path) -> None:
+    pairs = record(tmp_path)
+    student = make_student(pairs, "state")
+    torch.nn.init.zeros_(student.head.linear.weight)  # all but fair coins
+    batch = read_batch(pairs, pairs.windows(4, start="tile")[:], student.spec.view, burn_in=1)
+    assert batch_loss(student, batch, "cross_entropy").item() == pytest.approx(math.log(2))
+    nothing = Batch(batch.obs, batch.reset, batch.teacher, batch.label, torch.zeros_like(batch.weight))
+    assert batch_loss(student, nothing, "cross_entropy").item() == 0.0
+
+
+def test_burn_in_builds_up_memory(tmp_path: Path) -> None:
+    pairs = record(tmp_path)
+    student = make_student(pairs, "state", kind="gru")
+    batch = read_batch(pairs, pairs.windows(6, start="full")[:], student.spec.view, burn_in=3)
+    later = batch.obs["vector"].clone()
+    later[0] += 1  # a step without loss still changes what is remembered
+    assert (batch.weight[0] == 0).any()
+    assert batch_loss(student, batch._replace(obs={"vector": later}), "kl") != batch_loss(student, batch, "kl")
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_the_mean_loss_is_always_the_same(tmp_path: Path, noise: float) -> None:
+    pairs = record(tmp_path)
+    part = ViewPart.model_validate({"group": "state", "noise": noise, "dropout": noise / 2})
+    student = make_student(pairs, part, kind="rnn", normalize=False)
+    episodes = np.arange(pairs.num_episodes)
+    first = mean_loss(student, pairs, episodes, 4, 1, "kl")
+    torch.rand(3)
+    assert mean_loss(student, pairs, episodes, 4, 1, "kl") == first
+    clean = make_student(pairs, "state", kind="rnn", normalize=False)
+    assert (mean_loss(clean, pairs, episodes, 4, 1, "kl") == first) == (noise == 0)
+
+
+def test_the_mean_loss_is_of_the_given_episodes_and_a_bounded_number_of_windows(tmp_path: Path) -> None:
+    pairs = record(tmp_path)
+    student = make_student(pairs, "state")
+    one = pairs.windows(1, start="tile", episodes=np.array([1]))[:]
+    with torch.no_grad():
+        expected = float(batch_loss(student, read_batch(pairs, one, student.spec.view), "kl"))
+    assert mean_loss(student, pairs, np.array([1]), 1, 0, "kl") == pytest.approx(expected)
+    episodes = np.arange(pairs.num_episodes)
+    ends = pairs.windows(1, start="tile")[[0, 59]]
+    with torch.no_grad():
+        expected = float(batch_loss(student, read_batch(pairs, ends, student.spec.view), "kl"))
+    assert mean_loss(student, pairs, episodes, 1, 0, "kl", most=2) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("chunk", [7, 4096])
+def test_the_normaliser_takes_in_every_step_once(tmp_path: Path, chunk: int) -> None:
+    pairs = record(tmp_path)
+    student = make_student(pairs, "state + previous_action")
+    fit_normalizer(student, pairs, chunk)
+    norm = student.encoder.norm
+    assert norm is not None and norm.count == 60
+    rows = np.concatenate([episode.rows["obs/state"] for episode in pairs.iter_episodes()]).astype(np.float64)
+    np.testing.assert_allclose(norm.mean[:3].numpy(), rows.mean(0), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(norm.var[:3].numpy(), rows.var(0), rtol=1e-6, atol=1e-9)
+
+
+def test_the_normaliser_reads_no_pictures_and_repeats_its_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = record(tmp_path)
+    asked: list[str] = []
+    gather = pairs.gather
+    monkeypatch.setattr(pairs, "gather", lambda w, fields, *a: asked.extend(fields) or gather(w, fields, *a))
+    means = []
+    for _ in range(2):
+        student = make_student(pairs, "camera", ViewPart(group="state", noise=0.5))
+        fit_normalizer(student, pairs)
+        assert student.encoder.norm is not None
+        means.append(student.encoder.norm.mean)
+    assert torch.equal(*means)
+    assert "obs/state" in asked and "obs/camera" not in asked
+    fit_normalizer(make_student(pairs, "camera"), pairs)  # has nothing to normalise
+
+
+def test_a_squashed_teacher_is_read_as_one(tmp_path: Path) -> None:
+    pairs = record(tmp_path, ARM, squash=True)
+    student = make_student(pairs, "state", squash=True)
+    batch = read_batch(pairs, pairs.windows(1, start="tile")[:], student.spec.view)
+    torch.testing.assert_close(batch.teacher.mode(), torch.tanh(batch.label))
+    assert torch.isfinite(batch_loss(student, batch, "kl"))
+
+
+@pytest.mark.parametrize("squash", [True, False])
+def test_kl_between_a_squashed_and_a_plain_policy_is_refused(tmp_path: Path, squash: bool) -> None:
+    pairs = record(tmp_path, ARM, squash=squash)
+    student = make_student(pairs, "state", squash=not squash)
+    batch = read_batch(pairs, pairs.windows(1, start="tile")[:], student.spec.view)
+    with pytest.raises(UserError, match=f"--student.squash {str(squash).lower()}"):
+        batch_loss(student, batch, "kl")
+    assert torch.isfinite(batch_loss(student, batch, "mse"))
