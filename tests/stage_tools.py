@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from safetensors import safe_open
+from torch import Tensor
 
 from tscli.cli import main
 from tscli.files import file_hash
+from tscli.networks import Policy
 from tscli.runs import Run, list_runs
 
 RUNS = Path("runs")
@@ -122,3 +124,17 @@ def signal_once(number: int) -> Callable[[], None]:
 def kill() -> None:
     """End this process as the kernel does when memory is short: nothing of ours runs any more."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Remember:
+    """A wrapper of `stage.open_policy` that keeps the policies and what was in them when they were opened."""
+
+    def __init__(self, open_policy: Any):
+        self._open_policy = open_policy
+        self.opened: list[tuple[Policy, dict[str, Tensor]]] = []
+
+    def __call__(self, *args: Any) -> Policy:
+        """Open a policy."""
+        policy = self._open_policy(*args)
+        self.opened.append((policy, {k: v.clone() for k, v in policy.state_dict().items()}))
+        return policy

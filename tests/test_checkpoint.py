@@ -187,7 +187,9 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_a_file_is_whole_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, seen = tmp_path / "x", []
     replace = os.replace
-    monkeypatch.setattr(files.os, "replace", lambda a, b: seen.append((Path(a).read_bytes(), path.exists())) or replace(a, b))
+    monkeypatch.setattr(
+        files.os, "replace", lambda a, b: seen.append((Path(a).read_bytes(), path.exists())) or replace(a, b)
+    )
     atomic_write(path, "grüß")
     assert seen == [("grüß".encode(), False)] and path.read_text(encoding="utf-8") == "grüß"
 

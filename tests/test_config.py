@@ -13,8 +13,10 @@ from tscli.config import Config, Network, NetworkConfig, UserError, ViewPart, di
 
 
 class Inner(Config):
-    widths: tuple[int, ...] = Field((64,), description="Widths.")
-    name: str = Field("x", description="A name.")
+    """Something nested."""
+
+    widths: tuple[int, ...] = Field(default=(64,), description="Widths.")
+    name: str = Field(default="x", description="A name.")
 
 
 class Outer(Config):

@@ -149,7 +149,9 @@ def test_the_normaliser_takes_in_every_step_once(tmp_path: Path, chunk: int) -> 
     np.testing.assert_allclose(norm.var[:3].numpy(), rows.var(0), rtol=1e-6, atol=1e-9)
 
 
-def test_the_normaliser_reads_no_pictures_and_repeats_its_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_normaliser_reads_no_pictures_and_repeats_its_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pairs = record(tmp_path)
     asked: list[str] = []
     gather = pairs.gather

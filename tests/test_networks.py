@@ -54,7 +54,8 @@ def sequence(steps: int, num_envs: int, text: str = "state") -> Obs:
 
 
 RESETS = torch.tensor(  # none, at the start alone, in the middle, twice, every step
-    [[0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0], [1, 0, 1, 0, 0, 1, 0], [1] * 7], dtype=torch.bool
+    [[0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0], [1, 0, 1, 0, 0, 1, 0], [1] * 7],
+    dtype=torch.bool,
 ).T
 
 
@@ -154,7 +155,7 @@ def test_images_go_through_the_network_with_and_without_a_time_axis(text: str) -
     policy, obs = make("mlp", text), sequence(3, 2, text)
     hidden = policy.initial_hidden(2)
     whole = policy(obs, hidden, None)[0].logits
-    one = policy.step({k: v[1] for k, v in obs.items()}, hidden, torch.zeros(2, dtype=torch.bool))[0].logits
+    one = policy.step({k: v[1] for k, v in obs.items()}, hidden, torch.zeros(2, dtype=torch.bool))[0].params()["logits"]
     assert whole.shape == (3, 2, 3)
     torch.testing.assert_close(whole[1], one)
     name = next(iter(policy.spec.view.images))

@@ -29,7 +29,7 @@ from tscli.views import resolve_view
 class Config(StageConfig):
     """Settings of the runs made here."""
 
-    lr: float = Field(0.1, description="A setting.")
+    lr: float = Field(default=0.1, description="A setting.")
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_tasks_path_or_id_makes_a_plain_folder_name(session: Session) -> None:
 
 def test_a_place_that_cannot_hold_runs_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot create a run in .*: choose another with --runs-dir"):
+    with pytest.raises(UserError, match=r"cannot create a run in .*: choose another with --runs-dir"):
         start(Session(runs_dir=tmp_path / "file" / "runs"))
 
 
@@ -127,12 +127,12 @@ def test_a_run_is_found_by_number_name_and_path(session: Session, monkeypatch: p
 
 
 def test_a_run_that_is_not_there_is_one_line(session: Session, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there are no runs in .*; start with"):
+    with pytest.raises(UserError, match=r"there are no runs in .*; start with"):
         find_run(session.runs_dir, "7")
     run = teacher(session)
     with pytest.raises(UserError, match=f'did you mean "{run.name}"'):
         find_run(session.runs_dir, "train-teacher-cartpole")
-    with pytest.raises(UserError, match="is no run folder: it has no manifest.json"):
+    with pytest.raises(UserError, match=r"is no run folder: it has no manifest.json"):
         find_run(session.runs_dir, str(tmp_path))
 
 
@@ -141,7 +141,7 @@ def test_a_damaged_or_newer_manifest_is_passed_over_in_lists_and_named_when_aske
     (bad.path / "manifest.json").write_text('{"schema": 1, "nu')
     (new.path / "manifest.json").write_text(json.dumps({**new.manifest, "schema": 99}))
     assert [run.name for run in list_runs(session.runs_dir)] == [good.name]
-    with pytest.raises(UserError, match="manifest.json is damaged"):
+    with pytest.raises(UserError, match=r"manifest.json is damaged"):
         find_run(session.runs_dir, str(bad.path))
     with pytest.raises(UserError, match="has schema 99, this tscli reads up to 1: upgrade"):
         find_run(session.runs_dir, str(new.path))
@@ -161,8 +161,9 @@ def test_the_newest_fitting_run_is_taken(session: Session) -> None:
     assert newest_run(where, "1", "policy", "teacher", role="teacher").name == first.name
     assert newest_run(where, "", "pairs", "pairs", made_from=first, command="collect").name == pairs.name
     assert pairs.parents == [first.name]
-    for wrong in ({"made_from": second}, {"command": "distill"}):
-        with pytest.raises(UserError, match="no finished run in .* holds pairs: run `tscli collect` first"):
+    wrongs: list[dict[str, Any]] = [{"made_from": second}, {"command": "distill"}]
+    for wrong in wrongs:
+        with pytest.raises(UserError, match=r"no finished run in .* holds pairs: run `tscli collect` first"):
             newest_run(where, "", "pairs", "pairs", **wrong)
 
 
@@ -174,11 +175,11 @@ def test_a_named_run_that_does_not_fit_is_refused(session: Session) -> None:
     where = session.runs_dir
     with pytest.raises(UserError, match=f"--teacher 2: {pairs.name} is a collect run, which does not hold a teacher's"):
         newest_run(where, "2", "policy", "teacher", role="teacher")
-    with pytest.raises(UserError, match="--teacher 1: .* does not hold a student's policy"):
+    with pytest.raises(UserError, match=r"--teacher 1: .* does not hold a student's policy"):
         newest_run(where, "1", "policy", "teacher", role="student")
     with pytest.raises(UserError, match="is stopped, not finished: resume it first"):
         newest_run(where, "3", "policy", "teacher", role="teacher")
-    with pytest.raises(UserError, match="holds a student's policy: run .* or name one with --run"):
+    with pytest.raises(UserError, match=r"holds a student's policy: run .* or name one with --run"):
         newest_run(where, "", "policy", "run", role="student")
 
 
@@ -262,7 +263,10 @@ def test_a_run_that_ends_without_a_result_has_failed(session: Session) -> None:
 def test_a_full_disk_is_told_in_one_line_and_the_run_can_be_resumed(session: Session) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    with pytest.raises(UserError, match="cannot write .*metrics.jsonl: No space left on device"), start(session) as run:
+    with (
+        pytest.raises(UserError, match=r"cannot write .*metrics.jsonl: No space left on device"),
+        start(session) as run,
+    ):
         run._log_file.close()
         run._log_file = open("/dev/full", "ab")  # noqa: SIM115 - the run closes it
         run.log({"step": 1})
@@ -324,7 +328,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(session: Session)
 
 def test_other_settings_are_not_resumed(session: Session) -> None:
     stopped(session)
-    with pytest.raises(UserError, match="the settings of .* have changed since"):
+    with pytest.raises(UserError, match=r"the settings of .* have changed since"):
         resume(session, Config(seed=3, lr=0.2))
 
 

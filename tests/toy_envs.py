@@ -1,7 +1,5 @@
 """Tiny Gymnasium environments for the tests of the stages; `toy_envs:toy/Dict-v0` imports this module."""
 
-# ruff: noqa: D102 - Gymnasium says what the methods do
-
 from __future__ import annotations
 
 from typing import Any

@@ -69,13 +69,13 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote, without unpickling code. Tensors come back on the device that they were on.
+    """Read what `save_state` wrote, without unpickling code. Tensors come back on the CPU, for their takers to place.
 
     Raises:
         UserError: missing or damaged.
     """
     try:
-        return torch.load(path, map_location=None if torch.cuda.is_available() else "cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} is missing, so there is nothing to resume: start anew without --resume") from None
     except Exception as error:  # torch raises half a dozen types for a damaged file

@@ -102,13 +102,18 @@ def one_line(error: ValidationError, model: type[BaseModel] | None = None, prefi
 
 def _model_at(model: type[BaseModel] | None, path: list[str]) -> type[BaseModel] | None:
     for name in path:
-        if model is None or name not in model.model_fields:
-            return None
-        annotation = model.model_fields[name].annotation
-        options = get_args(annotation) if _is_optional(annotation) else (annotation,)
-        options = [get_args(o)[0] if get_origin(o) is Annotated else o for o in options]
-        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        # What is no field is a key of the mapping that the field before holds.
+        if model is not None and name in model.model_fields:
+            model = _model_in(model.model_fields[name].annotation)
     return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation names, however deep: in `Network | None`, in `dict[str, tuple[ViewPart, ...]]`."""
+    arguments = get_args(annotation)
+    if not arguments and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for argument in arguments if (found := _model_in(argument)) is not None), None)
 
 
 def _kind_shorthand(value: Any) -> Any:

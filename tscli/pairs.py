@@ -235,12 +235,12 @@ class Pairs:
         """Numbers of the episodes to train on, and of about `fraction` of all to hold out.
 
         An episode's side depends on (seed, its number) alone, so it stays where it is while the dataset grows. With
-        two episodes or more and a fraction between 0 and 1 neither side is empty.
+        two episodes or more and a fraction between 0 and 1 neither side is empty; a single one is trained on.
         """
         numbers = self._episodes["episode"]
         score = _hash_unit(numbers, seed)
         held_out = score < fraction
-        if 0 < fraction < 1 and len(numbers) > 1:
+        if 0 < fraction < 1 and len(numbers):
             held_out[score.argmin()] = True
             held_out[score.argmax()] = False
         return numbers[~held_out], numbers[held_out]
@@ -262,7 +262,7 @@ class Pairs:
                 windows that begin or end with their segment and are shorter. "full": only windows of T steps
                 (one padded window for a shorter segment); a segment's outermost T - 1 steps come up less often.
                 "tile": one after the other, every step in exactly one window. "episode": at episodes' first steps.
-            memory: use the most recent steps alone, as many as fit into this number of transitions.
+            memory: use the most recent steps alone, as many as fit into this number of transitions of all episodes.
             episodes: use these episodes alone.
 
         Raises:
@@ -274,15 +274,16 @@ class Pairs:
             raise ValueError(f'start "{start}": {did_you_mean(start, STARTS)}')
         self.refresh()
         segments = self._segments
-        if episodes is not None:
-            wanted = np.zeros(len(self._episodes), bool)
-            wanted[np.fromiter(episodes, np.int64)] = True
-            segments = segments[wanted[segments["episode"]]]
+        some = np.ones(len(segments), bool)
         low = np.zeros(len(segments), np.int64)
         if memory is not None:
             low = np.maximum(oldest_kept(segments, memory) - segments["time"], 0)
-            some = low < segments["length"]
-            segments, low = segments[some], low[some]
+            some &= low < segments["length"]
+        if episodes is not None:
+            wanted = np.zeros(len(self._episodes), bool)
+            wanted[np.fromiter(episodes, np.int64)] = True
+            some &= wanted[segments["episode"]]
+        segments, low = segments[some], low[some]
         return WindowIndex(segments, low, length, start, self._generation)
 
     def sample_windows(

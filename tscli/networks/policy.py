@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every torch user expects
 from torch import Tensor, nn
 
 from tscli.config import NetworkConfig
@@ -117,8 +118,10 @@ class Head(nn.Module):
             else:
                 self.log_std = nn.Parameter(torch.full((action.num_params,), math.log(config.init_std)))
 
-    def forward(self, latent: Tensor) -> Distribution:
-        out = self.linear(latent)
+    def forward(self, latent: Tensor, frozen: bool = False) -> Distribution:
+        """[..., inputs] -> distribution over [...]; `frozen` lets the gradient reach the latent alone."""
+        weight, bias = self.linear.weight, self.linear.bias
+        out = F.linear(latent, weight.detach(), bias.detach()) if frozen else self.linear(latent)
         if self.action.kind == "discrete":
             return Categorical(out)
         if self.action.kind == "multi_discrete":
@@ -126,7 +129,7 @@ class Head(nn.Module):
         if self.network_std:
             out, log_std = out.chunk(2, dim=-1)
         else:
-            log_std = self.log_std.expand_as(out)
+            log_std = (self.log_std.detach() if frozen else self.log_std).expand_as(out)
         # Outside this range a deviation is either a number of no effect or one that overflows a ratio.
         std = log_std.clamp(-10.0, 2.0).exp()
         center, half = self.get_buffer("action_center"), self.get_buffer("action_half")

@@ -1,0 +1,154 @@
+"""What every stage does before and after its loop."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from fake_env import FakeEnv
+
+from tscli import stage
+from tscli.config import NetworkConfig, StageConfig, UserError, parse_view
+from tscli.networks import Policy, PolicySpec
+from tscli.runs import Run, Session
+from tscli.spaces import ActionSpec, Group
+from tscli.views import resolve_view
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return Session(runs_dir=tmp_path / "runs")
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Put torch's number of threads back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def train(session: Session, env: FakeEnv | None = None, view: str = "state") -> Run:
+    env = env or FakeEnv([[1]])
+    spec = resolve_view("full", parse_view(view), env.groups, env.action)
+    with session.start(StageConfig(), "train-teacher", "cartpole", role="teacher") as run:
+        run.save_policy(Policy(PolicySpec(spec, env.action, NetworkConfig(hidden=(2,)))))
+        return run.finish({})
+
+
+def collect(session: Session, teacher: Run) -> Run:
+    with session.start(StageConfig(), "collect", "cartpole", parents={"teacher": teacher}) as run:
+        return run.finish({}, holds=("pairs",))
+
+
+def test_threads_are_set_also_back_to_all(threads: None) -> None:
+    assert stage.prepare(StageConfig(threads=1)).type == "cpu" and torch.get_num_threads() == 1
+    stage.prepare(StageConfig(threads=0))
+    assert torch.get_num_threads() == os.cpu_count()
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_one_line(threads: None, device: str) -> None:
+    with pytest.raises(UserError, match=r"--device .* cannot be used here .*: use cpu, or auto") as caught:
+        stage.prepare(StageConfig(device=device))
+    assert "\n" not in str(caught.value)
+
+
+def test_auto_always_finds_a_device(threads: None) -> None:
+    assert stage.prepare(StageConfig(device="auto")).type in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("bptt", "steps", "recurrent", "length"),
+    [(16, 32, True, 16), (16, 24, True, 12), (99, 8, True, 8), (16, 32, False, 1)],
+)
+def test_training_sequences_divide_a_rollout(bptt: int, steps: int, recurrent: bool, length: int) -> None:
+    assert stage.sequence_length(bptt, steps, recurrent) == length
+
+
+def test_episode_figures_are_of_those_that_ended_in_the_rollout() -> None:
+    figures = stage.EpisodeStats(2)
+    reward = torch.tensor([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+    done = torch.tensor([[0, 0], [1, 0], [0, 0]]).bool()
+    assert figures.update(reward[:1], done[:1]) == {"rollout/return": None, "rollout/length": None}
+    assert figures.update(reward[1:], done[1:]) == {"rollout/return": 3.0, "rollout/length": 2.0}
+    state = figures.state_dict()
+    again = stage.EpisodeStats(2)
+    again.load_state_dict(state)
+    ends = torch.ones(1, 2).bool()
+    # env 0 has 4 in its second episode, env 1 has 70 in its first
+    for one in (figures, again):
+        assert one.update(torch.ones(1, 2), ends) == {"rollout/return": (5 + 71) / 2, "rollout/length": (2 + 4) / 2}
+        assert one.episodes == 3
+        assert one.update(torch.ones(1, 2), ~ends)["rollout/return"] == 38  # the figures before are repeated
+
+
+def test_a_snapshot_brings_back_modules_generators_and_threads(threads: None) -> None:
+    net, generator = torch.nn.Linear(2, 2), torch.Generator().manual_seed(1)
+    torch.set_num_threads(1)
+    state = stage.snapshot({"net": net, "act": generator, "nothing": None}, iteration=7)
+    weight, drawn = net.weight.detach().clone(), torch.rand(3, generator=generator)
+    torch.nn.init.zeros_(net.weight)
+    torch.set_num_threads(2)
+    state["parts"]["net"] = {"weight": weight, "bias": net.bias.detach()}
+    parts = {"net": net, "act": generator, "nothing": None}
+    assert stage.restore(state, parts, torch.device("cpu")) == {"iteration": 7}
+    assert torch.equal(net.weight, weight) and torch.equal(torch.rand(3, generator=generator), drawn)
+    assert torch.get_num_threads() == 1
+
+
+# --- runs to continue from --------------------------------------------------------------------------------------------
+
+
+def test_a_policy_acts_only_in_an_env_that_shows_it_the_same(session: Session) -> None:
+    env, cpu = FakeEnv([[1]]), torch.device("cpu")
+    whole, some = train(session), train(session, view="state[0,1] + camera + previous_action")
+    assert stage.open_policy(whole, env, cpu).spec.view.vector_size == 3
+    changes = {
+        "lacks": {"goal": Group((2,))},
+        "this env gives": {**env.groups, "state": Group((4,))},
+    }
+    for message, groups in changes.items():
+        other = FakeEnv([[1]])
+        other.groups = groups
+        with pytest.raises(UserError, match=message):
+            stage.open_policy(whole, other, cpu)
+    larger = FakeEnv([[1]])
+    larger.groups = {**env.groups, "state": Group((4,))}
+    assert stage.open_policy(some, larger, cpu)  # the entries that it picks are there
+    larger.groups = {**env.groups, "camera": Group((9, 8, 3), dtype="uint8")}
+    with pytest.raises(UserError, match=r"sees the group \"camera\" as \(8, 8, 3\), this env gives \(9, 8, 3\)"):
+        stage.open_policy(some, larger, cpu)
+    with pytest.raises(UserError, match=r"acts with discrete \(2,\), this env takes discrete \(3,\)"):
+        stage.open_policy(whole, FakeEnv([[1]], ActionSpec("discrete", nvec=(3,))), cpu)
+
+
+def test_cloning_takes_the_newest_pairs_and_their_own_teacher(session: Session) -> None:
+    first = train(session)
+    pairs = collect(session, first)
+    second = train(session)  # which nobody has collected from
+    with session.start(StageConfig(), "distill", "cartpole", parents={"teacher": second}) as run:
+        run.finish({}, holds=("pairs",))  # a student's own pairs are not what is meant by the newest
+    found = stage.pairs_and_teacher(session, "", "")
+    assert [run.name for run in found] == [pairs.name, first.name]
+    assert [run.name for run in stage.pairs_and_teacher(session, "2", "1")] == [pairs.name, first.name]
+    with pytest.raises(UserError, match=r"no finished run in .* holds pairs: run `tscli collect`"):
+        stage.pairs_and_teacher(session, "", "3")
+    with pytest.raises(UserError, match="was labelled by another teacher than 0003"):
+        stage.pairs_and_teacher(session, "2", "3")
+
+
+def test_learning_in_the_loop_begins_with_the_teachers_own_pairs_where_there_are_any(session: Session) -> None:
+    first = train(session)
+    assert stage.pairs_of(session, "", first, optional=True) is None
+    assert stage.pairs_of(session, None, first) is None
+    pairs = collect(session, first)
+    second = train(session)
+    found = stage.pairs_of(session, "", first, optional=True)
+    assert found is not None and found.name == pairs.name
+    assert stage.pairs_of(session, "", second, optional=True) is None

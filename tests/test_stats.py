@@ -1,0 +1,47 @@
+"""Figures that say how sure they are."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tscli.stats import bootstrap_mean
+
+
+def test_mean_and_deviation_are_the_samples() -> None:
+    found = bootstrap_mean(np.array([1.0, 2.0, 6.0], np.float32))
+    assert (found.mean, found.sd, found.count) == (3.0, pytest.approx(math.sqrt(7)), 3)
+    assert 1.0 <= found.low < 3.0 < found.high <= 6.0
+
+
+def test_the_interval_is_that_of_the_normal_approximation_for_many_values() -> None:
+    values = np.random.default_rng(0).normal(10, 2, 400)
+    found = bootstrap_mean(values)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+    narrow = bootstrap_mean(values, level=0.5)
+    assert found.low < narrow.low < narrow.high < found.high
+
+
+def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    found = [bootstrap_mean(rng.exponential(size=40), seed=i, resamples=300) for i in range(200)]
+    assert 0.86 < np.mean([f.low <= 1.0 <= f.high for f in found]) < 0.99
+
+
+def test_the_same_values_give_the_same_interval() -> None:
+    values = np.random.default_rng(0).normal(size=30)
+    assert bootstrap_mean(values) == bootstrap_mean(values)
+    assert bootstrap_mean(values) != bootstrap_mean(values, seed=1)
+    # also where the number of resamples is no multiple of the pieces they are made in
+    assert bootstrap_mean(values, resamples=1).low == bootstrap_mean(values, resamples=1).high
+
+
+def test_one_value_and_none() -> None:
+    assert bootstrap_mean(np.array([4.0])) == (4.0, 0.0, 4.0, 4.0, 1)
+    nothing = bootstrap_mean(np.array([]))
+    assert nothing.count == 0 and math.isnan(nothing.mean) and math.isnan(nothing.low)
