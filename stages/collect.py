@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from tscli import stage, streams
 from tscli.config import StageConfig, UserError, did_you_mean
 from tscli.pairs_writer import PairsWriter
-from tscli.rollout import ViewedEnv, check_finite, perturb
+from tscli.rollout import ViewedEnv, perturb
 from tscli.runs import Run, Session, newest_run
 from tscli.tasks import load_task
 
@@ -117,9 +117,8 @@ def main(config: Config, session: Session) -> Run:
                     actor = acts.to(torch.uint8)
                 if config.noise:
                     action = perturb(action, env.action, config.noise, mix_stream)
-            obs = {group: env.observe(group).cpu() for group in groups}
+            obs = viewed.record(groups)
             step = viewed.step(action)
-            check_finite({"reward": step.reward[None], **{k: v[None] for k, v in obs.items()}}, writer.step)
             label, params = dist.mode().cpu(), {k: v.cpu() for k, v in dist.params().items()}
             keep = None if by_steps else count < quota
             ends = (step.reward.cpu(), step.terminated.cpu(), step.truncated.cpu())

@@ -73,7 +73,7 @@ def main(config: Config, session: Session) -> Run:
     pairs_run, teacher_run = stage.pairs_and_teacher(session, config.pairs, config.teacher)
     session.say(f"pairs: {pairs_run.name}, labelled by {teacher_run.name}")
     task = load_task(teacher_run.task)
-    eval_env = stage.task_env(task, config.eval_episodes, device)
+    eval_env = stage.task_env(task, config.eval_episodes, device, evaluation=True)
     student_view = stage.resolve(task, config.obs or task.student, eval_env)
     stage.check_pairs_view([pairs_run.path / "pairs"], student_view)
     pairs = Pairs(pairs_run.path / "pairs")

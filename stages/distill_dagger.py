@@ -20,7 +20,7 @@ from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
 from tscli.pairs_writer import PairsWriter
-from tscli.rollout import ViewedEnv, check_finite, run_episodes
+from tscli.rollout import ViewedEnv, run_episodes
 from tscli.runs import Run, Session, newest_run
 from tscli.tasks import load_task
 
@@ -97,13 +97,15 @@ def main(config: Config, session: Session) -> Run:
     teacher_run = newest_run(session.runs_dir, config.teacher, "policy", "teacher", role="teacher")
     task = load_task(teacher_run.task)
     env = stage.task_env(task, config.num_envs, device)
-    eval_env = stage.task_env(task, config.eval_episodes, device)
+    eval_env = stage.task_env(task, config.eval_episodes, device, evaluation=True)
     teacher = stage.open_policy(teacher_run, env, device)
     student_view = stage.resolve(task, config.obs or task.student, env)
     pairs_run = stage.pairs_of(session, config.pairs, teacher_run, optional=True)
     session.say(f"teacher: {teacher_run.name}; pairs: {pairs_run.name if pairs_run else 'none, the teacher begins'}")
     collected = [pairs_run.path / "pairs"] if pairs_run else []
     stage.check_pairs_view(collected, student_view)
+    # What is added has the groups of what is there. Opening it now finds damage before a run is begun.
+    groups = tuple(Pairs(collected).schema.groups) if collected else tuple(env.groups)
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(PolicySpec(student_view, env.action, config.student)).to(device)
@@ -132,16 +134,16 @@ def main(config: Config, session: Session) -> Run:
         session.progress(config.total_steps) as progress,
     ):
         if run.state is None:
-            schema = stage.pairs_schema(env, env.groups, teacher_run, teacher, config.seed)
+            schema = stage.pairs_schema(env, groups, teacher_run, teacher, config.seed)
             shard_bytes, expected = int(config.shard_mb * 2**20), rounds * config.round_steps
             writer = PairsWriter(run.fresh_folder("pairs"), schema, num_envs, shard_bytes, expected)
-            pairs = Pairs(collected, live=writer)
+            pairs = Pairs(collected, "size", live=writer)
             if collected:
                 fit_normalizer(student, pairs)
         else:
             saved = stage.restore(run.state, parts, device)
             writer = PairsWriter.resume(run.path / "pairs", run.state["writer"])
-            pairs = Pairs(collected, live=writer)
+            pairs = Pairs(collected, "size", live=writer)
             start, best_return, streak = saved["round"], saved["best_return"], saved["streak"]
             updates, cleared_at, forgotten = saved["updates"], saved["cleared_at"], saved["forgotten"]
             reset, teacher_hidden, student_hidden = (saved[k] for k in ("reset", "teacher_hidden", "student_hidden"))
@@ -173,18 +175,17 @@ def main(config: Config, session: Session) -> Run:
                         action = torch.where(acts.reshape(-1, *[1] * (own_action.dim() - 1)), by_teacher, own_action)
                     else:
                         acts, action = torch.zeros_like(reset), own_action
-                    groups = {group: env.observe(group).cpu() for group in env.groups}
+                    obs = viewed.record(groups)
                     step = viewed.step(action)
                     params = {k: v.cpu() for k, v in label.params().items()}
                     ends = (step.reward.cpu(), step.terminated.cpu(), step.truncated.cpu())
                     success = step.success.cpu() if env.has_success else None
                     actor = acts.to(torch.uint8).cpu()
-                    writer.append(groups, step.action.cpu(), teacher_action.cpu(), params, *ends, actor, success)
+                    writer.append(obs, step.action.cpu(), teacher_action.cpu(), params, *ends, actor, success)
                     rewards.append(step.reward)
                     dones.append(step.done)
                     reset = step.done
             reward = torch.stack(rewards)
-            check_finite({"reward": reward, **{k: torch.stack([o[k] for o in seen]) for k in seen[0]}}, writer.step)
             episode_metrics = episodes.update(reward, torch.stack(dones))
             if "vector" in seen[0]:  # frozen while acting and learning, moved in between
                 student.encoder.update_normalizer({"vector": torch.stack([o["vector"] for o in seen])})
@@ -198,20 +199,24 @@ def main(config: Config, session: Session) -> Run:
                 match_std(student, pairs)
             kept = min(config.memory or pairs.num_steps, pairs.num_steps - forgotten)
             train, held_out = pairs.split_episodes(config.validation_fraction, config.seed)
-            for _ in range(config.updates_per_round):
-                windows = pairs.sample_windows(draw_stream, config.batch_size, window, memory=kept, episodes=train)
+            choice = pairs.windows(window, memory=kept, episodes=train)
+            # A small memory may hold nothing but episodes that are held out; then the round only adds to it.
+            num_updates = config.updates_per_round if len(choice) else 0
+            for _ in range(num_updates):
+                windows = choice.sample(draw_stream, config.batch_size)
                 batch = read_batch(pairs, windows, student_view, burn_in, noise_stream, device)
                 loss = batch_loss(student, batch, config.loss)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 losses.append(loss.detach())
-            updates += config.updates_per_round
+            updates += num_updates
 
             # --- log, evaluate, save --------------------------------------------------------------------------------
             step_count = (index + 1) * round_size
             metrics = {"step": step_count, "round": index + 1, "episodes": episodes.episodes, "updates": updates}
-            metrics |= {**episode_metrics, "loss/imitation": float(torch.stack(losses).mean()), "beta": beta}
+            metrics |= {**episode_metrics, "beta": beta}
+            metrics["loss/imitation"] = float(torch.stack(losses).mean()) if losses else None
             metrics |= {"loop_seconds": clock.seconds, "lr": optimizer.lr}
             metrics["steps_per_second"] = (step_count - start * round_size) / clock.seconds
             out_of_episodes = config.total_episodes is not None and episodes.episodes >= config.total_episodes

@@ -51,7 +51,7 @@ def main(config: Config, session: Session) -> Run:
     session.say(f"policy: {policy_run.name}")
     task = load_task(config.task or policy_run.task)
     slots = max(n for n in range(1, min(config.num_envs, config.episodes) + 1) if config.episodes % n == 0)
-    env = stage.task_env(task, slots, device)
+    env = stage.task_env(task, slots, device, evaluation=True)
     if config.render == "mp4":
         film.require_ffmpeg()
     teacher_run = policy_run.parent("teacher") if policy_run.role == "student" and config.teacher else None
@@ -77,7 +77,7 @@ def main(config: Config, session: Session) -> Run:
             means = [report["policies"][role]["greedy"]["return"]["mean"] for role in ("student", "teacher")]
             report["gap"] = means[1] - means[0]
         if config.render != "none":
-            film_env = stage.task_env(task, 1, device, render=True)
+            film_env = stage.task_env(task, 1, device, evaluation=True, render=True)
             path = make_film(config, policies[policy_run.role or "policy"], film_env, seed, run.path)
             if path is not None:
                 report["film"] = path.name

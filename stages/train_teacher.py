@@ -19,7 +19,7 @@ from tscli.config import Network, NetworkConfig, StageConfig, UserError, positio
 from tscli.networks import Critic, Policy, PolicySpec
 from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
-from tscli.rollout import Final, ViewedEnv, check_finite, rollout_values, run_episodes, sequences, take
+from tscli.rollout import Final, ViewedEnv, rollout_values, run_episodes, sequences, take
 from tscli.runs import Run, Session
 from tscli.tasks import load_task
 from tscli.views import Obs
@@ -90,7 +90,7 @@ def main(config: Config, session: Session) -> Run:
     device = stage.prepare(config)
     task = load_task(config.task)
     env = stage.task_env(task, config.num_envs, device)
-    eval_env = stage.task_env(task, config.eval_episodes, device)
+    eval_env = stage.task_env(task, config.eval_episodes, device, evaluation=True)
     actor_view = stage.resolve(task, config.obs or task.teacher, env)
     critic_view = stage.resolve(task, config.critic_obs, env) if config.critic_obs else actor_view
 
@@ -175,7 +175,6 @@ def main(config: Config, session: Session) -> Run:
                 obs = {k: torch.stack([o[k] for o in actor_obs]) for k in actor_obs[0]}
                 value_obs = {k: torch.stack([o[k] for o in critic_obs]) for k in critic_obs[0]}
                 all_resets = torch.stack(resets)
-                check_finite({"reward": rollout["reward"], **obs, **value_obs}, iteration * steps)
                 episode_metrics = episodes.update(rollout["reward"], rollout["done"])
 
                 # --- advantages -------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def test_a_gif_has_every_frame_in_order_at_its_speed(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["film.gif"]
 
 
-@pytest.mark.parametrize(("fps", "milliseconds"), [(1000, 20), (30, 30), (2, 500)])
+@pytest.mark.parametrize(("fps", "milliseconds"), [(1000, 20), (28, 40), (2, 500)])
 def test_a_gifs_clock_ticks_in_hundredths_and_no_faster_than_viewers_show(
     tmp_path: Path, fps: float, milliseconds: int
 ) -> None:

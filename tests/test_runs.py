@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -86,13 +88,19 @@ def test_a_finished_run_says_what_it_is(session: Session) -> None:
     assert not list(found.path.glob(".*.tmp"))
 
 
-def test_runs_that_start_at_once_get_numbers_of_their_own(session: Session) -> None:
-    def one(i: int) -> int:
-        name = f"c{i}"
-        return runs._make_folder(session.runs_dir, name)[1]
+def test_runs_that_start_at_once_get_numbers_of_their_own(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+    iterdir = Path.iterdir
 
+    def look(path: Path) -> Iterator[Path]:
+        # If a second one could look before the first has made its folder, they would meet here.
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(timeout=0.2)
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", look)
     with ThreadPoolExecutor(8) as pool:
-        numbers = list(pool.map(one, range(40)))
+        numbers = list(pool.map(lambda i: runs._make_folder(session.runs_dir, f"c{i}")[1], range(40)))
     assert sorted(numbers) == list(range(1, 41))
 
 

@@ -107,7 +107,7 @@ def test_a_snapshot_brings_back_modules_generators_and_threads(threads: None) ->
 
 def test_a_policy_acts_only_in_an_env_that_shows_it_the_same(session: Session) -> None:
     env, cpu = FakeEnv([[1]]), torch.device("cpu")
-    whole, some = train(session), train(session, view="state[0,1] + camera + previous_action")
+    whole, some = train(session), train(session, view="state[0,2] + camera + previous_action")
     assert stage.open_policy(whole, env, cpu).spec.view.vector_size == 3
     changes = {
         "lacks": {"goal": Group((2,))},
@@ -121,6 +121,9 @@ def test_a_policy_acts_only_in_an_env_that_shows_it_the_same(session: Session) -
     larger = FakeEnv([[1]])
     larger.groups = {**env.groups, "state": Group((4,))}
     assert stage.open_policy(some, larger, cpu)  # the entries that it picks are there
+    larger.groups = {**env.groups, "state": Group((2,))}
+    with pytest.raises(UserError, match='sees the group "state"'):
+        stage.open_policy(some, larger, cpu)
     larger.groups = {**env.groups, "camera": Group((9, 8, 3), dtype="uint8")}
     with pytest.raises(UserError, match=r"sees the group \"camera\" as \(8, 8, 3\), this env gives \(9, 8, 3\)"):
         stage.open_policy(some, larger, cpu)

@@ -62,7 +62,9 @@ def test_a_truncated_episode_bootstraps_and_a_terminated_one_does_not(
 
     monkeypatch.setattr(rl, "compute_gae", watched)
     settings = ("--total-steps", "1600", "--num-envs", "4", "--rollout-steps", "8", "--lr", "0.02", "--gamma", "0.5")
-    call("train-teacher", "endless.yaml", *settings, "--eval-episodes", "2", "--critic.hidden", "8", "--eval-every", "0")
+    call(
+        "train-teacher", "endless.yaml", *settings, "--eval-episodes", "2", "--critic.hidden", "8", "--eval-every", "0"
+    )
     assert values[0].mean().item() != pytest.approx(expected, abs=0.2)
     assert values[-1].mean().item() == pytest.approx(expected, abs=0.02)
 
@@ -92,9 +94,7 @@ def test_the_metrics_are_those_that_tell_how_ppo_goes(folder: Path) -> None:
     assert {"eval/return", "eval/success_rate", "best_selection_return", "step"} <= run.metrics.keys()
 
 
-def test_the_update_ends_early_once_the_policy_has_moved_too_far(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_update_ends_early_once_the_policy_has_moved_too_far(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     policy_loss = rl.policy_loss
 

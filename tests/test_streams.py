@@ -35,6 +35,23 @@ def test_a_row_depends_on_its_own_env_and_counter_alone() -> None:
     assert torch.equal(streams.uniform(3, 7, rows(5), rows(10), 2), every[5:6, :2])
 
 
+def mix(x: int) -> int:
+    """The finaliser of splitmix64 as published, in Python's own integers."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+def test_numbers_are_those_of_splitmix64() -> None:
+    golden = 0x9E3779B97F4A7C15
+    assert mix(golden) == 0xE220A8397B1DCDAF  # the published first number of seed 0
+    key = mix((5 * (2**32 + 1) + 9) * golden % 2**64)
+    for name in (11, 3):  # env, counter
+        key = mix((key + name * golden) % 2**64)
+    expected = [(mix((key + lane * golden) % 2**64) >> 11) * 2.0**-53 for lane in range(1, 65)]
+    assert streams.uniform(5, 9, rows(11), rows(3), 64)[0].tolist() == expected
+
+
 @pytest.mark.parametrize("which", ["seed", "stream", "env", "counter"])
 def test_every_part_of_a_name_matters(which: str) -> None:
     name = {"seed": 1, "stream": 2, "env": rows(3), "counter": rows(4)}

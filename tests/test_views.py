@@ -162,6 +162,19 @@ def test_noise_has_its_deviation_and_is_fresh_at_every_step_and_entry() -> None:
     assert abs(torch.corrcoef(torch.stack([noise[1:].flatten(), noise[:-1].flatten()]))[0, 1]) < 0.05
 
 
+def test_the_noise_of_a_last_observation_is_its_own() -> None:
+    env = FakeEnv([[-1]] * 300)
+    viewed = live(env, resolved(part("state", noise=1.0)))
+    truth = env._where().float()
+    first = viewed.observe("me")["vector"] - truth
+    viewed.step(actions(env, 0))
+    last = viewed.finals["me"].obs["vector"] - env.final
+    after = viewed.observe("me")["vector"] - env._where()
+    for other in (first, after):
+        assert abs(torch.corrcoef(torch.stack([last.flatten(), other.flatten()]))[0, 1]) < 0.1
+    assert last.std().item() == pytest.approx(1, abs=0.1)
+
+
 def test_looking_twice_or_at_some_rows_shows_the_same_noise() -> None:
     env = FakeEnv([[9]] * 4)
     view = live(env, resolved(part("state", noise=0.5), part("camera", dropout=0.5), "previous_action")).views["me"]
@@ -174,10 +187,14 @@ def test_looking_twice_or_at_some_rows_shows_the_same_noise() -> None:
 def test_a_dropped_reading_is_zero_as_often_as_asked() -> None:
     env = FakeEnv([[9]] * 50)
     spec = resolved(part("camera", dropout=0.3), part("state", dropout=0.3, noise=0.1))
+    truth = torch.stack([o["vector"] for o in roll(live(env, resolved("state")), env, 40)[1:]])
     seen = roll(live(env, spec), env, 40)[1:]
     lost = torch.stack([(o["vector"] == 0).all(-1) for o in seen])
     assert lost.float().mean().item() == pytest.approx(0.3, abs=0.03)
     assert torch.equal(lost, torch.stack([(o["vector"] == 0).any(-1) for o in seen]))  # all of it or nothing
+    # What is lost does not depend on how large the noise is.
+    noise = (torch.stack([o["vector"] for o in seen]) - truth)[~lost]
+    assert noise.std(0).tolist() == pytest.approx([0.1] * 3, abs=0.008)
     dark = torch.stack([(o["camera"] == 0).flatten(1).all(-1) for o in seen])[:, 1:]  # env 0's is dark at step 0
     assert dark.float().mean().item() == pytest.approx(0.3, abs=0.03)
     assert not torch.equal(dark, lost[:, 1:])  # sensors fail each for itself

@@ -1,11 +1,13 @@
 """Policies and checkpoints that load without executing code.
 
 A policy is one `.safetensors` file: its weights and normaliser, with the spec that rebuilds it as JSON in the header.
-What a stage needs to continue is a `checkpoint.pt` of tensors, numbers and strings, read with `weights_only=True`.
+What a stage needs to continue is a `checkpoint.pt` of tensors, numbers and strings: a line with the content's sha256,
+since torch itself does not notice a flipped bit, then what `torch.save` writes, read with `weights_only=True`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -22,6 +24,7 @@ from tscli.networks import Policy, PolicySpec
 __all__ = ["load_policy_file", "load_state", "save_policy_file", "save_state"]
 
 FORMAT = 1
+_STATE_HEADER = b"tscli checkpoint 1 "
 
 
 def save_policy_file(path: Path, policy: Policy) -> None:
@@ -65,7 +68,8 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write what a stage needs to continue."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    atomic_write(path, buffer.getvalue())
+    data = buffer.getvalue()
+    atomic_write(path, _STATE_HEADER + hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -75,9 +79,15 @@ def load_state(path: Path) -> dict[str, Any]:
         UserError: missing or damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        header, _, data = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
         raise UserError(f"{path} is missing, so there is nothing to resume: start anew without --resume") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if header != _STATE_HEADER + hashlib.sha256(data).hexdigest().encode():
+        raise UserError(f"{path} is damaged, or no checkpoint of tscli: start anew without --resume")
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
         raise UserError(f"{path} is damaged ({_reason(error)}): start anew without --resume") from None
 

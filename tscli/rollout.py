@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -54,7 +55,12 @@ class ViewedEnv:
     """An env with the views of the roles that take part; it keeps the order of a step.
 
     First env.step, then the final observations of truncated rows, then each view advances once; the next `observe` is
-    of the new state. Views are pulled: a role that is not asked costs nothing.
+    of the new state. Views are pulled: a role that is not asked costs nothing. NaN and infinity are refused wherever
+    they come from the env, before anyone acts on them.
+
+    Attributes:
+        num_steps: calls of `step` so far, those before a resume included.
+        finals: role -> last observations of the episodes that the latest step truncated.
 
     Args:
         env: already built; it is reset here.
@@ -74,6 +80,8 @@ class ViewedEnv:
         self.views = {role: distinct[spec] for role, spec in views.items()}
         self._distinct = list(distinct.values())
         self._final_for = tuple(final_for)
+        self._checked: set[View] = set()  # in this step
+        self.num_steps = 0
         self.finals: dict[str, Final] = {}
         self._bounded = env.action.is_continuous
         if self._bounded:
@@ -82,32 +90,56 @@ class ViewedEnv:
 
     def observe(self, role: str, rows: Tensor | None = None) -> Obs:
         """What a role sees now: dict of [N, ...], or of those rows."""
-        return self.views[role].observe(rows)
+        view = self.views[role]
+        obs = view.observe(rows)
+        if view not in self._checked:
+            _check_obs(obs, view.spec, self.num_steps, rows)
+            if rows is None:
+                self._checked.add(view)
+        return obs
+
+    def record(self, groups: Iterable[str]) -> dict[str, Tensor]:
+        """The groups as they are now, [N, ...] on the CPU, to be kept."""
+        values = {group: self.env.observe(group).cpu() for group in groups}
+        check_finite({group: value.unsqueeze(0) for group, value in values.items()}, self.num_steps)
+        return values
 
     def step(self, action: Tensor) -> Step:
-        """Act in every env. `finals[role]` then holds the last observations of truncated episodes, if there are any."""
+        """Act in every env. `finals[role]` then holds the last observations of truncated episodes, if there are any.
+
+        Raises:
+            UserError: NaN or infinity as reward or last observation.
+        """
         if self._bounded:
             action = torch.minimum(torch.maximum(action, self._low), self._high)
         for view in self._distinct:
             if view.spec.has_memory:
                 view.observe()  # a delayed reading must be taken at every step, whoever asks for it
         reward, terminated, truncated, success = self.env.step(action)
+        check_finite({"reward": reward.unsqueeze(0)}, self.num_steps)
         done = terminated | truncated
         self.finals = {}
         if self._final_for and bool(truncated.any()):
             rows = truncated.nonzero().squeeze(1)
             self.finals = {role: Final(rows, self.views[role].final(rows, action)) for role in self._final_for}
+            for role, final in self.finals.items():
+                _check_obs(final.obs, self.views[role].spec, self.num_steps, rows)
         for view in self._distinct:
             view.advance(action, done)
+        self._checked.clear()
+        self.num_steps += 1
         return Step(action, reward, terminated, truncated, done, success)
 
     def state_dict(self) -> dict[str, Any]:
         """The env and its views, for exact resume."""
-        return {"env": self.env.state_dict(), "views": [view.state_dict() for view in self._distinct]}
+        views = [view.state_dict() for view in self._distinct]
+        return {"env": self.env.state_dict(), "views": views, "num_steps": self.num_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`. Where the env cannot (`exact_resume` is False), its episodes start anew."""
         self.env.load_state_dict(state["env"])
+        self.num_steps = state["num_steps"]
+        self._checked.clear()
         for view, saved in zip(self._distinct, state["views"], strict=True):
             if self.env.exact_resume:
                 view.load_state_dict(saved)
@@ -198,26 +230,45 @@ def take(obs: Obs, index: Any) -> Obs:
     return {k: v[index] for k, v in obs.items()}
 
 
-def check_finite(values: Mapping[str, Tensor], first_step: int) -> None:
+def check_finite(values: Mapping[str, Tensor], first_step: int, rows: Tensor | None = None) -> None:
     """Refuse NaN and infinity from an env.
 
     Args:
         values: what to check, [T, N, ...] each, by the name that the user knows.
         first_step: number of the first of those steps, to name the bad one.
+        rows: numbers of the N envs, where they are not all.
 
     Raises:
         UserError: names the quantity, the env and the step.
     """
     for name, value in values.items():
-        if value.dtype == torch.uint8 or bool(torch.isfinite(value).all()):
+        if _is_finite(value):
             continue
         t, n = (~torch.isfinite(value)).nonzero()[0, :2].tolist()
         bad = value[t, n].flatten()
         bad = bad[~torch.isfinite(bad)][0].item()
+        n = n if rows is None else int(rows[n])
         raise UserError(
             f"the env gave {bad} as {name} (env {n}, its step {first_step + t}), which would ruin all that comes of "
             "it: mend the env, or clip what it returns"
         )
+
+
+def _is_finite(value: Tensor) -> bool:
+    # The sum is by far the cheapest test; only where it overflows must the entries be looked at.
+    if not value.dtype.is_floating_point or math.isfinite(float(value.sum())):
+        return True
+    return bool(torch.isfinite(value).all())
+
+
+def _check_obs(obs: Obs, spec: ViewSpec, step: int, rows: Tensor | None) -> None:
+    """Refuse NaN and infinity in what a role sees, [N, ...]; only then is it taken apart to name the group."""
+    if all(map(_is_finite, obs.values())):
+        return
+    parts = [part for part in spec.parts if not part.is_image]
+    pieces = obs["vector"].split([part.size for part in parts], dim=-1)
+    named = {part.group: piece.unsqueeze(0) for part, piece in zip(parts, pieces, strict=True) if not _is_finite(piece)}
+    check_finite(named, step, rows)
 
 
 @dataclass(frozen=True)
@@ -253,12 +304,9 @@ def run_episodes(
     count = torch.zeros(n, dtype=torch.int64, device=device)
     slots = torch.arange(n, device=device)
     running = torch.ones(n, dtype=torch.bool, device=device)
-    steps = 0
     while True:
         dist, hidden = policy.step(viewed.observe("policy"), hidden, reset)
         step = viewed.step(dist.mode() if greedy else dist.sample(generator))
-        check_finite({"reward": step.reward.unsqueeze(0)}, steps)
-        steps += 1
         column = count.clamp(max=per_slot - 1)
         returns[slots, column] += step.reward * running
         lengths[slots, column] += running

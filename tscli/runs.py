@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
@@ -137,8 +137,10 @@ class Run:
         if entry is None:
             raise UserError(f"run {self.name} was not made from a {role}")
         parent = read_run(_existing(self.path.parent / entry.get("path", entry["name"]), self.name))
-        if entry.get("sha256") and parent.manifest.get("artifacts", {}).get("policy.safetensors") != entry["sha256"]:
-            raise UserError(f"{parent.name} has changed since {self.name} was made from it: make {self.name} again")
+        if entry.get("sha256"):
+            if parent.manifest.get("artifacts", {}).get("policy.safetensors") != entry["sha256"]:
+                raise UserError(f"{parent.name} has changed since {self.name} was made from it: make {self.name} again")
+            parent.policy_path()  # refuses a file that differs from what its run wrote
         return parent
 
     def policy_path(self, which: str = "policy") -> Path:
@@ -363,20 +365,13 @@ class RunWriter:
         self._old_handlers: dict[int, Any] = {}
         self.state: dict[str, Any] | None = None
         """What the checkpoint held, when this run is resumed."""
-        settings = config.model_dump(mode="json")
-        config_hash = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        if session.resume is not None:
-            self.path = session.resume.path
-            self.manifest = dict(session.resume.manifest)
-            if self.manifest["config_hash"] != config_hash:
-                raise UserError(
-                    f"--resume: the settings of {self.path.name} have changed since: restore its config.yaml"
-                )
-            self._lock = _lock(self.path)
-        else:
+        entries = {key: _parent_entry(run, session.runs_dir) for key, run in parents.items()}
+        settings = _with_parents(config, entries)
+        config_hash = _hash(settings)
+        self._identity = _hash([command, method, task, config_hash, entries])
+        if session.resume is None:
             name = "-".join(filter(None, [command, method, _slug(task), f"seed{settings['seed']}"]))
             self.path, number = _make_folder(session.runs_dir, name)
-            self._lock = _lock(self.path)
             self.manifest = {
                 "schema": SCHEMA,
                 "number": number,
@@ -387,13 +382,46 @@ class RunWriter:
                 "role": role,
                 "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "config_hash": config_hash,
-                "parents": {key: _parent_entry(run, session.runs_dir) for key, run in parents.items()},
+                "parents": entries,
                 "holds": [],
                 "artifacts": {},
                 "metrics": {},
                 "seconds": 0.0,
             }
+        else:
+            self.path, self.manifest = session.resume.path, dict(session.resume.manifest)
+            if self.manifest["config_hash"] != config_hash:
+                raise UserError(f"--resume: the settings of {self.name} have changed since: restore its config.yaml")
+            if self.manifest["parents"] != entries:
+                raise UserError(f"--resume: a run that {self.name} was made from has changed since: start it anew")
+        self._metrics = self.path / "metrics.jsonl"
+        self._checkpoint = self.path / "checkpoint.pt"
+        self._started = self._last_checkpoint = time.monotonic()
+        self._lock = _lock(self.path)
+        try:
+            self._open(settings)
+        except BaseException as error:
+            self._lock.close()
+            if session.resume is None:  # a full disk: nothing of it is of use
+                shutil.rmtree(self.path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise UserError(f"cannot write {self.path}: {error.strerror}: free some space") from None
+            raise
+
+    def _open(self, settings: dict[str, Any]) -> None:
+        """Read the checkpoint, then write what says that the run is being worked on."""
+        if self._session.resume is None:
             atomic_write(self.path / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+        elif self._checkpoint.exists():
+            from tscli.checkpoint import load_state
+
+            self.state = load_state(self._checkpoint)
+            if self.state.get("_run") != self._identity:
+                raise UserError(f"{self._checkpoint} is another run's: restore it, or start anew without --resume")
+            self.manifest["seconds"] = self.state["_seconds"]
+        self._truncate_metrics(self.state["_metrics_bytes"] if self.state else 0)
+        self._seconds_before = float(self.manifest["seconds"])
+        self._log_file = open(self._metrics, "ab")  # noqa: SIM115 - open for the run's life
         self.manifest |= {
             "status": RUNNING,
             "pid": os.getpid(),
@@ -402,20 +430,6 @@ class RunWriter:
             "git_commit": _git_commit(),
         }
         self._write_manifest()
-        self._metrics = self.path / "metrics.jsonl"
-        self._checkpoint = self.path / "checkpoint.pt"
-        self._started = time.monotonic()
-        self._last_checkpoint = self._started
-        if session.resume is not None and self._checkpoint.exists():
-            from tscli.checkpoint import load_state
-
-            self.state = load_state(self._checkpoint)
-            self.manifest["seconds"] = self.state["_seconds"]
-            self._truncate_metrics(self.state["_metrics_bytes"])
-        else:
-            self._truncate_metrics(0)
-        self._seconds_before = float(self.manifest["seconds"])
-        self._log_file = open(self._metrics, "ab")  # noqa: SIM115 - open for the run's life
 
     @property
     def name(self) -> str:
@@ -494,8 +508,12 @@ class RunWriter:
         """Write what `--resume` needs. Metrics logged later are dropped by a resume, which logs them again."""
         from tscli.checkpoint import save_state
 
-        os.fsync(self._log_file.fileno())
-        extra = {"_metrics_bytes": self._log_file.tell(), "_seconds": self._seconds()}
+        try:
+            os.fsync(self._log_file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {self._metrics}: {error.strerror}: free some space, then --resume") from None
+        size = self._log_file.tell()
+        extra = {"_run": self._identity, "_metrics_bytes": size, "_seconds": self._seconds()}
         save_state(self._checkpoint, {**state, **extra})
         self._last_checkpoint = time.monotonic()
 
@@ -525,6 +543,25 @@ class RunWriter:
             raise KeyboardInterrupt
         self._stop_asked = True
         self._session.say("stopping after this iteration; once more to stop at once")
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _with_parents(config: Config, parents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The settings, with the runs that were taken in the place of "the newest".
+
+    A resumed run continues from the same ones, whatever has been made since.
+    """
+    settings = config.model_dump(mode="json")
+    for key, entry in parents.items():
+        name = "run" if key == "policy" else key
+        if settings.get(name) == "":
+            settings[name] = entry.get("path", entry["name"])
+    if settings.get("pairs") == "" and type(None) in get_args(type(config).model_fields["pairs"].annotation):
+        settings["pairs"] = None  # there were none
+    return settings
 
 
 def _finite(metrics: dict[str, Any]) -> dict[str, Any]:

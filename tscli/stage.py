@@ -65,9 +65,19 @@ def prepare(config: StageConfig) -> torch.device:
     return device
 
 
-def task_env(task: Task, num_envs: int, device: torch.device, render: bool = False) -> VecEnv:
-    """The task's env, num_envs times. Gymnasium's envs must be told when they are made that they will be drawn."""
-    settings = {**task.env, "render": True} if render and task.env.get("kind") == "gym" else task.env
+def task_env(task: Task, num_envs: int, device: torch.device, evaluation: bool = False, render: bool = False) -> VecEnv:
+    """The task's env, num_envs times.
+
+    Args:
+        task: whose `env` it is; with `evaluation` its `eval_env` overlays it (unseen mazes, say).
+        num_envs: N.
+        device: where its tensors live.
+        evaluation: policies are measured in it.
+        render: it will be drawn, which Gymnasium's envs must be told when they are made.
+    """
+    settings = {**task.env, **(task.eval_env if evaluation else {})}
+    if render and settings.get("kind") == "gym":
+        settings["render"] = True
     return make_env(settings, num_envs, device)
 
 

@@ -22,6 +22,9 @@ class Task(Config):
     name: str = Field(description="Short name, as typed on the command line.")
     about: str = Field("", description="One sentence.")
     env: dict[str, Any] = Field(description="`kind`, and the settings of that kind of env.")
+    eval_env: dict[str, Any] = Field(
+        default_factory=dict, description="Settings that replace those of `env` wherever a policy is evaluated."
+    )
     views: dict[str, tuple[ViewPart, ...]] = Field(description="What a role may see, by name.")
     teacher: str = Field("full", description="The teacher's view.")
     student: str = Field("full", description="The student's view.")
