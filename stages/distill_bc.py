@@ -16,7 +16,7 @@ from pydantic import Field
 from tscli import plots, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
-from tscli.imitation import batch_loss, fit_normalizer, match_std, mean_loss, read_batch
+from tscli.imitation import batch_loss, check_loss, fit_normalizer, match_std, mean_loss, read_batch
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
@@ -78,8 +78,11 @@ def main(config: Config, session: Session) -> Run:
     stage.check_pairs_view([pairs_run.path / "pairs"], student_view)
     pairs = Pairs(pairs_run.path / "pairs")
 
+    spec = PolicySpec(student_view, eval_env.action, config.student)
+    check_loss(config.loss, spec, bool(pairs.schema.extra.get("squash")))
+
     with streams.seeded_init(config.seed, "student"):
-        student = Policy(PolicySpec(student_view, eval_env.action, config.student)).to(device)
+        student = Policy(spec).to(device)
     fit_normalizer(student, pairs)
     match_std(student, pairs)
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)

@@ -15,7 +15,7 @@ from pydantic import Field
 from tscli import plots, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
-from tscli.imitation import batch_loss, fit_normalizer, match_std, mean_loss, read_batch
+from tscli.imitation import batch_loss, check_loss, fit_normalizer, match_std, mean_loss, read_batch
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
@@ -107,8 +107,11 @@ def main(config: Config, session: Session) -> Run:
     # What is added has the groups of what is there. Opening it now finds damage before a run is begun.
     groups = tuple(Pairs(collected).schema.groups) if collected else tuple(env.groups)
 
+    spec = PolicySpec(student_view, env.action, config.student)
+    check_loss(config.loss, spec, teacher.spec.network.squash)
+
     with streams.seeded_init(config.seed, "student"):
-        student = Policy(PolicySpec(student_view, env.action, config.student)).to(device)
+        student = Policy(spec).to(device)
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)
     act_stream = streams.generator(config.seed, "student/act", device)
     mix_stream = streams.generator(config.seed, "dagger/mix", device)

@@ -37,7 +37,9 @@ class Config(StageConfig):
     episodes: int = Field(100, ge=1, description="Episodes per policy and mode.")
     num_envs: int = Field(100, ge=1, description="Env slots at the most; each counts the same number of episodes.")
     teacher: bool = Field(True, description="Measure a student's teacher beside it.")
-    which: Literal["policy", "last"] = Field("policy", description="The run's best policy, or its last.")
+    which: Literal["policy", "last", "teacher"] = Field(
+        "policy", description="The run's best policy, its last, or the teacher that was trained with a student."
+    )
     render: Literal["none", "gif", "mp4", "human"] = Field(
         "none", description="Film the greedy policy, or show it live."
     )
@@ -52,13 +54,19 @@ def main(config: Config, session: Session) -> Run:
     task = load_task(config.task or policy_run.task)
     slots = max(n for n in range(1, min(config.num_envs, config.episodes) + 1) if config.episodes % n == 0)
     env = stage.task_env(task, slots, device, evaluation=True)
+    # What a film needs is looked for now, not after everything has been measured.
+    film_env = stage.task_env(task, 1, device, evaluation=True, render=True) if config.render != "none" else None
     if config.render == "mp4":
         film.require_ffmpeg()
-    teacher_run = policy_run.parent("teacher") if policy_run.role == "student" and config.teacher else None
-    runs = {policy_run.role or "policy": policy_run} | ({"teacher": teacher_run} if teacher_run else {})
-    policies = {role: stage.open_policy(run, env, device) for role, run in runs.items()}
-    if config.which == "last":
-        policies[policy_run.role or "policy"] = stage.open_policy(policy_run, env, device, "last")
+    elif config.render == "human":
+        film.require_screen()
+    main_role = "teacher" if config.which == "teacher" else policy_run.role or "policy"
+    policies = {main_role: stage.open_policy(policy_run, env, device, config.which)}
+    runs = {main_role: policy_run}
+    if main_role == "student" and config.teacher:
+        jointly = "teacher.safetensors" in policy_run.manifest["artifacts"]
+        runs["teacher"] = policy_run if jointly else policy_run.parent("teacher")
+        policies["teacher"] = stage.open_policy(runs["teacher"], env, device, "teacher" if jointly else "policy")
 
     parents = {"policy": policy_run}
     with session.start(config, COMMAND, config.task or policy_run.task, parents=parents, checkpoints=False) as run:
@@ -71,23 +79,22 @@ def main(config: Config, session: Session) -> Run:
                 found = run_episodes(policy, env, seed, config.episodes // slots, greedy=mode == "greedy")
                 entry[mode] = figures(found)
             report["policies"][role] = entry
-        if teacher_run:
+        if len(policies) == 2:
             pair = policies["student"], policies["teacher"]
             report["student_states"] = compare_on_student_states(*pair, env, seed)
             means = [report["policies"][role]["greedy"]["return"]["mean"] for role in ("student", "teacher")]
             report["gap"] = means[1] - means[0]
-        if config.render != "none":
-            film_env = stage.task_env(task, 1, device, evaluation=True, render=True)
-            path = make_film(config, policies[policy_run.role or "policy"], film_env, seed, run.path)
+        if film_env is not None:
+            path = make_film(config, policies[main_role], film_env, seed, run.path)
             if path is not None:
                 report["film"] = path.name
                 session.say(f"film: {path}")
         atomic_write(run.path / "report.json", json.dumps(report, indent=1))
-        main_entry = report["policies"][policy_run.role or "policy"]["greedy"]
+        main_entry = report["policies"][main_role]["greedy"]
         metrics = {"eval/return": main_entry["return"]["mean"], "eval/length": main_entry["length"]["mean"]}
         if "success_rate" in main_entry:
             metrics["eval/success_rate"] = main_entry["success_rate"]["mean"]
-        metrics |= {"gap": report["gap"], **report["student_states"]} if teacher_run else {}
+        metrics |= {"gap": report["gap"], **report["student_states"]} if len(policies) == 2 else {}
         result = run.finish(metrics, holds=("report",))
     env.close()
     session.show(eval_table(report), report)
@@ -111,6 +118,8 @@ def compare_on_student_states(student: Policy, teacher: Policy, env: VecEnv, see
     reset = torch.ones(n, dtype=torch.bool, device=env.device)
     running, steps = ~torch.zeros_like(reset), 0
     same, distance, divergence = 0.0, 0.0, 0.0
+    # No closed form compares a squashed Gaussian with a plain one.
+    comparable = not env.action.is_continuous or student.spec.network.squash == teacher.spec.network.squash
     while bool(running.any()):
         dist, hidden = student.step(viewed.observe("student"), hidden, reset)
         label, teacher_hidden = teacher.step(viewed.observe("teacher"), teacher_hidden, reset)
@@ -120,12 +129,13 @@ def compare_on_student_states(student: Policy, teacher: Policy, env: VecEnv, see
         else:
             equal = action == wanted
             same += float((equal if equal.dim() == 1 else equal.all(-1))[running].sum())
-        divergence += float(kl(label, dist)[running].sum())
+        if comparable:
+            divergence += float(kl(label, dist)[running].sum())
         steps += int(running.sum())
         reset = viewed.step(action).done
         running = running & ~reset
     out = {"action_distance": distance / steps} if env.action.is_continuous else {"action_agreement": same / steps}
-    return {**out, "kl_teacher_student": divergence / steps}
+    return {**out, "kl_teacher_student": divergence / steps} if comparable else out
 
 
 @torch.no_grad()
@@ -183,9 +193,9 @@ def eval_table(report: dict[str, Any]) -> Table:
         states = report["student_states"]
         same = states.get("action_agreement")
         near = f"actions equal {100 * same:.1f} %" if same is not None else f"distance {states['action_distance']:.3g}"
-        table.caption = (
-            f"gap {report['gap']:.1f}; on the student's states: {near}, KL {states['kl_teacher_student']:.3g}"
-        )
+        if "kl_teacher_student" in states:
+            near += f", KL {states['kl_teacher_student']:.3g}"
+        table.caption = f"gap {report['gap']:.1f}; on the student's states: {near}"
         table.caption_justify = "left"
     return table
 

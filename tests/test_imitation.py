@@ -14,7 +14,7 @@ import torch
 from fake_env import DISCRETE, GROUPS, FakeEnv
 
 from tscli.config import NetworkConfig, UserError, ViewPart, parse_view
-from tscli.imitation import Batch, batch_loss, fit_normalizer, mean_loss, read_batch
+from tscli.imitation import Batch, batch_loss, check_loss, fit_normalizer, mean_loss, read_batch
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs, PairsSchema
 from tscli.pairs_writer import PairsWriter
@@ -180,6 +180,9 @@ def test_kl_between_a_squashed_and_a_plain_policy_is_refused(tmp_path: Path, squ
     pairs = record(tmp_path, ARM, squash=squash)
     student = make_student(pairs, "state", squash=not squash)
     batch = read_batch(pairs, pairs.windows(1, start="tile")[:], student.spec.view)
-    with pytest.raises(UserError, match=f"--student.squash {str(squash).lower()}"):
-        batch_loss(student, batch, "kl")
+    with pytest.raises(UserError, match="use --student.squash" if squash else "use --no-student.squash"):
+        check_loss("kl", student.spec, squash)
+    for loss in ("mse", "huber", "cross_entropy"):
+        check_loss(loss, student.spec, squash)
+    check_loss("kl", student.spec, not squash)
     assert torch.isfinite(batch_loss(student, batch, "mse"))

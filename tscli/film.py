@@ -7,13 +7,17 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tscli.config import UserError
 
-__all__ = ["Window", "caption", "require_ffmpeg", "write_gif", "write_mp4"]
+if TYPE_CHECKING:
+    import tkinter
+
+__all__ = ["Window", "caption", "require_ffmpeg", "require_screen", "write_gif", "write_mp4"]
 
 
 def caption(frame: np.ndarray, text: str) -> np.ndarray:
@@ -85,6 +89,24 @@ def write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
     return path
 
 
+def _screen() -> tkinter.Tk:
+    try:
+        import tkinter
+
+        return tkinter.Tk()
+    except Exception as error:  # no module, or TclError without a screen
+        raise UserError(f"--render human needs a screen ({error}): use --render gif") from None
+
+
+def require_screen() -> None:
+    """Make sure that there is a screen to show a window on.
+
+    Raises:
+        UserError: there is none, or Python came without tkinter.
+    """
+    _screen().destroy()
+
+
 class Window:
     """Shows frames live, in the standard library's window.
 
@@ -93,12 +115,9 @@ class Window:
     """
 
     def __init__(self, fps: float, title: str = "tscli"):
-        try:
-            import tkinter
+        self._root = _screen()
+        import tkinter  # which is there, or there would be no screen
 
-            self._root = tkinter.Tk()
-        except Exception as error:  # no module, or TclError without a screen
-            raise UserError(f"--render human needs a screen ({error}): use --render gif") from None
         self._root.title(title)
         self._root.protocol("WM_DELETE_WINDOW", self.close)
         self._label = tkinter.Label(self._root)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from tscli.config import UserError
-from tscli.distributions import Distribution, TanhGaussian, from_params
-from tscli.networks import Policy
+from tscli.distributions import Distribution, from_params
+from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs, Windows, as_tensors
 from tscli.rl import imitation_loss
 from tscli.streams import generator as stream
 from tscli.views import Obs, ViewSpec, view_of_pairs
 
-__all__ = ["Batch", "batch_loss", "fit_normalizer", "match_std", "mean_loss", "read_batch"]
+__all__ = ["Batch", "batch_loss", "check_loss", "fit_normalizer", "match_std", "mean_loss", "read_batch"]
 
 
 class Batch(NamedTuple):
@@ -80,19 +80,21 @@ def read_batch(
     )
 
 
-def batch_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
-    """Mean imitation loss over the steps that count; hidden state zero at the windows' starts.
+def check_loss(kind: str, student: PolicySpec, teacher_squash: bool) -> None:
+    """Refuse the KL between squashed and plain Gaussians, which has no closed form.
 
     Raises:
-        UserError: KL between squashed and plain Gaussians, which has no closed form.
+        UserError: names the flag that makes the student like its teacher.
     """
+    if kind == "kl" and student.action.is_continuous and student.network.squash != teacher_squash:
+        flag = "--student.squash" if teacher_squash else "--no-student.squash"
+        raise UserError(f"--loss kl needs a student whose actions are squashed as its teacher's: use {flag}")
+
+
+def batch_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
+    """Mean imitation loss over the steps that count; hidden state zero at the windows' starts."""
     # A window lies within one episode, so its only reset can be at its start, where hidden is zero anyway.
     dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[1]), None)
-    if kind == "kl" and type(dist) is not type(batch.teacher):
-        squash = str(isinstance(batch.teacher, TanhGaussian)).lower()
-        raise UserError(
-            f"the KL needs a student whose actions are squashed as its teacher's: use --student.squash {squash}"
-        )
     loss = imitation_loss(dist, batch.teacher, batch.label, kind)
     return (loss * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
 

@@ -19,14 +19,14 @@ Reward and ends, by the cell that is entered:
 
 An episode is truncated after `max_episode_steps`.
 
-Groups, all float32 (entries of `colors` with `encoding: numeric` in brackets):
+Groups, all float32; the sizes are those with `encoding: one_hot`, and in brackets those with `encoding: numeric`:
 
-    goal_offset    [2]       goal minus position (x, y), in grid sizes; in cells with `scale_offset: false`
-    colors         [20] [5]  kind of the own cell and of the ones below, right, above and left of it, privileged:
-                             for each the one-hot of white, lava, path, border (or one number: 0, 1, 2, 4)
-    masked_colors  [15] [5]  the same where lava and path have one colour:
-                             for each the one-hot of white, colored, border (or one number: 0, 2, 4)
-    last_move      [2]       position minus the position one step before, in cells; zeros at an episode's start
+    goal_offset    [2]         goal minus position (x, y), in grid sizes; in cells with `scale_offset: false`
+    colors         [20] ([5])  kind of the own cell and of the ones below, right, above and left of it, privileged:
+                               for each the one-hot of white, lava, path, border (or one number: 0, 1, 2, 4)
+    masked_colors  [15] ([5])  the same where lava and path have one colour:
+                               for each the one-hot of white, colored, border (or one number: 0, 2, 4)
+    last_move      [2]         position minus the position one step before, in cells; zeros at an episode's start
 
 The path, in the maze's own n x n cells (n = 15): it starts in the top row, in a column drawn uniformly from
 n//4 .. 3n//4 - 1. It goes down by 3 or 4 cells, at most to the last row, where it ends; else it goes sideways by 1 to 3
@@ -36,7 +36,9 @@ it would leave those columns; and so on. All draws are uniform.
 Mazes: `maze_seed` names a list of `num_mazes` of them. With `redraw: episode` each episode takes one at random, by
 (seed, env, episode); with `redraw: never` env i keeps maze i modulo `num_mazes`. All possible mazes are divided into
 two halves by a hash of their cells; `held_out` says from which half the list is drawn. So no held-out maze is ever one
-of those trained on, whatever the seeds. Maze k of a list is a function of (maze_seed, held_out, k) alone.
+of those trained on, whatever the seeds. (Another seed alone would not do: there are about 25 000 different mazes of 15 x
+15 cells, not equally likely, and one in nine would be among 1000 others.) Maze k of a list is a function of
+(maze_seed, held_out, k) alone.
 
 The published environment differs in what looks like oversights: its last move was two steps old and went on from one
 episode to the next, and a death in the lava counted as a success. Its numeric colours, its unscaled offset and its
