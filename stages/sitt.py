@@ -23,7 +23,7 @@ from tscli.distributions import Distribution, from_params, kl
 from tscli.networks import Critic, Policy, PolicySpec
 from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
-from tscli.rollout import Final, ViewedEnv, check_finite, rollout_values, run_episodes, sequences, take
+from tscli.rollout import Final, ViewedEnv, rollout_values, run_episodes, sequences, take
 from tscli.runs import Run, Session
 from tscli.tasks import load_task
 from tscli.views import Obs
@@ -228,7 +228,6 @@ def main(config: Config, session: Session) -> Run:
                 value_obs = {k: torch.stack([o[k] for o in teacher_obs]) for k in teacher_obs[0]}
                 obs = take(value_obs, slice(0, steps))
                 all_resets = torch.stack(resets)
-                check_finite({"reward": rollout["reward"], **value_obs}, iteration * steps)
                 episode_metrics = episodes.update(rollout["reward"], rollout["done"])
 
                 # The reward of the student-informed objective: r - lambda1 KL(pi_T || pi_proxy).
@@ -308,7 +307,6 @@ def main(config: Config, session: Session) -> Run:
                 pair_obs = {k: torch.stack([o[k] for o in paired_obs]) for k in paired_obs[0]}  # o_S
                 pair_teacher_obs = take(obs, (times, rows))  # o_T of the same steps
                 pair_reset = all_resets[times, rows]
-                check_finite(pair_obs, iteration * steps)
                 student.encoder.update_normalizer(pair_obs)
                 starts = [hiddens[0][rows[0]], first_proxy_hidden[rows[0]], student_hidden]
                 if not (teacher.is_recurrent or proxy.is_recurrent or student.is_recurrent):

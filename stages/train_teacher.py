@@ -82,6 +82,11 @@ class Config(StageConfig):
                 f"--num-minibatches {self.num_minibatches} does not divide --num-envs x --rollout-steps "
                 f"({self.num_envs} x {self.rollout_steps} = {batch}): choose one that does"
             )
+        if batch == self.num_minibatches and self.normalize_advantage:
+            raise ValueError(
+                f"--num-minibatches {self.num_minibatches} leaves a minibatch of one step, which has no deviation to "
+                "normalize its advantage by: choose fewer, or --no-normalize-advantage"
+            )
         return self
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -212,11 +213,10 @@ def test_the_final_observation_is_of_the_cell_that_ended_the_episode(monkeypatch
 
 
 def test_a_final_observation_is_of_the_maze_that_ended_and_not_of_the_next():
-    short, long = (make_env({"kind": "color_maze", "max_episode_steps": limit}, 64) for limit in (2, 3))
-    for env in (short, long):
-        env.reset(1)
-    result = [walk(env, [UP, UP])[-1] for env in (short, long)][0]
-    ended = result.truncated.nonzero()[:, 0]  # those who did not step into lava
+    short, long = (Env(EnvConfig(max_episode_steps=limit), 64) for limit in (2, 3))
+    last = walk(short, [UP, UP])[-1]
+    walk(long, [UP, UP])
+    ended = last.truncated.nonzero()[:, 0]  # those who did not step into lava
     assert 0 < len(ended) < 64
     assert torch.equal(short.final_observation("colors", ended), long.observe("colors", ended))
 
@@ -249,7 +249,7 @@ def test_every_maze_is_lava_with_one_path_of_the_rules_from_top_to_bottom():
         turns = [y for y, cells in enumerate(columns) if len(cells) > 1]
         assert all(len(columns[y]) in (2, 3, 4) for y in turns)
         assert set(np.diff([0, *turns])) <= {3, 4} and 14 - turns[-1] in (1, 2, 3, 4)
-        for above, below in zip(columns, columns[1:], strict=False):
+        for above, below in itertools.pairwise(columns):
             assert len(np.intersect1d(above, below)) == 1, "it goes straight down from one row to the next"
             assert above[0] == above[-1] or below[0] in (above[0], above[-1])
         firsts.append(columns[0][0])

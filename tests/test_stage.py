@@ -65,7 +65,7 @@ def test_auto_always_finds_a_device(threads: None) -> None:
 
 @pytest.mark.parametrize(
     ("bptt", "steps", "recurrent", "length"),
-    [(16, 32, True, 16), (16, 24, True, 12), (99, 8, True, 8), (16, 32, False, 1)],
+    [(16, 32, True, 16), (12, 24, True, 12), (99, 8, True, 8), (16, 32, False, 1)],
 )
 def test_training_sequences_divide_a_rollout(bptt: int, steps: int, recurrent: bool, length: int) -> None:
     assert stage.sequence_length(bptt, steps, recurrent) == length
@@ -155,3 +155,8 @@ def test_learning_in_the_loop_begins_with_the_teachers_own_pairs_where_there_are
     found = stage.pairs_of(session, "", first, optional=True)
     assert found is not None and found.name == pairs.name
     assert stage.pairs_of(session, "", second, optional=True) is None
+
+
+def test_a_sequence_length_that_does_not_divide_a_rollout_is_refused() -> None:
+    with pytest.raises(UserError, match="--bptt 16 does not divide --rollout-steps 31"):
+        stage.sequence_length(16, 31, True)

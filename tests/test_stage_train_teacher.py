@@ -50,9 +50,8 @@ def test_the_first_minibatch_of_every_update_has_a_ratio_of_one(
 def test_a_truncated_episode_bootstraps_and_a_terminated_one_does_not(
     folder: Path, monkeypatch: pytest.MonkeyPatch, terminates: str, expected: float
 ) -> None:
-    Path("endless.yaml").write_text(
-        f"env: {{kind: gym, id: toy_envs:toy/Endless-v0, kwargs: {{terminates: {terminates}}}}}\nviews: {{full: [state]}}\n"
-    )
+    env = f"{{kind: gym, id: toy_envs:toy/Endless-v0, kwargs: {{terminates: {terminates}}}}}"
+    Path("endless.yaml").write_text(f"env: {env}\nviews: {{full: [state]}}\n")
     values: list[Tensor] = []
     compute_gae = rl.compute_gae
 

@@ -32,6 +32,9 @@ __all__ = [
     "take",
 ]
 
+# An env without a time limit of its own is taken for endless when an episode has lasted that long.
+_ENDLESS = 100_000
+
 
 class Step(NamedTuple):
     """One step of every env; [N] each. `action` is what was executed, within bounds."""
@@ -304,7 +307,7 @@ def run_episodes(
     count = torch.zeros(n, dtype=torch.int64, device=device)
     slots = torch.arange(n, device=device)
     running = torch.ones(n, dtype=torch.bool, device=device)
-    while True:
+    for _ in range(per_slot * (env.max_episode_steps or _ENDLESS)):
         dist, hidden = policy.step(viewed.observe("policy"), hidden, reset)
         step = viewed.step(dist.mode() if greedy else dist.sample(generator))
         column = count.clamp(max=per_slot - 1)
@@ -316,5 +319,8 @@ def run_episodes(
             count += step.done & running
             running = count < per_slot
             if not bool(running.any()):
-                break
-    return Episodes(returns.flatten(), lengths.flatten(), success.flatten() if env.has_success else None)
+                return Episodes(returns.flatten(), lengths.flatten(), success.flatten() if env.has_success else None)
+    raise UserError(
+        f"an episode has not ended after {_ENDLESS} steps, so its return cannot be measured: give the env a time limit "
+        "(max_episode_steps in the task's env section)"
+    )

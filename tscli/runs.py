@@ -622,7 +622,7 @@ class _Lock:
 def _lock(path: Path, wait: bool = False) -> _Lock:
     try:
         return _Lock(path, wait)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # the second on Windows
         raise UserError(f"another process is at work in {path.name}: wait for it to end") from None
 
 

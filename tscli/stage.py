@@ -209,10 +209,18 @@ def pairs_summary(folder: Path) -> dict[str, float]:
 
 
 def sequence_length(bptt: int, steps: int, is_recurrent: bool) -> int:
-    """Steps of a training sequence: 1 without memory, else the largest divisor of `steps` up to `bptt`."""
+    """Steps of a training sequence: 1 without memory, else `bptt`, or all steps of a shorter rollout.
+
+    Raises:
+        UserError: it does not divide the rollout.
+    """
     if not is_recurrent:
         return 1
-    return max(k for k in range(1, min(bptt, steps) + 1) if steps % k == 0)
+    if steps % min(bptt, steps):
+        raise UserError(
+            f"--bptt {bptt} does not divide --rollout-steps {steps}, so sequences would be cut short: choose one that does"
+        )
+    return min(bptt, steps)
 
 
 class EpisodeStats:

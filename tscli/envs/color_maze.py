@@ -36,8 +36,8 @@ it would leave those columns; and so on. All draws are uniform.
 Mazes: `maze_seed` names a list of `num_mazes` of them. With `redraw: episode` each episode takes one at random, by
 (seed, env, episode); with `redraw: never` env i keeps maze i modulo `num_mazes`. All possible mazes are divided into
 two halves by a hash of their cells; `held_out` says from which half the list is drawn. So no held-out maze is ever one
-of those trained on, whatever the seeds. (Another seed alone would not do: there are about 25 000 different mazes of 15 x
-15 cells, not equally likely, and one in nine would be among 1000 others.) Maze k of a list is a function of
+of those trained on, whatever the seeds. (Another seed alone would not do: there are about 25 000 different mazes of
+15 x 15 cells, not equally likely, and one in nine would be among 1000 others.) Maze k of a list is a function of
 (maze_seed, held_out, k) alone.
 
 The published environment differs in what looks like oversights: its last move was two steps old and went on from one

@@ -1,0 +1,176 @@
+"""The commands one after the other, with no path typed, for every kind of env and student."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stage_tools import BC, COLLECT, DAGGER, RUNS, SMALL, TEACHER, call
+
+import tscli
+from tscli.cli import main
+from tscli.runs import Run, list_runs
+
+TINY = TEACHER[2:]
+
+
+def say(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[str, list[str]]:
+    """Run a command that succeeds; give its stdout and the remarks on stderr."""
+    capsys.readouterr()
+    assert main(list(args)) == 0
+    out, err = capsys.readouterr()
+    return out, err.splitlines()
+
+
+def test_four_commands_find_each_others_runs_and_say_which(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [
+        "0001-train-teacher-cartpole-seed1",
+        "0002-collect-cartpole-seed1",
+        "0003-distill-dagger-cartpole-seed1",
+        "0004-eval-cartpole-seed1",
+    ]
+    out, said = say(capsys, *TEACHER)
+    assert out == "" and said[-1] == "next: tscli collect"
+    assert said[-2].startswith(f"wrote runs/{names[0]}, return ")
+    out, said = say(capsys, *COLLECT)
+    assert out == "" and said[0] == f"teacher: {names[0]}"
+    assert said[-2].startswith(f"wrote runs/{names[1]}, 6 episodes") and "tscli distill" in said[-1]
+    out, said = say(capsys, *DAGGER, *SMALL, "--student", "rnn", "--obs", "partial")
+    assert out == "" and said[0] == f"teacher: {names[0]}; pairs: {names[1]}"
+    assert said[-2].startswith(f"wrote runs/{names[2]}, return ") and "tscli eval" in said[-1]
+    out, said = say(capsys, "eval", "--episodes", "4", "--render", "gif")
+    assert said[0] == f"policy: {names[2]}" and "student" in out and "teacher" in out
+    assert [run.name for run in list_runs(RUNS)] == names
+    assert [run.status for run in list_runs(RUNS)] == ["finished"] * 4
+    for name, files in zip(names, (["curves.png"], [], ["curves.png"], ["film.gif", "report.json"]), strict=True):
+        here = {path.name for path in (RUNS / name).iterdir()}
+        assert here >= {"config.yaml", "metrics.jsonl", "manifest.json", *files}
+        assert "checkpoint.pt" not in here
+        assert not [file for file in here if file.endswith(".tmp")]
+
+
+def test_the_newest_fitting_run_is_taken_and_another_one_when_it_is_named(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(*TEACHER, "--seed", "2")
+    assert call(*COLLECT).parents == ["0003-train-teacher-cartpole-seed2"]
+    assert call(*COLLECT, "--teacher", "1").parents == ["0001-train-teacher-cartpole-seed1"]
+    # Neither what is newest of another kind, nor a student, is taken for a teacher.
+    student = call(*DAGGER, *SMALL, "--teacher", "3")
+    assert student.parents == ["0003-train-teacher-cartpole-seed2", "0004-collect-cartpole-seed1"]
+    assert call(*COLLECT).parents == ["0003-train-teacher-cartpole-seed2"]
+    _, said = say(capsys, "eval", "--episodes", "2", "--seed", "5")
+    assert said[0] == f"policy: {student.name}"
+
+
+def chain(task: str, *args: str, obs: tuple[str, ...] = (), student: str = "gru", method: str = "dagger") -> list[Run]:
+    """All four stages with tiny settings."""
+    teacher = call("train-teacher", task, *TINY, *args)
+    pairs = call(*COLLECT)
+    view = ("--obs", *obs) if obs else ()
+    learnt = call(*{"dagger": DAGGER, "bc": BC}[method], *SMALL, "--student", student, *view)
+    report = call("eval", "--episodes", "4")
+    assert (pairs.parents, report.parents) == ([teacher.name], [learnt.name])
+    assert set(learnt.parents) == {teacher.name, pairs.name}
+    return [teacher, pairs, learnt, report]
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_acrobot_goes_through_all_stages(folder: Path) -> None:
+    *_, student, _ = chain("acrobot", student="rnn")
+    assert tscli.load_policy(student).spec.view.name == "partial"
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("method", ["dagger", "bc"])
+def test_continuous_actions_go_through_all_stages(folder: Path, method: str) -> None:
+    _, pairs, student, report = chain("Pendulum-v1", obs=("0,1",), student="rnn", method=method)
+    assert tscli.load_policy(student).spec.view.vector_size == 2
+    assert {"teacher_mean", "teacher_std"} <= set(tscli.open_pairs(pairs).fields)
+    assert report.metrics["action_distance"] >= 0
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("method", ["dagger", "bc"])
+def test_a_dict_of_vectors_and_pictures_goes_through_all_stages(folder: Path, method: str) -> None:
+    view = ("camera + body[1] + previous_action",)
+    _, _, student, _ = chain("toy_envs:toy/Dict-v0", "--obs", "body + goal", obs=view, method=method)
+    spec = tscli.load_policy(student).spec.view
+    assert (spec.images, spec.vector_size) == ({"camera": (12, 10, 3)}, 2)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_pictures_alone_go_through_all_stages(folder: Path) -> None:
+    _, pairs, student, _ = chain("toy_envs:toy/Image-v0", student="mlp")
+    assert tscli.load_policy(student).encoder.norm is None
+    assert tscli.open_pairs(pairs).schema.groups["image"].dtype == "uint8"
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("method", ["dagger", "bc"])
+def test_several_discrete_actions_go_through_all_stages(folder: Path, method: str) -> None:
+    _, pairs, _, report = chain("toy_envs:toy/Multi-v0", obs=("0 + previous_action",), method=method)
+    assert tscli.open_pairs(pairs).schema.action.nvec == (3, 2)
+    assert 0 <= report.metrics["action_agreement"] <= 1
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("student", ["mlp", "rnn", "gru", "history"])
+def test_a_student_of_any_kind_goes_from_cloning_to_dagger_to_evaluation(runs: Path, student: str) -> None:
+    for method in (BC, DAGGER):
+        learnt = call(*method, *SMALL, "--student", student, "--obs", "partial")
+        report = call("eval", "--episodes", "4")
+        assert report.parents == [learnt.name]
+        assert set(json.loads((report.path / "report.json").read_text())["policies"]) == {"student", "teacher"}
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_view_that_is_noisy_late_and_lossy_goes_through_all_stages(folder: Path) -> None:
+    Path("rough.yaml").write_text(
+        "env: {kind: cartpole}\n"
+        "views:\n"
+        "  full: [state]\n"
+        '  rough: [{group: state, index: [0, 2], noise: 0.1, delay: 2, dropout: 0.1}, "state[1]", previous_action]\n'
+        "student: rough\n"
+    )
+    for method in ("dagger", "bc"):
+        teacher, *_, student, _ = chain("rough.yaml", method=method)
+        assert tscli.load_policy(student).spec.view.name == "rough"
+    assert teacher.task == "rough.yaml"
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_all_stages_run_from_python_and_their_results_open(folder: Path) -> None:
+    tiny = {"num_envs": 4, "eval_episodes": 3}
+    network = {"hidden": (8,)}
+    steps = {"total_steps": 384, "rollout_steps": 16, "num_minibatches": 2, "num_epochs": 1}
+    teacher = tscli.run("train-teacher", task="cartpole", seed=7, network=network, **tiny, **steps)
+    pairs_run = tscli.run("collect", episodes=4, num_envs=2)
+    student = tscli.run("distill", method="bc", student="rnn", obs="partial", num_epochs=1, eval_episodes=3)
+    report = tscli.run("eval", episodes=4, run=str(student.number))
+    assert (teacher.seed, pairs_run.parents, student.method) == (7, [teacher.name], "bc")
+    assert report.metrics["eval/return"] > 0
+
+    policy = tscli.load_policy(student)
+    obs = {"vector": torch.zeros(5, policy.spec.view.vector_size)}
+    with torch.no_grad():
+        dist, hidden = policy.step(obs, policy.initial_hidden(5), torch.ones(5, dtype=torch.bool))
+    assert dist.mode().shape == (5,) and hidden.shape[0] == 5
+    pairs = tscli.open_pairs(pairs_run)
+    windows = pairs.sample_windows(np.random.default_rng(0), batch=3, length=4)
+    assert pairs.gather(windows, ["obs/state"])["obs/state"].shape == (4, 3, 4)
+    assert tscli.load_policy("1").spec.view.name == "full"
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_student_learns_on_top_of_what_another_one_shared_in_acting(runs: Path) -> None:
+    student = call(*DAGGER, *SMALL, "--student", "rnn")
+    mixed = call(*COLLECT, "--student", student.name, "--beta", "0.5")
+    assert set(mixed.parents) == {"0001-train-teacher-cartpole-seed1", student.name}
+    again = call(*BC, *SMALL, "--student", "gru")
+    assert set(again.parents) == {mixed.name, "0001-train-teacher-cartpole-seed1"}
