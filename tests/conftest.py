@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tscli import scripts
+
+_read_script = functools.cache(scripts.read_script)
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in, with no runs yet."""
+    """An empty folder to stand in, with no runs yet. Scripts are read once, not anew for every command."""
+    monkeypatch.setattr(scripts, "read_script", _read_script)
     monkeypatch.delenv("TSCLI_RUNS", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)

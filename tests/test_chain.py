@@ -68,55 +68,60 @@ def test_the_newest_fitting_run_is_taken_and_another_one_when_it_is_named(
     assert said[0] == f"policy: {student.name}"
 
 
-def chain(task: str, *args: str, obs: tuple[str, ...] = (), student: str = "gru", method: str = "dagger") -> list[Run]:
-    """All four stages with tiny settings."""
-    teacher = call("train-teacher", task, *TINY, *args)
-    pairs = call(*COLLECT)
-    view = ("--obs", *obs) if obs else ()
-    learnt = call(*{"dagger": DAGGER, "bc": BC}[method], *SMALL, "--student", student, *view)
-    report = call("eval", "--episodes", "4")
-    assert (pairs.parents, report.parents) == ([teacher.name], [learnt.name])
-    assert set(learnt.parents) == {teacher.name, pairs.name}
-    return [teacher, pairs, learnt, report]
+def chain(teacher: tuple[str, ...], students: tuple[tuple[str, ...], ...]) -> tuple[Run, Run, list[Run], list[Run]]:
+    """All four stages: one teacher, its pairs, some students, and a report on each."""
+    teacher_run = call("train-teacher", *teacher)
+    pairs_run = call(*COLLECT, "--episodes", "3")
+    assert pairs_run.parents == [teacher_run.name]
+    student_runs, reports = [], []
+    for student in students:
+        student_runs.append(call(*student, *SMALL))
+        reports.append(call("eval", "--episodes", "2"))
+        assert set(student_runs[-1].parents) == {teacher_run.name, pairs_run.name}
+        assert reports[-1].parents == [student_runs[-1].name]
+    return teacher_run, pairs_run, student_runs, reports
 
 
 @pytest.mark.usefixtures("no_plots")
 def test_acrobot_goes_through_all_stages(folder: Path) -> None:
-    *_, student, _ = chain("acrobot", student="rnn")
+    short = ("--total-steps", "64", "--eval-episodes", "1")
+    _, _, (student,), _ = chain(("acrobot", *TINY, *short), ((*DAGGER, *short, "--student", "rnn"),))
     assert tscli.load_policy(student).spec.view.name == "partial"
 
 
 @pytest.mark.usefixtures("no_plots")
-@pytest.mark.parametrize("method", ["dagger", "bc"])
-def test_continuous_actions_go_through_all_stages(folder: Path, method: str) -> None:
-    _, pairs, student, report = chain("Pendulum-v1", obs=("0,1",), student="rnn", method=method)
-    assert tscli.load_policy(student).spec.view.vector_size == 2
+def test_continuous_actions_go_through_all_stages(folder: Path) -> None:
+    view = ("--obs", "0,1", "--student", "rnn", "--eval-episodes", "1")
+    teacher = ("Pendulum-v1", *TINY, "--eval-episodes", "1")
+    _, pairs, students, reports = chain(teacher, ((*DAGGER, *view), (*BC, *view)))
+    assert [tscli.load_policy(student).spec.view.vector_size for student in students] == [2, 2]
     assert {"teacher_mean", "teacher_std"} <= set(tscli.open_pairs(pairs).fields)
-    assert report.metrics["action_distance"] >= 0
+    assert all(report.metrics["action_distance"] >= 0 for report in reports)
 
 
 @pytest.mark.usefixtures("no_plots")
-@pytest.mark.parametrize("method", ["dagger", "bc"])
-def test_a_dict_of_vectors_and_pictures_goes_through_all_stages(folder: Path, method: str) -> None:
-    view = ("camera + body[1] + previous_action",)
-    _, _, student, _ = chain("toy_envs:toy/Dict-v0", "--obs", "body + goal", obs=view, method=method)
-    spec = tscli.load_policy(student).spec.view
-    assert (spec.images, spec.vector_size) == ({"camera": (12, 10, 3)}, 2)
+def test_a_dict_of_vectors_and_pictures_goes_through_all_stages(folder: Path) -> None:
+    view = ("--obs", "camera + body[1] + previous_action", "--student", "gru")
+    teacher = ("toy_envs:toy/Dict-v0", *TINY, "--obs", "body + goal")
+    _, _, students, _ = chain(teacher, ((*DAGGER, *view), (*BC, *view)))
+    for student in students:
+        spec = tscli.load_policy(student).spec.view
+        assert (spec.images, spec.vector_size) == ({"camera": (12, 10, 3)}, 2)
 
 
 @pytest.mark.usefixtures("no_plots")
 def test_pictures_alone_go_through_all_stages(folder: Path) -> None:
-    _, pairs, student, _ = chain("toy_envs:toy/Image-v0", student="mlp")
+    _, pairs, (student,), _ = chain(("toy_envs:toy/Image-v0", *TINY), ((*DAGGER, "--student", "mlp"),))
     assert tscli.load_policy(student).encoder.norm is None
     assert tscli.open_pairs(pairs).schema.groups["image"].dtype == "uint8"
 
 
 @pytest.mark.usefixtures("no_plots")
-@pytest.mark.parametrize("method", ["dagger", "bc"])
-def test_several_discrete_actions_go_through_all_stages(folder: Path, method: str) -> None:
-    _, pairs, _, report = chain("toy_envs:toy/Multi-v0", obs=("0 + previous_action",), method=method)
+def test_several_discrete_actions_go_through_all_stages(folder: Path) -> None:
+    view = ("--obs", "0 + previous_action", "--student", "gru")
+    _, pairs, _, reports = chain(("toy_envs:toy/Multi-v0", *TINY), ((*DAGGER, *view), (*BC, *view)))
     assert tscli.open_pairs(pairs).schema.action.nvec == (3, 2)
-    assert 0 <= report.metrics["action_agreement"] <= 1
+    assert all(0 <= report.metrics["action_agreement"] <= 1 for report in reports)
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -124,8 +129,11 @@ def test_several_discrete_actions_go_through_all_stages(folder: Path, method: st
 def test_a_student_of_any_kind_goes_from_cloning_to_dagger_to_evaluation(runs: Path, student: str) -> None:
     for method in (BC, DAGGER):
         learnt = call(*method, *SMALL, "--student", student, "--obs", "partial")
-        report = call("eval", "--episodes", "4")
+        report = call("eval", "--episodes", "2")
         assert report.parents == [learnt.name]
+        policy = tscli.load_policy(learnt)
+        assert (policy.spec.network.kind, policy.spec.view.name) == (student, "partial")
+        assert policy.is_recurrent == (student != "mlp")
         assert set(json.loads((report.path / "report.json").read_text())["policies"]) == {"student", "teacher"}
 
 
@@ -138,9 +146,8 @@ def test_a_view_that_is_noisy_late_and_lossy_goes_through_all_stages(folder: Pat
         '  rough: [{group: state, index: [0, 2], noise: 0.1, delay: 2, dropout: 0.1}, "state[1]", previous_action]\n'
         "student: rough\n"
     )
-    for method in ("dagger", "bc"):
-        teacher, *_, student, _ = chain("rough.yaml", method=method)
-        assert tscli.load_policy(student).spec.view.name == "rough"
+    teacher, _, students, _ = chain(("rough.yaml", *TINY), ((*DAGGER, "--student", "gru"), BC))
+    assert [tscli.load_policy(student).spec.view.name for student in students] == ["rough", "rough"]
     assert teacher.task == "rough.yaml"
 
 

@@ -223,11 +223,11 @@ def test_a_final_observation_is_of_the_maze_that_ended_and_not_of_the_next():
 
 def test_a_path_is_traced_as_its_draws_say():
     draws = np.zeros((1, 16))
-    draws[0, 0] = 0.0  # column 3
-    draws[0, 1:4] = 0.0, 0.99, 0.0  # 3 down; 3 to the left, which would leave: so to the right
-    draws[0, 4:7] = 0.9, 0.0, 0.6  # 4 down; 1 to the right
-    draws[0, 7:10] = 0.0, 0.5, 0.0  # 3 down; 2 to the left
-    draws[0, 10:13] = 0.9, 0.9, 0.9  # 4 down to the last row: the end
+    draws[0, 0] = 0.124  # column 3 of 3 to 10
+    draws[0, 1:4] = 0.49, 0.67, 0.49  # 3 down; 3 to the left, which would leave: so to the right
+    draws[0, 4:7] = 0.5, 0.33, 0.5  # 4 down; 1 to the right
+    draws[0, 7:10] = 0.49, 0.66, 0.49  # 3 down; 2 to the left
+    draws[0, 10:13] = 0.5, 0.9, 0.9  # 4 down to the last row: the end
     left, right = color_maze._trace_paths(draws, 15)
     assert left[0].tolist() == [3, 3, 3, 3, 6, 6, 6, 6, 7, 7, 5, 5, 5, 5, 5]
     assert right[0].tolist() == [3, 3, 3, 6, 6, 6, 6, 7, 7, 7, 7, 5, 5, 5, 5]

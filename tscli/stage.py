@@ -218,7 +218,7 @@ def sequence_length(bptt: int, steps: int, is_recurrent: bool) -> int:
         return 1
     if steps % min(bptt, steps):
         raise UserError(
-            f"--bptt {bptt} does not divide --rollout-steps {steps}, so sequences would be cut short: choose one that does"
+            f"--bptt {bptt} does not divide --rollout-steps {steps}, so a sequence would be cut: choose one that does"
         )
     return min(bptt, steps)
 
