@@ -4,7 +4,7 @@ venv := ".venv/bin"
 
 # List the recipes.
 default:
-    @just --list --unsorted
+    @{{just_executable()}} --list --unsorted
 
 # Make .venv and install tscli into it, editable, with all that developers need.
 setup:
@@ -43,8 +43,8 @@ bench:
 ci:
     .ci/run
 
-# Build the wheel and the source archive into dist/.
+# setuptools would pack what an earlier build has left in build/, scripts since deleted included.
+[doc('Build the wheel into dist/.')]
 build:
-    # setuptools would pack what an earlier build has left there, scripts since deleted included.
     rm -rf build dist
-    {{venv}}/python -m build
+    {{venv}}/python -m build --wheel

@@ -388,6 +388,16 @@ def test_a_dataset_that_does_not_fit_onto_the_disk_is_refused_when_it_is_begun(
     assert list_runs(RUNS)[-1].manifest["status"] == "failed"
 
 
+def test_a_film_that_does_not_fit_onto_the_disk_is_refused_and_leaves_no_half_of_it(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", at_call(os.fsync, 3, disk_is_full))  # after config.yaml and manifest.json
+        error = error_of(capsys, "eval", "--episodes", "2", "--render", "gif")
+    assert "film.gif: No space left on device" in error
+    assert not list(list_runs(RUNS)[-1].path.glob("*film*"))
+
+
 def test_a_manifest_that_is_no_json_is_no_run(runs: Path, refused: Refusal) -> None:
     manifest = RUNS / "0001-train-teacher-cartpole-seed1" / "manifest.json"
     manifest.write_text(manifest.read_text()[:-50])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,10 +154,8 @@ def test_a_view_that_is_noisy_late_and_lossy_goes_through_all_stages(folder: Pat
 
 @pytest.mark.usefixtures("no_plots")
 def test_all_stages_run_from_python_and_their_results_open(folder: Path) -> None:
-    tiny = {"num_envs": 4, "eval_episodes": 3}
-    network = {"hidden": (8,)}
-    steps = {"total_steps": 384, "rollout_steps": 16, "num_minibatches": 2, "num_epochs": 1}
-    teacher = tscli.run("train-teacher", task="cartpole", seed=7, network=network, **tiny, **steps)
+    tiny: dict[str, Any] = {"num_envs": 4, "eval_episodes": 3, "num_minibatches": 2, "network": {"hidden": (8,)}}
+    teacher = tscli.run("train-teacher", task="cartpole", seed=7, total_steps=384, rollout_steps=16, **tiny)
     pairs_run = tscli.run("collect", episodes=4, num_envs=2)
     student = tscli.run("distill", method="bc", student="rnn", obs="partial", num_epochs=1, eval_episodes=3)
     report = tscli.run("eval", episodes=4, run=str(student.number))

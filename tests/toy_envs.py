@@ -110,11 +110,11 @@ class FaultyEnv(_Toy):
 
 
 for _name, _class in (
-    ("Dict", DictEnv),
-    ("Image", ImageEnv),
-    ("Multi", MultiEnv),
-    ("Endless", EndlessReward),
-    ("Faulty", FaultyEnv),
+    ("Dict", "DictEnv"),
+    ("Image", "ImageEnv"),
+    ("Multi", "MultiEnv"),
+    ("Endless", "EndlessReward"),
+    ("Faulty", "FaultyEnv"),
 ):
     if f"toy/{_name}-v0" not in gymnasium.registry:
-        gymnasium.register(f"toy/{_name}-v0", entry_point=_class)
+        gymnasium.register(f"toy/{_name}-v0", entry_point=f"{__name__}:{_class}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import time
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tscli.config import UserError
+from tscli.files import atomic_write
 
 if TYPE_CHECKING:
     import tkinter
@@ -33,15 +35,19 @@ def caption(frame: np.ndarray, text: str) -> np.ndarray:
 
 
 def write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
-    """Write frames as an endlessly repeating GIF. Its clock ticks in hundredths of a second."""
+    """Write frames as an endlessly repeating GIF. Its clock ticks in hundredths of a second.
+
+    Raises:
+        UserError: the disk is full.
+    """
     # One palette for all frames: a palette per frame flickers and doubles the size.
     images = [Image.fromarray(frame) for frame in frames]
     palette = images[len(images) // 2].quantize(64, dither=Image.Dither.NONE)
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     duration = max(20, round(100 / fps) * 10)
-    temporary = path.with_name(f".{path.name}.tmp")
-    images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    images[0].save(buffer, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
+    atomic_write(path, buffer.getvalue())
     return path
 
 

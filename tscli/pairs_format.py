@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -166,9 +167,12 @@ def disk_errors(path: Path, num_bytes: int = 0) -> Iterator[None]:
     """Turn a full or read-only disk into one line that says how much was needed."""
     try:
         yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-        if not full and error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
+    except (OSError, RuntimeError) as error:
+        # HDF5 gives the number in its text alone, and a flush that fails as a RuntimeError.
+        said = re.search(r"errno = (\d+)", str(error))
+        number = getattr(error, "errno", None) or (int(said[1]) if said else None)
+        full = number in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+        if not full and number not in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise
         what = "the disk is full" if full else "it cannot be written"
         need = f" ({num_bytes / 2**20:.0f} MiB needed)" if num_bytes else ""

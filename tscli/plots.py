@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tscli.files import atomic_write
 
 __all__ = ["Panel", "draw_curves"]
 
@@ -31,6 +34,9 @@ def draw_curves(
         panels: what to draw; metrics that were never logged are left out.
         title: above them all.
         columns: of the grid.
+
+    Raises:
+        UserError: the disk is full.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -64,7 +70,9 @@ def draw_curves(
         below = series[i + columns][0].x if i + columns < len(series) else None
         if below != panel.x:  # said once per column, where the axis below is not the same
             axis.set_xlabel(_AXES.get(panel.x) or panel.x, fontsize=8, color=_INK)
-    figure.savefig(path)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    atomic_write(path, buffer.getvalue())
     return path
 
 
