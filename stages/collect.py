@@ -27,10 +27,8 @@ class Config(StageConfig):
     """What to record, and who acts."""
 
     teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
-    episodes: int | None = Field(
-        100, ge=1, description="Episodes to record, the same number in each env; none: --steps."
-    )
-    steps: int | None = Field(None, ge=1, description="Env steps to record instead, over all envs.")
+    episodes: int | None = Field(None, ge=1, description="Episodes to record, the same number in each env; none: 100.")
+    steps: int | None = Field(None, ge=1, description="Env steps to record, over all envs; goes before --episodes.")
     num_envs: int = Field(50, ge=1, description="Envs that step together.")
     groups: tuple[str, ...] = Field((), description="Groups to record; empty records all.")
     act: Literal["sample", "greedy"] = Field("sample", description="How the acting policy picks from its distribution.")
@@ -43,8 +41,8 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _one_measure(self) -> Config:
-        if self.steps is None and self.episodes is None:
-            raise ValueError("give --episodes or --steps")
+        if self.student and self.beta == 1:
+            raise ValueError("--student acts only where the teacher does not: give --beta below 1 as well")
         if self.beta < 1 and not self.student:
             raise ValueError(f"--beta {self.beta} needs a student to share the acting: name its run with --student")
         return self
@@ -57,7 +55,8 @@ def main(config: Config, session: Session) -> Run:
     session.say(f"teacher: {teacher_run.name}")
     task = load_task(teacher_run.task)
     by_steps = config.steps is not None
-    num_envs = config.num_envs if by_steps else min(config.num_envs, config.episodes or 1)
+    episodes = config.episodes or 100
+    num_envs = config.num_envs if by_steps else min(config.num_envs, episodes)
     env = stage.task_env(task, num_envs, device)
     teacher = stage.open_policy(teacher_run, env, device)
     student_run = newest_run(session.runs_dir, config.student, "policy", "student") if config.student else None
@@ -70,7 +69,6 @@ def main(config: Config, session: Session) -> Run:
     # Slots get equal shares, the first ones one episode more where it does not divide.
     quota = torch.zeros(num_envs, dtype=torch.int64)
     if not by_steps:
-        episodes = config.episodes or 1
         quota = torch.tensor([episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)])
     total = config.steps or int(quota.sum())
     views = {"teacher": teacher.spec.view} | ({"student": student.spec.view} if student else {})

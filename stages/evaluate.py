@@ -49,17 +49,13 @@ class Config(StageConfig):
 def main(config: Config, session: Session) -> Run:
     """Measure, compare, film, report."""
     device = stage.prepare(config)
-    policy_run = newest_run(session.runs_dir, config.run, "policy", "run")
+    policy_run = newest_run(session.runs_dir, config.run, "policy", "")
     session.say(f"policy: {policy_run.name}")
     task = load_task(config.task or policy_run.task)
     slots = max(n for n in range(1, min(config.num_envs, config.episodes) + 1) if config.episodes % n == 0)
     env = stage.task_env(task, slots, device, evaluation=True)
     # What a film needs is looked for now, not after everything has been measured.
-    film_env = stage.task_env(task, 1, device, evaluation=True, render=True) if config.render != "none" else None
-    if config.render == "mp4":
-        film.require_ffmpeg()
-    elif config.render == "human":
-        film.require_screen()
+    film_env = stage.film_env(task, config.render, device)
     main_role = "teacher" if config.which == "teacher" else policy_run.role or "policy"
     policies = {main_role: stage.open_policy(policy_run, env, device, config.which)}
     runs = {main_role: policy_run}

@@ -21,27 +21,17 @@ from tscli.runs import Run, list_runs
 
 RUNS = Path("runs")
 
+# Said in full, so that no test depends on how a task is tuned.
+_LEARN = ("--lr", "0.001", "--lr-schedule", "constant", "--stop-return", "none", "--eval-episodes", "3")
 TEACHER = (
     *("train-teacher", "cartpole", "--total-steps", "384", "--num-envs", "4", "--rollout-steps", "16"),
-    *("--num-minibatches", "2", "--num-epochs", "2", "--network.hidden", "8", "--eval-episodes", "3"),
+    *("--num-minibatches", "2", "--num-epochs", "2", "--network.hidden", "8", "--eval-every", "2", *_LEARN),
 )
 COLLECT = ("collect", "--episodes", "6", "--num-envs", "3")
-BC = (
-    "distill",
-    "--method",
-    "bc",
-    "--num-epochs",
-    "3",
-    "--eval-every",
-    "1",
-    "--eval-episodes",
-    "3",
-    "--batch-size",
-    "8",
-)
+BC = ("distill", "--method", "bc", "--num-epochs", "3", "--batch-size", "8", "--eval-every", "1", *_LEARN)
 DAGGER = (
     *("distill", "--total-steps", "320", "--num-envs", "4", "--round-steps", "8", "--updates-per-round", "2"),
-    *("--eval-every", "4", "--eval-episodes", "3", "--batch-size", "8", "--window", "4"),
+    *("--batch-size", "8", "--window", "4", "--eval-every", "4", *_LEARN),
 )
 SMALL = ("--student.hidden", "8", "--student.memory", "8")
 

@@ -90,7 +90,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["distill"], "no finished run in runs holds a teacher's policy"),
         (["distill", "--method", "bc"], "no finished run in runs holds pairs"),
         (["distill", "--method", "daggr"], 'did you mean "dagger"'),
-        (["eval"], "no finished run in runs holds policy"),
+        (["eval"], "no finished run in runs holds a policy"),
         (["eval", "3"], 'no run "3"'),
     ],
 )
@@ -106,7 +106,7 @@ def test_what_is_not_known_or_out_of_bounds_is_refused(
         (["collect", "--groups", "stat"], 'has no group "stat": did you mean "state"'),
         (["collect", "--beta", "0.5"], "needs a student to share the acting"),
         (["collect", "--student", "1", "--beta", "2"], "--beta '2'"),
-        (["collect", "--episodes", "none"], "give --episodes or --steps"),
+        (["collect", "--student", "3"], "give --beta below 1 as well"),
         (["collect", "--teacher", "2"], "is a collect run, which does not hold a teacher's policy"),
         (["distill", "--teacher", "2"], "is a collect run, which does not hold a teacher's policy"),
         (["distill", "--pairs", "1"], "is a train-teacher run, which does not hold pairs"),
@@ -115,7 +115,7 @@ def test_what_is_not_known_or_out_of_bounds_is_refused(
         (["distill", "--obs", "partail"], 'did you mean "partial"'),
         (["distill", "--method", "bc", "--obs", "statee[0]"], 'has no group "statee"'),
         (["distill", "--loss", "l2"], "--loss 'l2'"),
-        (["eval", "2"], "is a collect run, which does not hold policy"),
+        (["eval", "2"], "is a collect run, which does not hold a policy"),
         (["eval", "--task", "pendulum"], "this env"),
         (["eval", "--render", "gfi"], "--render 'gfi'"),
     ],
@@ -296,7 +296,7 @@ def test_the_checkpoint_of_another_run_is_refused(
 
 def test_a_changed_config_of_a_stopped_run_is_refused(stopped: Path, refused: Refusal) -> None:
     path = stopped / "config.yaml"
-    path.write_text(path.read_text().replace("gamma: 0.98", "gamma: 0.5"))
+    path.write_text(path.read_text().replace("num_epochs: 2", "num_epochs: 3"))
     assert "the settings of 0001-train-teacher-cartpole-seed1 have changed" in refused("train-teacher", "--resume")
 
 

@@ -125,6 +125,7 @@ def run_pipeline(
     state = _State(session.runs_dir / PIPELINE_STATE, _fingerprint(description, seed, assignments), again)
     if resume:
         state.read(stages, session)
+    _check_films(description, stages)
     names = " > ".join(stage.script.name for stage in stages)
     session.say(f"pipeline {description.task}: {names}")
 
@@ -233,6 +234,22 @@ def _command(what: str, seed: int | None, assignments: list[str], preset: str | 
 def _fingerprint(description: Description, seed: int | None, assignments: list[str]) -> str:
     content = [description.model_dump(mode="json"), seed, assignments]
     return hashlib.sha256(json_module.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_films(description: Description, stages: list[Stage]) -> None:
+    """What the last stage's film needs is looked for before the first stage trains.
+
+    Raises:
+        UserError: a package, a program or the screen is missing.
+    """
+    for stage in stages:
+        settings = {key: value for _, values in stage.places for key, value in values.items()}
+        if stage.script.command == "eval" and settings.get("render", "none") != "none":
+            from tscli.stage import film_env
+
+            env = film_env(load_task(description.task), str(settings["render"]))
+            if env is not None:
+                env.close()
 
 
 class _State:

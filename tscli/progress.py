@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -80,7 +81,9 @@ class Progress:
         parts = [f"{short_count(done)}/{short_count(self._total)} {self._unit}"]
         if speed > 0:
             parts.append(f"{short_count(speed)}/s")
-        parts += [f"{name} {value:.4g}" for name, value in metrics.items() if value is not None and value == value]
+        parts += [
+            f"{name} {value:.4g}" for name, value in metrics.items() if value is not None and math.isfinite(value)
+        ]
         if speed > 0 and done < self._total:
             parts.append(f"at most {short_time((self._total - done) / speed)} left")
         return "  ".join(parts)

@@ -224,7 +224,7 @@ def newest_run(
     flag: str,
     role: str | None = None,
     made_from: Run | None = None,
-    command: str | None = None,
+    commands: tuple[str, ...] = (),
 ) -> Run:
     """The run that `ref` names or, when it is empty, the newest finished one that fits.
 
@@ -232,30 +232,32 @@ def newest_run(
         runs_dir: where to look.
         ref: path, name, number, or "" for the newest.
         holds: "policy" or "pairs".
-        flag: the setting that names such a run, for the error line.
+        flag: the setting that names such a run, for the error line; "" where it has no flag.
         role: of the policy, "teacher" or "student"; None takes either.
         made_from: only runs that have this one as a parent.
-        command: only runs of this command, where the newest is asked for.
+        commands: only runs of these commands, where the newest is asked for; empty takes any.
 
     Raises:
         UserError: none fits, or the named one does not.
     """
-    what = f"a {role}'s policy" if role else holds
+    what = f"a {role}'s policy" if role else {"policy": "a policy"}.get(holds, holds)
+    named = f"--{flag} {ref}" if flag else f"run {ref}"
     if ref:
         run = find_run(runs_dir, ref)
         if holds not in run.holds or (role and run.role != role):
-            raise UserError(f"--{flag} {ref}: {run.name} is a {run.command} run, which does not hold {what}")
+            raise UserError(f"{named}: {run.name} is a {run.command} run, which does not hold {what}")
         if run.status != FINISHED:
-            raise UserError(f"--{flag} {ref}: {run.name} is {run.status}, not finished: resume it first (--resume)")
+            raise UserError(f"{named}: {run.name} is {run.status}, not finished: resume it first (--resume)")
         return run
     fitting = [r for r in list_runs(runs_dir) if holds in r.holds and r.status == FINISHED]
     fitting = [r for r in fitting if role is None or r.role == role]
-    fitting = [r for r in fitting if command is None or r.command == command]
+    fitting = [r for r in fitting if not commands or r.command in commands]
     if made_from is not None:
         fitting = [r for r in fitting if made_from.name in r.parents]
     if not fitting:
+        with_flag = f" with --{flag}" if flag else ""
         maker = {"pairs": "tscli collect"}.get(holds, "tscli train-teacher cartpole")
-        raise UserError(f"no finished run in {runs_dir} holds {what}: run `{maker}` first, or name one with --{flag}")
+        raise UserError(f"no finished run in {runs_dir} holds {what}: run `{maker}` first, or name one{with_flag}")
     return fitting[-1]
 
 

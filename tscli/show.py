@@ -34,7 +34,7 @@ def tasks(name: str | None, as_json: bool) -> None:
         return
     out = console()
     if name:
-        _task_page(out, chosen[0])
+        _task_page(out, chosen[0], name)
     else:
         _task_table(out, chosen)
 
@@ -101,7 +101,7 @@ def _size(view: dict[str, Any]) -> str:
     return " + ".join(([str(view["size"])] if view["size"] else []) + images)
 
 
-def _task_page(out: Console, task: Task) -> None:
+def _task_page(out: Console, task: Task, given: str | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -124,7 +124,7 @@ def _task_page(out: Console, task: Task) -> None:
             words = ", ".join(f"{key} {_value(value)}" for key, value in _flat(settings).items())
             table.add_row(name, f"{command}: {escape(words)}")
     out.print(table)
-    out.print(f"\nNext: [bold cyan]tscli train-teacher {task.name}[/]\n")
+    out.print(f"\nNext: [bold cyan]tscli train-teacher {escape(given or task.name)}[/]\n")
 
 
 def _action_text(action: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tscli import film
 from tscli.checkpoint import load_policy_file
 from tscli.config import StageConfig, UserError, did_you_mean
 from tscli.envs import VecEnv, make_env
@@ -27,6 +28,7 @@ __all__ = [
     "EpisodeStats",
     "check_pairs_view",
     "expected_steps",
+    "film_env",
     "open_policy",
     "pairs_and_teacher",
     "pairs_of",
@@ -41,6 +43,10 @@ __all__ = [
     "summary",
     "task_env",
 ]
+
+
+# Commands whose pairs are taken when none are named; a DAgger student's own are not.
+_MAKES_PAIRS = ("collect", "merge")
 
 
 def prepare(config: StageConfig) -> torch.device:
@@ -79,6 +85,23 @@ def task_env(task: Task, num_envs: int, device: torch.device, evaluation: bool =
     if render and settings.get("kind") == "gym":
         settings["render"] = True
     return make_env(settings, num_envs, device)
+
+
+def film_env(task: Task, render: str, device: torch.device | str = "cpu") -> VecEnv | None:
+    """One env to be filmed, with all that `render` ("none", "gif", "mp4", "human") needs checked by drawing it once.
+
+    Raises:
+        UserError: a package, a program or the screen is missing.
+    """
+    if render == "none":
+        return None
+    if render == "mp4":
+        film.require_ffmpeg()
+    elif render == "human":
+        film.require_screen()
+    env = task_env(task, 1, torch.device(device), evaluation=True, render=True)
+    env.render(0)
+    return env
 
 
 def resolve(task: Task, expression: str, env: VecEnv) -> ViewSpec:
@@ -146,10 +169,11 @@ def pairs_of(session: Session, ref: str | None, teacher_run: Run, optional: bool
     if ref is None:
         return None
     if not ref and optional:
-        fitting = [r for r in list_runs(session.runs_dir) if r.command == "collect" and r.status == "finished"]
+        fitting = [r for r in list_runs(session.runs_dir) if r.command in _MAKES_PAIRS and r.status == "finished"]
         if not any(teacher_run.name in r.parents for r in fitting):
             return None
-    run = newest_run(session.runs_dir, ref, "pairs", "pairs", made_from=None if ref else teacher_run, command="collect")
+    made_from = None if ref else teacher_run
+    run = newest_run(session.runs_dir, ref, "pairs", "pairs", made_from=made_from, commands=_MAKES_PAIRS)
     if run.manifest["parents"].get("teacher", {}).get("name") != teacher_run.name:
         raise UserError(
             f"--pairs {ref}: {run.name} was labelled by another teacher than {teacher_run.name}: --teacher names it"
@@ -169,7 +193,7 @@ def pairs_and_teacher(session: Session, pairs_ref: str, teacher_ref: str) -> tup
         pairs_run = pairs_of(session, pairs_ref, teacher_run)
         assert pairs_run is not None
         return pairs_run, teacher_run
-    pairs_run = newest_run(session.runs_dir, pairs_ref, "pairs", "pairs", command="collect")
+    pairs_run = newest_run(session.runs_dir, pairs_ref, "pairs", "pairs", commands=_MAKES_PAIRS)
     return pairs_run, pairs_run.parent("teacher")
 
 
