@@ -35,6 +35,7 @@ CURVES = (
     plots.Panel("approx_kl", "approximate KL"),
     plots.Panel("clip_fraction", "clip fraction"),
     plots.Panel("explained_variance", "explained variance"),
+    plots.Panel("steps_per_second", "env steps/s"),
 )
 
 
@@ -273,7 +274,7 @@ def main(config: Config, session: Session) -> Run:
         run.save_policy(policy, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
         final = stage.summary(run_episodes(best, eval_env, streams.derive(config.seed, "report")))
-        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: PPO teacher")
+        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: PPO teacher", columns=4)
         final |= {"step": global_step, "loop_seconds": loop_seconds, "best_selection_return": best_return}
         result = run.finish(final)
     env.close()

@@ -149,7 +149,7 @@ def test_a_view_that_is_noisy_late_and_lossy_goes_through_all_stages(folder: Pat
     )
     teacher, _, students, _ = chain(("rough.yaml", *TINY), ((*DAGGER, "--student", "gru"), BC))
     assert [tscli.load_policy(student).spec.view.name for student in students] == ["rough", "rough"]
-    assert teacher.task == "rough.yaml"
+    assert Path(teacher.task).resolve() == (folder / "rough.yaml").resolve()
 
 
 @pytest.mark.usefixtures("no_plots")
