@@ -29,7 +29,7 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures of metrics, which take longer than a tiny run."""
     from tscli import plots
 
-    monkeypatch.setattr(plots, "draw_curves", lambda path, *args: path)
+    monkeypatch.setattr(plots, "draw_curves", lambda path, *args, columns=3: path)
 
 
 @pytest.fixture(scope="session")
