@@ -70,7 +70,8 @@ def main(config: Config, session: Session) -> Run:
     for i, folder in enumerate(folders):
         if (folder.parent / "manifest.json").exists():
             parents[f"pairs-{i + 1}"] = find_run(session.runs_dir, str(folder.parent))
-    with session.start(config, "merge", schema.task, parents=parents) as run:
+    task = parents["teacher"].task if "teacher" in parents else schema.task
+    with session.start(config, "merge", task, parents=parents) as run:
         target = run.fresh_folder("pairs")
         (target / "shards").mkdir()
         write_header(target, schema, num_envs)

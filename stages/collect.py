@@ -58,7 +58,7 @@ def main(config: Config, session: Session) -> Run:
     episodes = config.episodes or 100
     num_envs = config.num_envs if by_steps else min(config.num_envs, episodes)
     env = stage.task_env(task, num_envs, device)
-    teacher = stage.open_policy(teacher_run, env, device)
+    teacher = stage.open_teacher(teacher_run, env, device)
     student_run = newest_run(session.runs_dir, config.student, "policy", "student") if config.student else None
     student = stage.open_policy(student_run, env, device) if student_run else None
     for group in config.groups:

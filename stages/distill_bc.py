@@ -16,7 +16,7 @@ from pydantic import Field
 from tscli import plots, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
-from tscli.imitation import batch_loss, check_loss, fit_normalizer, match_std, mean_loss, read_batch
+from tscli.imitation import batch_loss, check_loss, fit_normalizer, match_std, mean_loss, read_batch, window_lengths
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
@@ -52,7 +52,10 @@ class Config(StageConfig):
     batch_size: int = Field(128, ge=1, description="Windows per gradient step.")
     window: int = Field(16, ge=1, description="Steps of a window for a student with memory; without memory it is 1.")
     burn_in: int = Field(
-        0, ge=0, description="Steps before a window that build up memory and carry no loss; 0: memory starts empty."
+        0,
+        ge=0,
+        description="Steps before a window that build up memory and carry no loss; 0: memory starts empty. A history "
+        "network has one less than its length at the least.",
     )
     window_start: Literal["anywhere", "episode"] = Field(
         "anywhere", description="Where windows begin: anywhere in an episode, or at its first step alone."
@@ -73,7 +76,7 @@ def main(config: Config, session: Session) -> Run:
     pairs_run, teacher_run = stage.pairs_and_teacher(session, config.pairs, config.teacher)
     session.say(f"pairs: {pairs_run.name}, labelled by {teacher_run.name}")
     task = load_task(teacher_run.task)
-    eval_env = stage.task_env(task, config.eval_episodes, device, evaluation=True)
+    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     student_view = stage.resolve(task, config.obs or task.student, eval_env)
     stage.check_pairs_view([pairs_run.path / "pairs"], student_view)
     pairs = Pairs(pairs_run.path / "pairs")
@@ -88,15 +91,14 @@ def main(config: Config, session: Session) -> Run:
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)
     shuffle_stream = streams.generator(config.seed, "bc/shuffle")
     noise_stream = streams.generator(config.seed, "bc/noise", device)
-    # A student without memory learns from single steps.
-    window = config.window + config.burn_in if student.is_recurrent else 1
-    burn_in = config.burn_in if student.is_recurrent else 0
+    window, burn_in = window_lengths(config.student, config.window, config.burn_in)
     train, held_out = pairs.split_episodes(config.validation_fraction, config.seed)
     index = pairs.windows(window, start=config.window_start, episodes=train)
     # Overlapping windows show every step several times: an epoch is as many as show each step once.
     per_epoch = -(-len(index) // window) if config.window_start == "anywhere" else len(index)
 
-    best_return, best_loss, streak, stale, updates, start = -float("inf"), float("inf"), 0, 0, 0, 0
+    per_slot = config.eval_episodes // eval_env.num_envs
+    best_return, best_loss, streak, stale, updates, start, seconds = -float("inf"), float("inf"), 0, 0, 0, 0, 0.0
     parts = {"student": student, "optimizer": optimizer, "shuffle": shuffle_stream, "noise": noise_stream}
     parents = {"pairs": pairs_run, "teacher": teacher_run}
 
@@ -107,9 +109,9 @@ def main(config: Config, session: Session) -> Run:
         if run.state is not None:
             saved = stage.restore(run.state, parts, device)
             start, updates, streak, stale = (saved[k] for k in ("epoch", "updates", "streak", "stale"))
-            best_return, best_loss = saved["best_return"], saved["best_loss"]
+            best_return, best_loss, seconds = saved["best_return"], saved["best_loss"], saved["seconds"]
             session.say(stage.resume_note(run.name, f"epoch {start} of {config.num_epochs}"))
-        clock = stage.Clock()
+        clock = stage.Clock(seconds)
         for epoch in range(start, config.num_epochs):
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * (1 - epoch / config.num_epochs)
@@ -131,16 +133,17 @@ def main(config: Config, session: Session) -> Run:
             # --- log, evaluate, save --------------------------------------------------------------------------------
             metrics = {"epoch": epoch + 1, "updates": updates, "lr": optimizer.lr, "loop_seconds": clock.seconds}
             metrics["loss/imitation"] = float(torch.stack(losses).mean())
-            metrics["samples_per_second"] = (epoch + 1 - start) * per_epoch * window / clock.seconds
+            metrics["samples_per_second"] = (epoch + 1) * per_epoch * window / clock.seconds
             if len(held_out):
                 metrics["loss/validation"] = mean_loss(student, pairs, held_out, window, burn_in, config.loss)
                 stale = 0 if metrics["loss/validation"] < best_loss else stale + 1
                 best_loss = min(best_loss, metrics["loss/validation"])
+            stage.check_divergence(metrics, f"update {updates}")
             out_of_updates = config.max_updates is not None and updates >= config.max_updates
             is_last = epoch + 1 == config.num_epochs or stale >= config.patience or out_of_updates
             if is_last or (epoch + 1) % config.eval_every == 0:
                 with clock:
-                    found = run_episodes(student, eval_env, streams.derive(config.seed, "select"))
+                    found = run_episodes(student, eval_env, streams.derive(config.seed, "select"), per_slot)
                 metrics |= stage.summary(found)
                 if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
                     best_return = metrics["eval/return"]
@@ -153,18 +156,19 @@ def main(config: Config, session: Session) -> Run:
             if is_last or streak >= config.stop_patience:
                 break
             values = {"epoch": epoch + 1, "updates": updates, "streak": streak, "stale": stale}
-            values |= {"best_return": best_return, "best_loss": best_loss}
+            values |= {"best_return": best_return, "best_loss": best_loss, "seconds": clock.seconds}
             run.save_if_due(lambda v=values: stage.snapshot(parts, **v), config.checkpoint_every)
         loop_seconds = clock.seconds
 
         # --- report: the best student, on episodes that did not choose it -------------------------------------------
         run.save_policy(student, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
-        final = stage.summary(run_episodes(best, eval_env, streams.derive(config.seed, "report")))
+        final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
         plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: behaviour cloning")
         final |= {"epoch": epoch + 1, "updates": updates, "loop_seconds": loop_seconds}
         result = run.finish(final | {"best_selection_return": best_return, "best_validation_loss": best_loss})
     eval_env.close()
+    report_env.close()
     return result
 
 

@@ -15,13 +15,13 @@ from pydantic import Field
 from tscli import plots, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
-from tscli.imitation import batch_loss, check_loss, fit_normalizer, match_std, mean_loss, read_batch
+from tscli.imitation import batch_loss, check_loss, fit_normalizer, match_std, mean_loss, read_batch, window_lengths
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
 from tscli.pairs_writer import PairsWriter
 from tscli.rollout import ViewedEnv, run_episodes
-from tscli.runs import Run, Session, newest_run
+from tscli.runs import Run, Session
 from tscli.tasks import load_task
 
 COMMAND = "distill"
@@ -41,7 +41,9 @@ CURVES = (
 class Config(StageConfig):
     """DAgger's settings; the defaults suit small control tasks."""
 
-    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
+    teacher: str = Field(
+        "", description="Run of the teacher: number, name or path; empty takes that of --pairs, or the newest."
+    )
     pairs: str | None = Field(
         "",
         description="Run of collected pairs to start from; empty takes this teacher's newest, none starts without.",
@@ -57,7 +59,9 @@ class Config(StageConfig):
     teacher_episodes: int = Field(
         50, ge=1, description="Episodes of the teacher to begin with where there are no collected pairs."
     )
-    beta: float = Field(0.0, ge=0, le=1, description="Probability that the teacher acts, in the first round; 0: never.")
+    beta: float = Field(
+        0.0, ge=0, le=1, description="Probability that the teacher acts, in the first round that it shares; 0: never."
+    )
     beta_schedule: Literal["constant", "linear", "exponential"] = Field(
         "exponential", description="How beta falls: not at all, to 0 over beta_rounds, or by beta_decay each round."
     )
@@ -79,7 +83,10 @@ class Config(StageConfig):
     batch_size: int = Field(128, ge=1, description="Windows per gradient step.")
     window: int = Field(16, ge=1, description="Steps of a window for a student with memory; without memory it is 1.")
     burn_in: int = Field(
-        0, ge=0, description="Steps before a window that build up memory and carry no loss; 0: memory starts empty."
+        0,
+        ge=0,
+        description="Steps before a window that build up memory and carry no loss; 0: memory starts empty. A history "
+        "network has one less than its length at the least.",
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
     validation_fraction: float = Field(0.05, ge=0, lt=1, description="Share of episodes held out; 0 holds out none.")
@@ -94,11 +101,11 @@ class Config(StageConfig):
 def main(config: Config, session: Session) -> Run:
     """Act, label, append, learn; keep the best."""
     device = stage.prepare(config)
-    teacher_run = newest_run(session.runs_dir, config.teacher, "policy", "teacher", role="teacher")
+    teacher_run = stage.teacher_of(session, config.teacher, config.pairs)
     task = load_task(teacher_run.task)
     env = stage.task_env(task, config.num_envs, device)
-    eval_env = stage.task_env(task, config.eval_episodes, device, evaluation=True)
-    teacher = stage.open_policy(teacher_run, env, device)
+    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
+    teacher = stage.open_teacher(teacher_run, env, device)
     student_view = stage.resolve(task, config.obs or task.student, env)
     pairs_run = stage.pairs_of(session, config.pairs, teacher_run, optional=True)
     session.say(f"teacher: {teacher_run.name}; pairs: {pairs_run.name if pairs_run else 'none, the teacher begins'}")
@@ -117,9 +124,7 @@ def main(config: Config, session: Session) -> Run:
     mix_stream = streams.generator(config.seed, "dagger/mix", device)
     draw_stream = streams.generator(config.seed, "dagger/draw")
     noise_stream = streams.generator(config.seed, "dagger/noise", device)
-    # A student without memory learns from single steps.
-    window = config.window + config.burn_in if student.is_recurrent else 1
-    burn_in = config.burn_in if student.is_recurrent else 0
+    window, burn_in = window_lengths(config.student, config.window, config.burn_in)
 
     num_envs, round_size = config.num_envs, config.num_envs * config.round_steps
     rounds = -(-config.total_steps // round_size)
@@ -127,7 +132,9 @@ def main(config: Config, session: Session) -> Run:
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
     teacher_hidden, student_hidden = teacher.initial_hidden(num_envs), student.initial_hidden(num_envs)
     episodes = stage.EpisodeStats(num_envs)
-    best_return, streak, start, updates, cleared_at, forgotten = -float("inf"), 0, 0, 0, 0, 0
+    per_slot = config.eval_episodes // eval_env.num_envs
+    best_return, streak, start, updates, seconds = -float("inf"), 0, 0, 0, 0.0
+    mixed_rounds = cleared_at = forgotten = 0
     parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes}
     parts |= {"act": act_stream, "mix": mix_stream, "draw": draw_stream, "noise": noise_stream}
     parents = {"teacher": teacher_run} | ({"pairs": pairs_run} if pairs_run else {})
@@ -147,20 +154,23 @@ def main(config: Config, session: Session) -> Run:
             saved = stage.restore(run.state, parts, device)
             writer = PairsWriter.resume(run.path / "pairs", run.state["writer"])
             pairs = Pairs(collected, "size", live=writer)
-            start, best_return, streak = saved["round"], saved["best_return"], saved["streak"]
-            updates, cleared_at, forgotten = saved["updates"], saved["cleared_at"], saved["forgotten"]
+            start, best_return, streak, seconds = (saved[k] for k in ("round", "best_return", "streak", "seconds"))
+            updates, mixed_rounds = saved["updates"], saved["mixed_rounds"]
+            cleared_at, forgotten = saved["cleared_at"], saved["forgotten"]
             reset, teacher_hidden, student_hidden = (saved[k] for k in ("reset", "teacher_hidden", "student_hidden"))
             if not env.exact_resume:
                 writer.restart_episodes()
                 reset = torch.ones_like(reset)
                 episodes.restart()
             session.say(stage.resume_note(run.name, f"round {start} of {rounds}", env))
-        clock = stage.Clock()
+        clock = stage.Clock(seconds)
         for index in range(start, rounds):
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * (1 - index / rounds)
             begins = not collected and episodes.episodes < config.teacher_episodes
-            beta = 1.0 if begins else scheduled_beta(config, index)
+            beta = 1.0 if begins else scheduled_beta(config, mixed_rounds)
+            mixed_rounds += not begins
+            rows_before = pairs.num_steps
 
             # --- act and label --------------------------------------------------------------------------------------
             seen, rewards, dones = [], [], []
@@ -193,7 +203,7 @@ def main(config: Config, session: Session) -> Run:
             if "vector" in seen[0]:  # frozen while acting and learning, moved in between
                 student.encoder.update_normalizer({"vector": torch.stack([o["vector"] for o in seen])})
             if config.clear_every and episodes.episodes // config.clear_every > cleared_at // config.clear_every:
-                cleared_at, forgotten = episodes.episodes, pairs.num_steps
+                cleared_at, forgotten = episodes.episodes, rows_before  # what this round has added is kept
 
             # --- learn ----------------------------------------------------------------------------------------------
             losses = []
@@ -205,8 +215,8 @@ def main(config: Config, session: Session) -> Run:
             choice = pairs.windows(window, memory=kept, episodes=train)
             # A small memory may hold nothing but episodes that are held out; then the round only adds to it.
             num_updates = config.updates_per_round if len(choice) else 0
-            for _ in range(num_updates):
-                windows = choice.sample(draw_stream, config.batch_size)
+            drawn = choice.sample_batches(draw_stream, config.batch_size, num_updates) if num_updates else []
+            for windows in drawn:
                 batch = read_batch(pairs, windows, student_view, burn_in, noise_stream, device)
                 loss = batch_loss(student, batch, config.loss)
                 optimizer.zero_grad()
@@ -221,12 +231,13 @@ def main(config: Config, session: Session) -> Run:
             metrics |= {**episode_metrics, "beta": beta}
             metrics["loss/imitation"] = float(torch.stack(losses).mean()) if losses else None
             metrics |= {"loop_seconds": clock.seconds, "lr": optimizer.lr}
-            metrics["steps_per_second"] = (step_count - start * round_size) / clock.seconds
+            metrics["steps_per_second"] = step_count / clock.seconds
+            stage.check_divergence(metrics, f"step {step_count}")
             out_of_episodes = config.total_episodes is not None and episodes.episodes >= config.total_episodes
             is_last = index + 1 == rounds or out_of_episodes
             if is_last or (index + 1) % config.eval_every == 0:
                 with clock:
-                    found = run_episodes(student, eval_env, streams.derive(config.seed, "select"))
+                    found = run_episodes(student, eval_env, streams.derive(config.seed, "select"), per_slot)
                     if len(held_out):
                         metrics["loss/validation"] = mean_loss(student, pairs, held_out, window, burn_in, config.loss)
                 metrics |= stage.summary(found)
@@ -237,11 +248,16 @@ def main(config: Config, session: Session) -> Run:
                 streak = streak + 1 if reached else 0
             run.log(metrics)
             shown = {"return": metrics["rollout/return"], "loss": metrics["loss/imitation"], "best greedy": best_return}
-            progress.update(step_count, shown)
+            # An episode takes as many of all envs' steps as it is long.
+            length, end = metrics["rollout/length"], None
+            if config.total_episodes is not None and length is not None:
+                end = step_count + (config.total_episodes - episodes.episodes) * length
+            progress.update(step_count, shown, end)
             if is_last or streak >= config.stop_patience:
                 break
             values = {"round": index + 1, "best_return": best_return, "streak": streak, "updates": updates}
-            values |= {"cleared_at": cleared_at, "forgotten": forgotten}
+            values |= {"mixed_rounds": mixed_rounds, "cleared_at": cleared_at, "forgotten": forgotten}
+            values |= {"seconds": clock.seconds}
             values |= {"reset": reset, "teacher_hidden": teacher_hidden, "student_hidden": student_hidden}
             run.save_if_due(
                 lambda v=values: {**stage.snapshot(parts, **v), "writer": writer.state_dict()}, config.checkpoint_every
@@ -252,17 +268,18 @@ def main(config: Config, session: Session) -> Run:
         writer.close()
         run.save_policy(student, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
-        final = stage.summary(run_episodes(best, eval_env, streams.derive(config.seed, "report")))
+        final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
         plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: DAgger student")
         final |= {"step": step_count, "episodes": episodes.episodes, "updates": updates, "loop_seconds": loop_seconds}
         result = run.finish(final | {"best_selection_return": best_return}, holds=("pairs",))
     env.close()
     eval_env.close()
+    report_env.close()
     return result
 
 
 def scheduled_beta(config: Config, index: int) -> float:
-    """Probability that the teacher acts in round `index`."""
+    """Probability that the teacher acts in round `index`, those in which it acts alone not counted."""
     if config.beta_schedule == "constant":
         return config.beta
     if config.beta_schedule == "linear":

@@ -1,6 +1,7 @@
 """Measure a policy on fixed seeds, a student beside its teacher, and film it.
 
-The same number of episodes is counted in each env slot, so that short episodes are not over-counted. A student is
+How many episodes each env slot plays is fixed beforehand, so that short episodes are not over-counted: the same number
+in all; where that gives more than were asked for, the last slot's surplus is not counted. A student is
 measured on the seeds of its teacher; while it acts, the teacher says what it would have done, which gives the share of
 equal actions and KL(teacher || student) on the states that the student itself reaches.
 """
@@ -13,16 +14,17 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from rich.table import Table
+from rich.markup import escape
 
 from tscli import film, stage, stats, streams
-from tscli.config import StageConfig, positional
+from tscli.config import StageConfig, UserError, positional
 from tscli.distributions import kl
 from tscli.envs import VecEnv
 from tscli.files import atomic_write
 from tscli.networks import Policy
 from tscli.rollout import Episodes, ViewedEnv, run_episodes
 from tscli.runs import Run, Session, newest_run
+from tscli.tables import FitTable
 from tscli.tasks import load_task
 
 COMMAND = "eval"
@@ -35,7 +37,7 @@ class Config(StageConfig):
     run: str = positional("", description="Run whose policy is measured: number, name or path; empty: the newest.")
     task: str = Field("", description="Measure on another task of the same groups and actions; empty: the run's own.")
     episodes: int = Field(100, ge=1, description="Episodes per policy and mode.")
-    num_envs: int = Field(100, ge=1, description="Env slots at the most; each counts the same number of episodes.")
+    num_envs: int = Field(100, ge=1, description="Env slots at the most; each plays the same number of episodes.")
     teacher: bool = Field(True, description="Measure a student's teacher beside it.")
     which: Literal["policy", "last", "teacher"] = Field(
         "policy", description="The run's best policy, its last, or the teacher that was trained with a student."
@@ -52,34 +54,42 @@ def main(config: Config, session: Session) -> Run:
     policy_run = newest_run(session.runs_dir, config.run, "policy", "")
     session.say(f"policy: {policy_run.name}")
     task = load_task(config.task or policy_run.task)
-    slots = max(n for n in range(1, min(config.num_envs, config.episodes) + 1) if config.episodes % n == 0)
-    env = stage.task_env(task, slots, device, evaluation=True)
+    per_slot = -(-config.episodes // min(config.num_envs, stage.most_slots(task) or config.num_envs))
+    slots = -(-config.episodes // per_slot)
+    env = stage.task_env(task, slots, device, "report")
     # What a film needs is looked for now, not after everything has been measured.
     film_env = stage.film_env(task, config.render, device)
     main_role = "teacher" if config.which == "teacher" else policy_run.role or "policy"
     policies = {main_role: stage.open_policy(policy_run, env, device, config.which)}
     runs = {main_role: policy_run}
     if main_role == "student" and config.teacher:
-        jointly = "teacher.safetensors" in policy_run.manifest["artifacts"]
-        runs["teacher"] = policy_run if jointly else policy_run.parent("teacher")
-        policies["teacher"] = stage.open_policy(runs["teacher"], env, device, "teacher" if jointly else "policy")
+        try:
+            runs["teacher"] = policy_run if policy_run.teacher_policy else policy_run.parent("teacher")
+        except UserError as error:
+            raise UserError(f"{error}; or --no-teacher measures the student alone") from None
+        policies["teacher"] = stage.open_teacher(runs["teacher"], env, device)
 
     parents = {"policy": policy_run}
     with session.start(config, COMMAND, config.task or policy_run.task, parents=parents, checkpoints=False) as run:
         # Not the seed itself: a policy trained with it has seen those episodes.
         seed = streams.derive(config.seed, "eval")
         report: dict[str, Any] = {"task": task.name, "episodes": config.episodes, "seed": config.seed, "policies": {}}
+        greedy_returns: dict[str, torch.Tensor] = {}
         for role, policy in policies.items():
             entry: dict[str, Any] = {"run": runs[role].name, "view": policy.spec.view.name}
             for mode in ("greedy", "sampled"):
-                found = run_episodes(policy, env, seed, config.episodes // slots, greedy=mode == "greedy")
-                entry[mode] = figures(found)
+                found = run_episodes(policy, env, seed, per_slot, greedy=mode == "greedy")
+                entry[mode] = figures(found, config.episodes)
+                if mode == "greedy":
+                    greedy_returns[role] = found.returns[: config.episodes]
             report["policies"][role] = entry
         if len(policies) == 2:
             pair = policies["student"], policies["teacher"]
-            report["student_states"] = compare_on_student_states(*pair, env, seed)
-            means = [report["policies"][role]["greedy"]["return"]["mean"] for role in ("student", "teacher")]
-            report["gap"] = means[1] - means[0]
+            report["student_states"] = compare_on_student_states(*pair, env, seed, per_slot)
+            # Episode by episode, since both had the same ones: how hard they were then drops out of the interval.
+            difference = greedy_returns["teacher"] - greedy_returns["student"]
+            gap = stats.bootstrap_mean(difference.cpu().numpy())
+            report |= {"gap": gap.mean, "gap_interval": [gap.low, gap.high]}
         if film_env is not None:
             path = make_film(config, policies[main_role], film_env, seed, run.path)
             if path is not None:
@@ -97,22 +107,30 @@ def main(config: Config, session: Session) -> Run:
     return result
 
 
-def figures(found: Episodes) -> dict[str, Any]:
-    """Mean, deviation and 95 % bootstrap interval of return, length and (where the env tells) success."""
+def figures(found: Episodes, count: int) -> dict[str, Any]:
+    """Mean, deviation and 95 % interval of return, length (by bootstrap) and, where the env tells, success (Wilson's).
+
+    Of the first `count` episodes. They stand in the order of the slots, so what is left out are the last slot's last
+    ones, whatever became of them.
+    """
     values = {"return": found.returns, "length": found.lengths}
+    out = {name: stats.bootstrap_mean(value[:count].cpu().numpy()) for name, value in values.items()}
     if found.success is not None:
-        values["success_rate"] = found.success.float()
-    return {name: stats.bootstrap_mean(value.cpu().numpy())._asdict() for name, value in values.items()}
+        out["success_rate"] = stats.wilson(found.success[:count].cpu().numpy())
+    return {name: estimate._asdict() for name, estimate in out.items()}
 
 
 @torch.no_grad()
-def compare_on_student_states(student: Policy, teacher: Policy, env: VecEnv, seed: int) -> dict[str, float]:
-    """Agreement and KL over the steps of one greedy student episode per slot."""
+def compare_on_student_states(
+    student: Policy, teacher: Policy, env: VecEnv, seed: int, per_slot: int
+) -> dict[str, float]:
+    """Agreement and KL over the steps of the greedy student's first `per_slot` episodes in each slot."""
     n = env.num_envs
     viewed = ViewedEnv(env, {"student": student.spec.view, "teacher": teacher.spec.view}, seed)
     hidden, teacher_hidden = student.initial_hidden(n), teacher.initial_hidden(n)
     reset = torch.ones(n, dtype=torch.bool, device=env.device)
     running, steps = ~torch.zeros_like(reset), 0
+    count = torch.zeros(n, dtype=torch.int64, device=env.device)
     same, distance, divergence = 0.0, 0.0, 0.0
     # No closed form compares a squashed Gaussian with a plain one.
     comparable = not env.action.is_continuous or student.spec.network.squash == teacher.spec.network.squash
@@ -129,7 +147,8 @@ def compare_on_student_states(student: Policy, teacher: Policy, env: VecEnv, see
             divergence += float(kl(label, dist)[running].sum())
         steps += int(running.sum())
         reset = viewed.step(action).done
-        running = running & ~reset
+        count += reset & running
+        running = count < per_slot
     out = {"action_distance": distance / steps} if env.action.is_continuous else {"action_agreement": same / steps}
     return {**out, "kl_teacher_student": divergence / steps} if comparable else out
 
@@ -168,32 +187,37 @@ def make_film(config: Config, policy: Policy, env: VecEnv, seed: int, folder: Pa
     return write(folder / f"film.{config.render}", frames, fps / stride)
 
 
-def eval_table(report: dict[str, Any]) -> Table:
+def eval_table(report: dict[str, Any]) -> FitTable:
     """The report as a table: one row per policy and mode."""
-    title = f"{report['task']}: {report['episodes']} episodes, seed {report['seed']}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="bold", pad_edge=False)
     entries = report["policies"]
     has_success = any("success_rate" in entry["greedy"] for entry in entries.values())
-    heads = ["policy", "view", "acts", "return", "95 % interval", "sd", *(["success"] if has_success else []), "length"]
-    for head in heads:
-        table.add_column(head, justify="left" if head in ("policy", "view", "acts") else "right")
+    numbers = ["return", "95 % interval", "sd", *(["success"] if has_success else []), "length"]
+    table = FitTable(
+        ["policy", "view", "acts", *numbers],
+        right=numbers,
+        give_way={"view": 7},
+        title=f"{report['task']}: {report['episodes']} episodes, seed {report['seed']}",
+        caption=_comparison(report) if "gap" in report else "",
+    )
     for role, entry in entries.items():
         for mode in ("greedy", "sampled"):
             found = entry[mode]
             value = found["return"]
-            cells = [role, entry["view"], mode, f"[bold]{value['mean']:.1f}[/]"]
+            cells = [role, escape(entry["view"]), mode, f"[bold]{value['mean']:.1f}[/]"]
             cells += [f"{value['low']:.1f} to {value['high']:.1f}", f"{value['sd']:.1f}"]
             cells += [f"{100 * found['success_rate']['mean']:.0f} %"] if has_success else []
-            table.add_row(*cells, f"{found['length']['mean']:.0f}")
-    if "gap" in report:
-        states = report["student_states"]
-        same = states.get("action_agreement")
-        near = f"actions equal {100 * same:.1f} %" if same is not None else f"distance {states['action_distance']:.3g}"
-        if "kl_teacher_student" in states:
-            near += f", KL {states['kl_teacher_student']:.3g}"
-        table.caption = f"gap {report['gap']:.1f}; on the student's states: {near}"
-        table.caption_justify = "left"
+            table.add(*cells, f"{found['length']['mean']:.0f}")
     return table
+
+
+def _comparison(report: dict[str, Any]) -> str:
+    states = report["student_states"]
+    same = states.get("action_agreement")
+    near = f"actions equal {100 * same:.1f} %" if same is not None else f"distance {states['action_distance']:.3g}"
+    if "kl_teacher_student" in states:
+        near += f", KL {states['kl_teacher_student']:.3g}"
+    low, high = report["gap_interval"]
+    return f"gap {report['gap']:.1f} ({low:.1f} to {high:.1f})\non the student's states: {near}"
 
 
 if __name__ == "__main__":

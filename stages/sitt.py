@@ -1,15 +1,20 @@
 """Train a teacher that acts so that its student can follow: student-informed teacher training.
 
-SITT (Messikommer, Xing et al., ICLR 2025). Three encoders share one action head A: the teacher's F_T(o_T), the
-student's F_S(o_S), and a proxy student F^_S(o_T), which guesses from the teacher's view what the student would do. An
-iteration has three phases: a roll-out whose reward is lowered where teacher and proxy differ, a PPO update with a
-gradient that draws the teacher towards the proxy, and an alignment of student to teacher and of proxy to student.
-Student observations are made for a part of the steps alone. Without penalty and pull the teacher is that of
-`train-teacher`, bit for bit.
+SITT (Messikommer, Xing et al., ICLR 2025; the equations' numbers are those of its workshop version). The teacher
+maximises E[sum_t r_t - KL(pi_T || pi_S)] (eq. 1 to 3), whose gradient (eq. 4 to 6) has two parts: the policy gradient
+of a reward that is lowered where teacher and student differ, and the gradient of the KL itself. Three encoders share
+one action head A: the teacher's F_T(o_T), the student's F_S(o_S), and a proxy student F^_S(o_T), which guesses from the
+teacher's view what the student would do, so that student observations are made for a part of the steps alone.
+
+An iteration has three phases: a roll-out, a PPO update with both gradients, and an alignment of student to teacher and
+of proxy to student. With all weights at 0 the teacher is that of `train-teacher`, bit for bit. Two things are not in
+the paper: the penalty may grow over the first steps (`penalty_warmup`), and the published code's pull between features
+(`feature_coef`) is there for comparison.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,7 +28,7 @@ from tscli.distributions import Distribution, from_params, kl
 from tscli.networks import Critic, Policy, PolicySpec
 from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
-from tscli.rollout import Final, ViewedEnv, rollout_values, run_episodes, sequences, take
+from tscli.rollout import Final, ViewedEnv, columns, rollout_values, sequences, take
 from tscli.runs import Run, Session
 from tscli.tasks import load_task
 from tscli.views import Obs
@@ -53,11 +58,14 @@ class Config(StageConfig):
     shared_head: bool = Field(True, description="One action head for teacher, proxy and student, trained by PPO alone.")
 
     penalty_coef: float = Field(
-        0.2, description="lambda1, weight of the KL taken off the reward; 0 takes nothing off, below 0 adds it."
+        0.2, description="lambda1, weight of the KL that is taken off the reward; 0: none, below 0 adds it instead."
     )
-    gradient_coef: float = Field(0.0, ge=0, description="lambda2, weight of the KL in the teacher's loss; 0: none.")
+    penalty_warmup: int = Field(
+        0, ge=0, description="Env steps in which the penalty grows to its full weight; 0: full from the start."
+    )
+    gradient_coef: float = Field(0.1, ge=0, description="lambda2, weight of the KL in the teacher's loss; 0: none.")
     feature_coef: float = Field(
-        0.01, ge=0, description="Weight of |F_T - F^_S| in the teacher's loss, as the published code has it; 0: none."
+        0.0, ge=0, description="Weight of |F_T - F^_S| in the teacher's loss, which the published code has; 0: none."
     )
     kl_direction: Literal["teacher_proxy", "proxy_teacher"] = Field(
         "teacher_proxy", description="KL(teacher || proxy), or the other way round, in penalty and gradient."
@@ -70,12 +78,14 @@ class Config(StageConfig):
     align_updates: int = Field(10, ge=0, description="Gradient steps of an alignment; 0 aligns nothing.")
     align_batch: int = Field(4096, ge=1, description="Pairs per gradient step of the alignment.")
     align_lr: float = Field(1e-3, gt=0, description="Adam's learning rate in the alignment.")
-    holdout_fraction: float = Field(0.05, ge=0, lt=1, description="Share of pairs held out to measure; 0: none.")
+    holdout_fraction: float = Field(0.05, ge=0, le=0.5, description="Share of pairs held out to measure; 0: none.")
 
     total_steps: int = Field(6_000_000, ge=1, description="Env steps at the most, over all envs.")
     num_envs: int = Field(1024, ge=1, description="Envs that step together.")
     rollout_steps: int = Field(64, ge=1, description="Steps per env between updates.")
-    bptt: int = Field(16, ge=1, description="Steps through which a recurrent policy's gradient flows.")
+    bptt: int = Field(
+        16, ge=1, description="Steps through which PPO's gradient flows in a network with memory; in alignment all do."
+    )
     num_minibatches: int = Field(8, ge=1, description="Minibatches per epoch.")
     num_epochs: int = Field(4, ge=1, description="Passes over each rollout.")
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate of PPO at the start.")
@@ -97,8 +107,18 @@ class Config(StageConfig):
     stop_patience: int = Field(2, ge=1, description="That many evaluations in a row.")
 
     @model_validator(mode="after")
-    def _memory_needs_fixed_envs(self) -> Config:
-        kinds = {(self.student or self.network).kind, self.network.kind} - {"mlp"}
+    def _networks_and_sizes_fit(self) -> Config:
+        student = self.student or self.network
+        if self.num_envs * self.rollout_steps == self.num_minibatches:
+            raise ValueError(
+                f"--num-minibatches {self.num_minibatches} leaves a minibatch of one step, which has no deviation to "
+                "normalize its advantage by: choose fewer"
+            )
+        if (student.squash, student.std) != (self.network.squash, self.network.std):
+            raise ValueError(
+                "--student.squash and --student.std must equal those of --network: the KL compares like with like"
+            )
+        kinds = {student.kind, self.network.kind} - {"mlp"}
         if kinds and self.paired == "steps":
             raise ValueError(
                 f"a network with memory ({kinds.pop()}) learns from whole sequences, which random steps are not: "
@@ -112,12 +132,13 @@ def main(config: Config, session: Session) -> Run:
     device = stage.prepare(config)
     task = load_task(config.task)
     env = stage.task_env(task, config.num_envs, device)
-    eval_env = stage.task_env(task, config.eval_episodes, device, evaluation=True)
+    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     teacher_view = stage.resolve(task, config.obs or task.teacher, env)
     student_view = stage.resolve(task, config.student_obs or task.student, env)
     if student_view.has_memory:
         raise UserError(
-            f'the view "{student_view.name}" has a delay, but the student observes only a part of the steps'
+            f'the view "{student_view.name}" has a delay, but the student observes only a part of the steps: '
+            "take a view without one"
         )
 
     with streams.seeded_init(config.seed, "teacher"):
@@ -134,10 +155,11 @@ def main(config: Config, session: Session) -> Run:
                 f"student's {student.encoder.output_size}: make them equal, or give --no-shared-head"
             )
         student.head = proxy.head = teacher.head
-    own_head = not config.shared_head
+    aligned = [p.encoder if config.shared_head else p for p in (student, proxy)]  # A is trained by the teacher's PPO
     optimizer = FlatAdam([*teacher.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
-    student_optimizer = FlatAdam((student if own_head else student.encoder).parameters(), config.align_lr, 1.0)
-    proxy_optimizer = FlatAdam((proxy if own_head else proxy.encoder).parameters(), config.align_lr, 1.0)
+    student_optimizer, proxy_optimizer = (
+        FlatAdam(module.parameters(), config.align_lr, config.max_grad_norm) for module in aligned
+    )
     act_stream = streams.generator(config.seed, "teacher/act", device)
     shuffle_stream = streams.generator(config.seed, "teacher/shuffle")
     pair_stream = streams.generator(config.seed, "sitt/pair", device)
@@ -148,12 +170,7 @@ def main(config: Config, session: Session) -> Run:
     steps, num_envs = config.rollout_steps, config.num_envs
     length = stage.sequence_length(config.bptt, steps, teacher.is_recurrent or critic.is_recurrent)
     num_sequences = num_envs * steps // length
-    if num_sequences % config.num_minibatches:
-        raise UserError(
-            f"--num-minibatches {config.num_minibatches} does not divide the {num_sequences} sequences of {length} "
-            "steps in a rollout: choose one that does, or another --bptt"
-        )
-    minibatch = num_sequences // config.num_minibatches
+    minibatch = stage.minibatch_size(num_sequences, config.num_minibatches, length)
     iterations = -(-config.total_steps // (steps * num_envs))
     # Rows that are paired in a step: drawn anew each time, or the first envs for good.
     num_rows = max(1, round(config.paired_fraction * num_envs))
@@ -182,11 +199,17 @@ def main(config: Config, session: Session) -> Run:
             if not env.exact_resume:
                 reset = torch.ones_like(reset)
                 episodes.restart()
+                if reward_scale is not None:
+                    reward_scale.returns.zero_()
             session.say(stage.resume_note(run.name, f"iteration {start} of {iterations}", env))
         clock = stage.Clock()
         for iteration in range(start, iterations):
             global_step = (iteration + 1) * steps * num_envs
+            penalty_coef = config.penalty_coef
+            if global_step < config.penalty_warmup:
+                penalty_coef *= global_step / config.penalty_warmup
             aligns = (iteration + 1) % config.align_every == 0 and config.align_updates > 0
+            pairs_up = aligns or student.is_recurrent  # its hidden state must follow the envs
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * (1 - iteration / iterations)
 
@@ -202,7 +225,7 @@ def main(config: Config, session: Session) -> Run:
                     if t % length == 0:
                         hiddens.append(hidden)
                     teacher_obs.append(viewed.observe("teacher"))
-                    if aligns:  # pulled for these rows alone
+                    if pairs_up:  # observed for these rows alone
                         rows = fixed_rows
                         if config.paired == "steps" and num_rows < num_envs:
                             rows = torch.randperm(num_envs, generator=pair_stream, device=device)[:num_rows]
@@ -230,15 +253,16 @@ def main(config: Config, session: Session) -> Run:
                 all_resets = torch.stack(resets)
                 episode_metrics = episodes.update(rollout["reward"], rollout["done"])
 
-                # The reward of the student-informed objective: r - lambda1 KL(pi_T || pi_proxy).
+                # Eq. 2: the reward r - lambda1 KL(pi_T || pi_S), with the proxy in the student's place.
                 stacked = {k: torch.stack([p[k] for p in teacher_params]) for k in teacher_params[0]}
                 teacher_dist = from_params(stacked, env.action, config.network.squash)
                 first_proxy_hidden = proxy_hidden
                 proxy_latent, proxy_hidden = proxy.encoder(obs, proxy_hidden, all_resets[:-1])
-                divergence = directed_kl(teacher_dist, proxy.head(proxy_latent), config.kl_direction)
+                proxy_dist = proxy.head(proxy_latent)
+                divergence = directed_kl(teacher_dist, proxy_dist, config.kl_direction)
                 reward = rollout["reward"]
-                if config.penalty_coef:
-                    reward = reward - config.penalty_coef * divergence
+                if penalty_coef:
+                    reward = reward - penalty_coef * divergence
                 if reward_scale is not None:
                     reward = reward_scale(reward, rollout["done"])
                 values = rollout_values(critic, value_obs, all_resets, critic_hidden, finals, length)
@@ -255,41 +279,39 @@ def main(config: Config, session: Session) -> Run:
 
             # --- phase 2: policy update -----------------------------------------------------------------------------
             batch_obs = {k: sequences(v, length) for k, v in obs.items()}
-            batch_reset = sequences(all_resets[:-1], length)
             batch_hidden, batch_critic_hidden = torch.stack(hiddens).flatten(0, 1), values.hiddens.flatten(0, 1)
-            batch_action, batch_proxy_latent = sequences(rollout["action"], length), sequences(proxy_latent, length)
-            columns = (rollout["log_prob"], values.value, advantage, returns)
-            batch_log_prob, batch_value, batch_advantage, batch_returns = (sequences(c, length) for c in columns)
+            batch = {"action": rollout["action"], "log_prob": rollout["log_prob"], "reset": all_resets[:-1]}
+            batch |= {"value": values.value, "advantage": advantage, "returns": returns, "proxy_latent": proxy_latent}
+            batch = {k: sequences(v, length) for k, v in batch.items()}
             losses: list[Tensor] = []
             for _ in range(config.num_epochs):
                 order = torch.randperm(num_sequences, generator=shuffle_stream).to(device)
                 for index in order.split(minibatch):
-                    part_obs, part_reset = take(batch_obs, (slice(None), index)), batch_reset[:, index]
-                    latent, _ = teacher.encoder(part_obs, batch_hidden[index], part_reset)
+                    part, part_obs = columns(batch, index), columns(batch_obs, index)
+                    latent, _ = teacher.encoder(part_obs, batch_hidden[index], part["reset"])
                     dist = teacher.head(latent)
-                    value, _ = critic(part_obs, batch_critic_hidden[index], part_reset)
-                    part_advantage = batch_advantage[:, index]
-                    part_advantage = (part_advantage - part_advantage.mean()) / (part_advantage.std() + 1e-8)
+                    value, _ = critic(part_obs, batch_critic_hidden[index], part["reset"])
                     surrogate = rl.policy_loss(
-                        dist.log_prob(batch_action[:, index]),
-                        batch_log_prob[:, index],
-                        part_advantage,
+                        dist.log_prob(part["action"]),
+                        part["log_prob"],
+                        rl.standardize(part["advantage"]),
                         config.clip_coef,
                     )
                     clip = config.clip_coef if config.clip_value else None
-                    value_loss = rl.value_loss(value, batch_returns[:, index], batch_value[:, index], clip)
+                    value_loss = rl.value_loss(value, part["returns"], part["value"], clip)
                     entropy = dist.entropy().mean()
                     loss = surrogate.loss + config.value_coef * value_loss - config.entropy_coef * entropy
                     if config.gradient_coef:
-                        # lambda2 KL(pi_T || pi_proxy), into F_T alone: through a free head it would flatten A instead.
+                        # Eq. 6, second part: lambda2 KL(pi_T || pi_proxy), into F_T alone, since through a free head
+                        # it would flatten A instead.
                         pull = directed_kl(
                             teacher.head(latent, frozen=True),
-                            proxy.head(batch_proxy_latent[:, index], frozen=True),
+                            proxy.head(part["proxy_latent"], frozen=True),
                             config.kl_direction,
                         )
                         loss = loss + config.gradient_coef * pull.mean()
                     if config.feature_coef:
-                        loss = loss + config.feature_coef * (latent - batch_proxy_latent[:, index]).abs().mean()
+                        loss = loss + config.feature_coef * (latent - part["proxy_latent"]).abs().mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
@@ -302,7 +324,7 @@ def main(config: Config, session: Session) -> Run:
 
             # --- phase 3: alignment ---------------------------------------------------------------------------------
             align_metrics: dict[str, float] = {}
-            if aligns:
+            if pairs_up:
                 times, rows = torch.arange(steps, device=device).unsqueeze(1), torch.stack(paired_rows)
                 pair_obs = {k: torch.stack([o[k] for o in paired_obs]) for k in paired_obs[0]}  # o_S
                 pair_teacher_obs = take(obs, (times, rows))  # o_T of the same steps
@@ -315,8 +337,9 @@ def main(config: Config, session: Session) -> Run:
                     pair_reset = sequences(pair_reset, 1)
                     starts = [h.new_zeros(pair_reset.shape[1], 0) for h in starts]
                 pairs = Paired(pair_obs, pair_teacher_obs, pair_reset, *starts)
-                optimizers = student_optimizer, proxy_optimizer
-                align_metrics = align(config, pairs, teacher, student, proxy, optimizers, align_stream)
+                if aligns:
+                    optimizers = student_optimizer, proxy_optimizer
+                    align_metrics = align(config, pairs, teacher, student, proxy, optimizers, align_stream)
                 if student.is_recurrent:
                     with torch.no_grad():
                         student_hidden = student.encoder(pairs.student_obs, student_hidden, pairs.reset)[1]
@@ -325,18 +348,19 @@ def main(config: Config, session: Session) -> Run:
             names = ("loss/policy", "loss/value", "entropy", "approx_kl", "clip_fraction")
             metrics = {"step": global_step, "iteration": iteration + 1, **episode_metrics, **align_metrics}
             metrics |= dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
-            metrics["kl_teacher_proxy"] = float(divergence.mean())
-            metrics["penalty"] = config.penalty_coef * metrics["kl_teacher_proxy"]
+            metrics["kl_teacher_proxy"] = float(kl(teacher_dist, proxy_dist).mean())
+            metrics["penalty"] = penalty_coef * float(divergence.mean())
             metrics |= {"lr": optimizer.lr, "loop_seconds": clock.seconds}
             metrics["steps_per_second"] = (global_step - start * steps * num_envs) / clock.seconds
             is_last = iteration + 1 == iterations
             if is_last or (iteration + 1) % config.eval_every == 0:
                 with clock:
                     select = streams.derive(config.seed, "select")
-                    found = stage.summary(run_episodes(student, eval_env, select))
-                    found_teacher = stage.summary(run_episodes(teacher, eval_env, select))
-                metrics |= found | {k.replace("eval/", "eval_teacher/"): v for k, v in found_teacher.items()}
+                    found = stage.measure({"eval": student, "eval_teacher": teacher}, eval_env, select)
+                metrics |= found
                 score = found.get("eval/success_rate", found["eval/return"])
+                if config.stop_success is not None and "eval/success_rate" not in found:
+                    raise UserError(f"--stop-success: task {task.name} does not tell success, give --stop-success none")
                 if score >= best_score:  # among equals the later one has seen more
                     best_score = score
                     run.save_policy(teacher, "teacher")
@@ -356,15 +380,15 @@ def main(config: Config, session: Session) -> Run:
 
         # --- report: the best student and its teacher, on episodes that did not choose them -------------------------
         run.save_policy(student, "last")
-        report = streams.derive(config.seed, "report")
-        final = stage.summary(run_episodes(load_policy_file(run.path / "policy.safetensors", device), eval_env, report))
-        best_teacher = load_policy_file(run.path / "teacher.safetensors", device)
-        found_teacher = stage.summary(run_episodes(best_teacher, eval_env, report))
-        final |= {k.replace("eval/", "eval_teacher/"): v for k, v in found_teacher.items()}
+        names = {"eval": "policy", "eval_teacher": "teacher"}
+        kept = {role: load_policy_file(run.path / f"{name}.safetensors", device) for role, name in names.items()}
+        final = stage.measure(kept, report_env, streams.derive(config.seed, "report"))
         plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: SITT")
-        result = run.finish(final | {"step": global_step, "loop_seconds": loop_seconds})
+        final |= {"step": global_step, "loop_seconds": loop_seconds, "best_selection_score": best_score}
+        result = run.finish(final)
     env.close()
     eval_env.close()
+    report_env.close()
     return result
 
 
@@ -401,22 +425,25 @@ def align(
     with torch.no_grad():
         teacher_latent, _ = teacher.encoder(pairs.teacher_obs, pairs.teacher_hidden, pairs.reset)
     count = pairs.reset.shape[1]
-    every = round(1 / config.holdout_fraction) if config.holdout_fraction else count + 1
-    columns = torch.arange(count, device=pairs.reset.device)
-    train, held_out = columns[(columns + 1) % every != 0], columns[(columns + 1) % every == 0]
+    # Evenly spaced, so that every env and step has its share.
+    num_held_out = min(count - 1, math.ceil(config.holdout_fraction * count))
+    held_out = torch.arange(num_held_out, device=pairs.reset.device) * count // max(1, num_held_out)
+    train = torch.ones(count, dtype=torch.bool, device=pairs.reset.device)
+    train[held_out] = False
+    train = train.nonzero().squeeze(1)
     size = min(len(train), max(1, config.align_batch // len(pairs.reset)))
     student_optimizer, proxy_optimizer = optimizers
     losses = torch.zeros(2)
     for _ in range(config.align_updates):
         index = train[torch.randint(len(train), (size,), generator=generator, device=train.device)]
-        part, reset, goal = (slice(None), index), pairs.reset[:, index], teacher_latent[:, index]
-        latent, _ = student.encoder(take(pairs.student_obs, part), pairs.student_hidden[index], reset)
+        reset, goal = pairs.reset.index_select(1, index), teacher_latent.index_select(1, index)
+        latent, _ = student.encoder(columns(pairs.student_obs, index), pairs.student_hidden[index], reset)
         student_loss = distance(config, student, latent, teacher.head(goal, frozen=True), goal)
         student_optimizer.zero_grad()
         student_loss.backward()
         student_optimizer.step()
         goal = latent.detach()
-        latent, _ = proxy.encoder(take(pairs.teacher_obs, part), pairs.proxy_hidden[index], reset)
+        latent, _ = proxy.encoder(columns(pairs.teacher_obs, index), pairs.proxy_hidden[index], reset)
         proxy_loss = distance(config, proxy, latent, student.head(goal, frozen=True), goal)
         proxy_optimizer.zero_grad()
         proxy_loss.backward()
@@ -424,10 +451,10 @@ def align(
         losses = torch.stack([student_loss.detach(), proxy_loss.detach()])
     out = {"loss/align": float(losses[0]), "loss/align_proxy": float(losses[1])}
     if len(held_out):
-        part, reset = (slice(None), held_out), pairs.reset[:, held_out]
+        reset = pairs.reset[:, held_out]
         with torch.no_grad():
-            says_student, _ = student(take(pairs.student_obs, part), pairs.student_hidden[held_out], reset)
-            says_proxy, _ = proxy(take(pairs.teacher_obs, part), pairs.proxy_hidden[held_out], reset)
+            says_student, _ = student(columns(pairs.student_obs, held_out), pairs.student_hidden[held_out], reset)
+            says_proxy, _ = proxy(columns(pairs.teacher_obs, held_out), pairs.proxy_hidden[held_out], reset)
             says_teacher = teacher.head(teacher_latent[:, held_out])
             out["kl_proxy_student"] = float(kl(says_proxy, says_student).mean())
             out["kl_teacher_student"] = float(kl(says_teacher, says_student).mean())
@@ -437,8 +464,12 @@ def align(
 def distance(config: Config, policy: Policy, latent: Tensor, goal: Distribution, goal_latent: Tensor) -> Tensor:
     """|F - sg F'| + |A F - sg A F'|, in the mean; A is frozen where it is shared."""
     says, wanted = policy.head(latent, frozen=config.shared_head).params(), goal.params()
-    name = "logits" if "logits" in says else "mean"
-    return (latent - goal_latent).abs().mean() + (says[name] - wanted[name].detach()).abs().mean()
+    loss = (latent - goal_latent).abs().mean()
+    for name, value in says.items():
+        # Deviations in logarithms: their ratio is what the KL sees.
+        value, aim = (x.log() if name == "std" else x for x in (value, wanted[name].detach()))
+        loss = loss + (value - aim).abs().mean()
+    return loss
 
 
 if __name__ == "__main__":

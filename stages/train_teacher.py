@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 
 from tscli import plots, rl, stage, streams
 from tscli.checkpoint import load_policy_file
-from tscli.config import Network, NetworkConfig, StageConfig, UserError, positional
+from tscli.config import Network, NetworkConfig, StageConfig, positional
 from tscli.networks import Critic, Policy, PolicySpec
 from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
-from tscli.rollout import Final, ViewedEnv, rollout_values, run_episodes, sequences, take
+from tscli.rollout import Final, ViewedEnv, columns, rollout_values, run_episodes, sequences, take
 from tscli.runs import Run, Session
 from tscli.tasks import load_task
 from tscli.views import Obs
@@ -96,7 +96,7 @@ def main(config: Config, session: Session) -> Run:
     device = stage.prepare(config)
     task = load_task(config.task)
     env = stage.task_env(task, config.num_envs, device)
-    eval_env = stage.task_env(task, config.eval_episodes, device, evaluation=True)
+    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     actor_view = stage.resolve(task, config.obs or task.teacher, env)
     critic_view = stage.resolve(task, config.critic_obs, env) if config.critic_obs else actor_view
 
@@ -113,19 +113,15 @@ def main(config: Config, session: Session) -> Run:
     steps, num_envs = config.rollout_steps, config.num_envs
     length = stage.sequence_length(config.bptt, steps, policy.is_recurrent or critic.is_recurrent)
     num_sequences = num_envs * steps // length
-    if num_sequences % config.num_minibatches:
-        raise UserError(
-            f"--num-minibatches {config.num_minibatches} does not divide the {num_sequences} sequences of {length} "
-            "steps in a rollout: choose one that does, or another --bptt"
-        )
-    minibatch = num_sequences // config.num_minibatches
+    minibatch = stage.minibatch_size(num_sequences, config.num_minibatches, length)
     iterations = -(-config.total_steps // (steps * num_envs))
 
     viewed = ViewedEnv(env, {"actor": actor_view, "critic": critic_view}, config.seed, final_for=("critic",))
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
     hidden, critic_hidden = policy.initial_hidden(num_envs), critic.initial_hidden(num_envs)
     episodes = stage.EpisodeStats(num_envs)
-    best_return, streak, start = -float("inf"), 0, 0
+    per_slot = config.eval_episodes // eval_env.num_envs
+    best_return, streak, start, seconds = -float("inf"), 0, 0, 0.0
     parts = {"policy": policy, "critic": critic, "optimizer": optimizer, "viewed": viewed, "episodes": episodes}
     parts |= {"act": act_stream, "shuffle": shuffle_stream, "reward_scale": reward_scale}
 
@@ -135,15 +131,15 @@ def main(config: Config, session: Session) -> Run:
     ):
         if run.state is not None:
             saved = stage.restore(run.state, parts, device)
-            start, best_return, streak = saved["iteration"], saved["best_return"], saved["streak"]
+            start, best_return, streak, seconds = (saved[k] for k in ("iteration", "best_return", "streak", "seconds"))
             reset, hidden, critic_hidden = saved["reset"], saved["hidden"], saved["critic_hidden"]
             if not env.exact_resume:
                 reset = torch.ones_like(reset)
                 episodes.restart()
                 if reward_scale is not None:
-                    reward_scale.returns.zero_()
+                    reward_scale.restart()
             session.say(stage.resume_note(run.name, f"iteration {start} of {iterations}", env))
-        clock = stage.Clock()
+        clock = stage.Clock(seconds)
         for iteration in range(start, iterations):
             global_step = (iteration + 1) * steps * num_envs
             if config.lr_schedule == "linear":
@@ -202,32 +198,25 @@ def main(config: Config, session: Session) -> Run:
             # --- update ---------------------------------------------------------------------------------------------
             batch_obs = {k: sequences(v, length) for k, v in obs.items()}
             batch_value_obs = {k: sequences(v[:-1], length) for k, v in value_obs.items()}
-            batch_reset = sequences(all_resets[:-1], length)
             batch_hidden, batch_critic_hidden = torch.stack(hiddens).flatten(0, 1), values.hiddens.flatten(0, 1)
-            batch_action = sequences(rollout["action"], length)
-            columns = (rollout["log_prob"], values.value, advantage, returns)
-            batch_log_prob, batch_value, batch_advantage, batch_returns = (sequences(c, length) for c in columns)
+            batch = {"action": rollout["action"], "log_prob": rollout["log_prob"], "reset": all_resets[:-1]}
+            batch |= {"value": values.value, "advantage": advantage, "returns": returns}
+            batch = {k: sequences(v, length) for k, v in batch.items()}
             losses: list[torch.Tensor] = []
             approx_kl = torch.zeros(())
             for _ in range(config.num_epochs):
                 order = torch.randperm(num_sequences, generator=shuffle_stream).to(device)
                 for index in order.split(minibatch):
-                    reset_part = batch_reset[:, index]
-                    dist, _ = policy(take(batch_obs, (slice(None), index)), batch_hidden[index], reset_part)
-                    value, _ = critic(
-                        take(batch_value_obs, (slice(None), index)), batch_critic_hidden[index], reset_part
-                    )
-                    part_advantage = batch_advantage[:, index]
+                    part = columns(batch, index)
+                    dist, _ = policy(columns(batch_obs, index), batch_hidden[index], part["reset"])
+                    value, _ = critic(columns(batch_value_obs, index), batch_critic_hidden[index], part["reset"])
                     if config.normalize_advantage:
-                        part_advantage = (part_advantage - part_advantage.mean()) / (part_advantage.std() + 1e-8)
+                        part["advantage"] = rl.standardize(part["advantage"])
                     surrogate = rl.policy_loss(
-                        dist.log_prob(batch_action[:, index]),
-                        batch_log_prob[:, index],
-                        part_advantage,
-                        config.clip_coef,
+                        dist.log_prob(part["action"]), part["log_prob"], part["advantage"], config.clip_coef
                     )
                     clip = config.clip_coef if config.clip_value else None
-                    value_loss = rl.value_loss(value, batch_returns[:, index], batch_value[:, index], clip)
+                    value_loss = rl.value_loss(value, part["returns"], part["value"], clip)
                     entropy = dist.entropy().mean()
                     loss = surrogate.loss + config.value_coef * value_loss - config.entropy_coef * entropy
                     optimizer.zero_grad()
@@ -249,11 +238,12 @@ def main(config: Config, session: Session) -> Run:
             metrics["explained_variance"] = float(rl.explained_variance(values.value, returns))
             metrics["lr"] = optimizer.lr
             metrics["loop_seconds"] = clock.seconds
-            metrics["steps_per_second"] = (global_step - start * steps * num_envs) / clock.seconds
+            metrics["steps_per_second"] = global_step / clock.seconds
+            stage.check_divergence(metrics, f"step {global_step}")
             is_last = iteration + 1 == iterations
             if is_last or (config.eval_every and (iteration + 1) % config.eval_every == 0):
                 with clock:
-                    found = run_episodes(policy, eval_env, streams.derive(config.seed, "select"))
+                    found = run_episodes(policy, eval_env, streams.derive(config.seed, "select"), per_slot)
                 metrics |= stage.summary(found)
                 if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
                     best_return = metrics["eval/return"]
@@ -265,6 +255,7 @@ def main(config: Config, session: Session) -> Run:
             if is_last or streak >= config.stop_patience:
                 break
             values_to_save = {"iteration": iteration + 1, "best_return": best_return, "streak": streak}
+            values_to_save |= {"seconds": clock.seconds}
             values_to_save |= {"reset": reset, "hidden": hidden, "critic_hidden": critic_hidden}
             run.save_if_due(lambda v=values_to_save: stage.snapshot(parts, **v), config.checkpoint_every)
 
@@ -273,12 +264,13 @@ def main(config: Config, session: Session) -> Run:
         # --- report: the best policy, on episodes that did not choose it --------------------------------------------
         run.save_policy(policy, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
-        final = stage.summary(run_episodes(best, eval_env, streams.derive(config.seed, "report")))
+        final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
         plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: PPO teacher", columns=4)
         final |= {"step": global_step, "loop_seconds": loop_seconds, "best_selection_return": best_return}
         result = run.finish(final)
     env.close()
     eval_env.close()
+    report_env.close()
     return result
 
 

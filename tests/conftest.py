@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tscli import scripts
-
-_read_script = functools.cache(scripts.read_script)
-
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in, with no runs yet. Scripts are read once, not anew for every command."""
-    monkeypatch.setattr(scripts, "read_script", _read_script)
+    """An empty folder to stand in, with no runs yet."""
     monkeypatch.delenv("TSCLI_RUNS", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)
@@ -53,3 +47,19 @@ def runs(folder: Path, finished_runs: Path) -> Path:
     """The folder to stand in, with a copy of `finished_runs` in it."""
     shutil.copytree(finished_runs, folder / "runs")
     return folder / "runs"
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of four shards, three envs and 60 steps of made-up data. To be copied, not changed."""
+    from pairs_data import write
+
+    folder = tmp_path_factory.mktemp("recorded") / "pairs"
+    write(folder, num_envs=3, steps=60)
+    return folder
+
+
+@pytest.fixture
+def dataset(recorded: Path, tmp_path: Path) -> Path:
+    """A copy of `recorded`, to be damaged."""
+    return Path(shutil.copytree(recorded, tmp_path / "pairs"))

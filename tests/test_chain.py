@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from stage_tools import BC, COLLECT, DAGGER, RUNS, SMALL, TEACHER, call
 import tscli
 from tscli.cli import main
 from tscli.runs import Run, list_runs
+from tscli.scripts import find_script
 
 TINY = TEACHER[2:]
 
@@ -53,6 +56,18 @@ def test_four_commands_find_each_others_runs_and_say_which(folder: Path, capsys:
         assert here >= {"config.yaml", "metrics.jsonl", "manifest.json", *files}
         assert "checkpoint.pt" not in here
         assert not [file for file in here if file.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("how", ["by itself", "by torchrun"])
+def test_a_script_runs(folder: Path, how: str) -> None:
+    if how == "by itself":
+        start = [str(find_script("train-teacher").path)]
+    else:
+        start = [*("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"), "-m", "tscli", TEACHER[0]]
+    done = subprocess.run([sys.executable, *start, *TEACHER[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "next: tscli collect" in done.stderr
+    assert [(run.command, run.status) for run in list_runs(RUNS)] == [("train-teacher", "finished")]
 
 
 def test_the_newest_fitting_run_is_taken_and_another_one_when_it_is_named(
@@ -150,6 +165,32 @@ def test_a_view_that_is_noisy_late_and_lossy_goes_through_all_stages(folder: Pat
     teacher, _, students, _ = chain(("rough.yaml", *TINY), ((*DAGGER, "--student", "gru"), BC))
     assert [tscli.load_policy(student).spec.view.name for student in students] == ["rough", "rough"]
     assert Path(teacher.task).resolve() == (folder / "rough.yaml").resolve()
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("change", ["none", "edited", "gone"])
+def test_a_tasks_own_file_is_found_from_another_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    study, elsewhere = folder / "study", folder / "elsewhere"
+    study.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(study)
+    task = "env: {kind: cartpole, max_episode_steps: 30}\nviews: {full: [state]}\n"
+    Path("own.yaml").write_text(task)
+    call("train-teacher", "own.yaml", *TINY)
+    if change == "edited":  # the user's file counts, as long as it is there
+        Path("own.yaml").write_text(task.replace("30", "3"))
+    elif change == "gone":
+        Path("own.yaml").unlink()
+        study = study.rename(folder / "moved")
+    monkeypatch.chdir(elsewhere)
+    runs_dir = study / "runs"
+    for command in (COLLECT, BC, ("eval", "--episodes", "2")):
+        assert main([*command, "--runs-dir", str(runs_dir), "--quiet"]) == 0
+    made = list_runs(runs_dir)
+    assert [run.name[5:] for run in made[1:]] == ["collect-own-seed1", "distill-bc-own-seed1", "eval-own-seed1"]
+    assert (made[-1].metrics["eval/length"] <= 3) == (change == "edited")
 
 
 @pytest.mark.usefixtures("no_plots")

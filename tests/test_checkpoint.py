@@ -198,3 +198,13 @@ def test_a_file_is_whole_before_it_has_its_name(tmp_path: Path, monkeypatch: pyt
 def test_a_files_hash_is_its_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert file_hash(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_policy_that_is_no_longer_numbers_is_not_written(tmp_path: Path, bad: float) -> None:
+    policy = make_policy()
+    with torch.no_grad():
+        policy.head.linear.bias[0] = bad
+    with pytest.raises(UserError, match=r"diverged \(the policy's head.linear.bias is no longer finite\)"):
+        save_policy_file(tmp_path / "policy.safetensors", policy)
+    assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from toy_scripts import BARE, TASK, write_scripts
 
 import tscli
-from tscli import scripts
+from tscli import cli, scripts
 from tscli.cli import main, normalize
 from tscli.commands import app
 from tscli.config import UserError
@@ -290,9 +291,9 @@ def test_runs_are_shown_as_a_tree_and_one_in_detail(capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert main(["runs"]) == 0
     out = capsys.readouterr().out
-    rows = [line.split("  ")[0] for line in out.splitlines() if "finished" in line]
+    rows = [line.split("  ")[0] for line in out.splitlines() if "bare" in line]
     assert rows == ["1 train-teacher", "└─ 2 collect", "", "4 train-teacher"]
-    assert "   └─ 3 distill quick" in out
+    assert "   └─ 3 distill quick" in out and "return 50.0" in out
     assert main(["runs", "3"]) == 0
     out = capsys.readouterr().out
     assert "0002-collect-bare-seed1" in out and "student.kind" in out and "manifest.json" in out
@@ -301,6 +302,38 @@ def test_runs_are_shown_as_a_tree_and_one_in_detail(capsys: pytest.CaptureFixtur
     assert [run["parents"] for run in listed][1] == ["0001-train-teacher-bare-seed1"]
     assert main(["runs", "4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["config"]["seed"] == 2
+
+
+def test_what_has_no_result_is_listed_with_its_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-teacher", "bare.yaml", "--quiet", "--lr", "0.5"]) == 130
+    assert main(["train-teacher", "bare.yaml", "--quiet", "--lr", "0.25"]) == 2
+    capsys.readouterr()
+    assert main(["runs"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "bare" in line]
+    assert [row[4] for row in rows] == ["stopped", "failed"]
+
+
+def test_a_number_that_no_run_has_names_the_newest_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(5):
+        assert main(["train-teacher", "bare.yaml", "--quiet"]) == 0
+    error = error_of(capsys, "runs", "77")
+    newest = ", ".join(f"000{number}-train-teacher-bare-seed1" for number in (5, 4, 3))
+    assert f'no run "77" in runs: it has 5, the newest are {newest}; `tscli runs` lists all' in error
+
+
+def test_an_lstm_is_called_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    error = error_of(capsys, "train-teacher", "bare.yaml", "--network", "lstm")
+    assert "--network.kind 'lstm': the LSTM is called rnn here" in error
+
+
+def test_a_full_disk_is_one_line_wherever_it_is_met(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/film.gif")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_dispatch", full)
+        error = error_of(capsys, "runs")
+    assert error.strip() == "error: the disk is full (/data/film.gif): free some space, then go on with --resume"
 
 
 def test_a_task_is_described_with_the_sizes_of_its_views(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,8 @@ def test_a_bad_value_is_named_as_the_user_writes_it() -> None:
     assert line(num_envs=0) == "--num-envs 0: input should be greater than or equal to 1"
     assert line(lr="fast").startswith("--lr 'fast': input should be a valid number")
     assert line(inner={"widths": "8,x"}).startswith("--inner.widths 'x': input should be a valid integer")
-    assert line(critic={"kind": "lstm"}).startswith("--critic.kind 'lstm': input should be 'mlp'")
+    assert line(critic={"kind": "rnnn"}).startswith("--critic.kind 'rnnn': input should be 'mlp'")
+    assert line(critic={"kind": "lstm"}) == "--critic.kind 'lstm': the LSTM is called rnn here"
     assert line(lr=float("nan")).startswith("--lr nan: input should be a finite number")
 
 

@@ -21,25 +21,13 @@ from tscli.pairs_format import file_hash, read_sealed, write_sealed
 from tscli.pairs_writer import PairsWriter
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("whole") / "pairs"
-    write(folder, num_envs=3, steps=60)
-    return folder
-
-
-@pytest.fixture
-def folder(whole, tmp_path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "pairs"))
-
-
 def as_json(capsys, *arguments: Any) -> Any:
     assert main([*map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def test_describe_tells_what_was_recorded(folder, capsys):
-    data = as_json(capsys, "describe", folder)
+def test_describe_tells_what_was_recorded(dataset, capsys):
+    data = as_json(capsys, "describe", dataset)
     steps = [make_step(SCHEMA, 3, t) for t in range(60)]
     state = np.concatenate([step["obs"]["state"] for step in steps])
     camera = np.concatenate([step["obs"]["camera"] for step in steps])
@@ -88,15 +76,15 @@ def verify_fails(folder: Path, capsys) -> str:
     return error
 
 
-def test_verify_lists_every_fault_and_names_the_first(folder, capsys):
-    shard = folder / "shards" / "00001.h5"
+def test_verify_lists_every_fault_and_names_the_first(dataset, capsys):
+    shard = dataset / "shards" / "00001.h5"
     data = bytearray(shard.read_bytes())
     data[5000] ^= 4
     shard.write_bytes(data)
-    (folder / "shards" / "00003.h5").unlink()
-    error = verify_fails(folder, capsys)
+    (dataset / "shards" / "00003.h5").unlink()
+    error = verify_fails(dataset, capsys)
     assert "00001.h5: damaged" in error and "(and 1 more)" in error
-    assert main(["verify", str(folder), "--json"]) == 2
+    assert main(["verify", str(dataset), "--json"]) == 2
     faults = {f["name"]: f["fault"] for f in json.loads(capsys.readouterr().out)["files"] if f["fault"]}
     assert set(faults) == {"shards/00001", "shards/00003"}
 
@@ -120,10 +108,10 @@ def reseal(path: Path, change: Any) -> None:
         (lambda d: d["fields"]["reward"].__setitem__("offset", d["fields"]["reward"]["offset"] + 4), "lies elsewhere"),
     ],
 )
-def test_verify_notices_tables_that_do_not_fit_the_rows(folder, capsys, change, message):
-    first_of_all = folder / "shards" / "00000.json"
+def test_verify_notices_tables_that_do_not_fit_the_rows(dataset, capsys, change, message):
+    first_of_all = dataset / "shards" / "00000.json"
     reseal(first_of_all, change)
-    assert message in verify_fails(folder, capsys)
+    assert message in verify_fails(dataset, capsys)
 
 
 def test_verify_notices_values_that_are_not_finite_and_choices_that_are_none(tmp_path, capsys):
@@ -137,22 +125,22 @@ def test_verify_notices_values_that_are_not_finite_and_choices_that_are_none(tmp
         assert name in verify_fails(tmp_path / name, capsys)
 
 
-def test_verify_notices_a_dataset_file_that_is_not_the_one_written(folder, capsys):
-    path = folder / "dataset.h5"
+def test_verify_notices_a_dataset_file_that_is_not_the_one_written(dataset, capsys):
+    path = dataset / "dataset.h5"
     with h5py.File(path, "a") as file:
         file.attrs["task"] = "another"
-    assert "dataset.h5: damaged" in verify_fails(folder, capsys)
+    assert "dataset.h5: damaged" in verify_fails(dataset, capsys)
     path.unlink()
-    assert "dataset.h5: missing" in verify_fails(folder, capsys)
+    assert "dataset.h5: missing" in verify_fails(dataset, capsys)
 
 
-def test_verify_notices_a_dataset_file_of_fewer_shards(folder, whole, tmp_path, capsys):
+def test_verify_notices_a_dataset_file_of_fewer_shards(dataset, recorded, tmp_path, capsys):
     writer = PairsWriter(tmp_path / "short", SCHEMA, 3, shard_bytes=70_000)
     for t in range(36):
         writer.append(**make_step(SCHEMA, 3, t))
-    shutil.copyfile(tmp_path / "short" / "dataset.h5", folder / "dataset.h5")
-    reseal(folder / "pairs.json", lambda d: d.update(dataset_sha256=file_hash(folder / "dataset.h5")))
-    assert "does not show all shards" in verify_fails(folder, capsys)
+    shutil.copyfile(tmp_path / "short" / "dataset.h5", dataset / "dataset.h5")
+    reseal(dataset / "pairs.json", lambda d: d.update(dataset_sha256=file_hash(dataset / "dataset.h5")))
+    assert "does not show all shards" in verify_fails(dataset, capsys)
 
 
 @pytest.mark.parametrize("options", [[], ["--copy-files"]], ids=["linked", "copied"])

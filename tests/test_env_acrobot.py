@@ -1,4 +1,4 @@
-"""Acrobot against Gymnasium's, its goal, its time limit and its resume."""
+"""Acrobot against Gymnasium's, its goal, its starts and its time limit."""
 
 # ruff: noqa: D103 - tests say in their names what they show
 
@@ -9,20 +9,9 @@ import math
 import gymnasium
 import numpy as np
 import torch
+from classic_envs import last_seen, put
 
 from tscli.envs.acrobot import MAX_VELOCITY_1, MAX_VELOCITY_2, Env, EnvConfig
-
-
-def put(env: Env, states: np.ndarray) -> None:
-    """Set the states [N, 4] without touching episodes or step counts."""
-    env.load_state_dict({**env.state_dict(), "state": torch.tensor(np.asarray(states, dtype=np.float64).T.copy())})
-
-
-def last_seen(env: Env, done: torch.Tensor) -> torch.Tensor:
-    """What each env saw after the step, which is the final observation where its episode ended."""
-    seen, rows = env.observe("state").clone(), done.nonzero()[:, 0]
-    seen[rows] = env.final_observation("state", rows)
-    return seen
 
 
 def test_it_is_gymnasiums_step_for_step_through_goals_and_the_time_limit():
@@ -88,46 +77,6 @@ def test_reaching_the_goal_in_the_last_step_is_a_termination():
     assert result.truncated.tolist() == [False, True]
     assert result.success.tolist() == [True, False]
     assert result.reward.tolist() == [0.0, -1.0]
-
-
-def test_torchs_arrays_give_what_numpys_give():
-    torch.manual_seed(0)
-    on_numpy, on_torch = Env(EnvConfig(), 5), Env(EnvConfig(), 5)
-    on_torch._xp = torch  # what a GPU uses
-    on_numpy.reset(3)
-    on_torch.reset(3)
-    for _ in range(60):
-        state = on_numpy.state_dict()
-        on_torch.load_state_dict(state)
-        action = torch.randint(3, (5,))
-        ours, theirs = on_numpy.step(action), on_torch.step(action)
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-        torch.testing.assert_close(on_numpy.observe("state"), on_torch.observe("state"), rtol=1e-5, atol=1e-7)
-
-
-def test_more_envs_change_no_bit_of_the_first_ones():
-    torch.manual_seed(0)
-    few, many = Env(EnvConfig(max_episode_steps=50), 3), Env(EnvConfig(max_episode_steps=50), 13)
-    for _ in range(120):
-        action = torch.randint(3, (13,))
-        few.step(action[:3])
-        many.step(action)
-        assert torch.equal(few.observe("state"), many.observe("state")[:3])
-
-
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit():
-    torch.manual_seed(0)
-    config = EnvConfig(max_episode_steps=40)
-    env, actions = Env(config, 8), torch.randint(3, (120, 8))
-    env.reset(11)
-    for action in actions[:60]:
-        env.step(action)
-    other = Env(config, 8)
-    other.load_state_dict(env.state_dict())
-    for action in actions[60:]:
-        ours, theirs = env.step(action), other.step(action)
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-        assert torch.equal(env.observe("state"), other.observe("state"))
 
 
 def test_starts_hang_down_and_differ():

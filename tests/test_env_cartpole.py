@@ -1,4 +1,4 @@
-"""CartPole against Gymnasium's, its starts, its time limit and its resume."""
+"""CartPole against Gymnasium's, its starts and its time limit."""
 
 # ruff: noqa: D103 - tests say in their names what they show
 
@@ -8,15 +8,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from classic_envs import last_seen, put
 
 from tscli.config import UserError
 from tscli.envs import make_env
 from tscli.envs.cartpole import MAX_POSITION, Env, EnvConfig
-
-
-def put(env: Env, states: np.ndarray) -> None:
-    """Set the states [N, 4] without touching episodes or step counts."""
-    env.load_state_dict({**env.state_dict(), "state": torch.tensor(np.asarray(states, dtype=np.float64).T.copy())})
 
 
 def starts(env: Env, num: int) -> list[list[list[float]]]:
@@ -43,9 +39,7 @@ def test_it_is_gymnasiums_step_for_step_through_falls_and_the_time_limit():
         actions = rng.integers(2, size=n)
         actions[:3] = states[:3] @ [0.5, 1.0, 20.0, 4.0] > 0  # three that stay up until the limit
         result = env.step(torch.tensor(actions))
-        seen_last = env.observe("state").clone()
-        ended = (result.terminated | result.truncated).nonzero()[:, 0]
-        seen_last[ended] = env.final_observation("state", ended)
+        seen_last = last_seen(env, result.terminated | result.truncated)
         for i, single in enumerate(theirs):
             obs, reward, terminated, truncated, _ = single.step(int(actions[i]))
             np.testing.assert_allclose(seen_last[i].numpy(), obs, rtol=1e-6, atol=1e-9)
@@ -68,22 +62,6 @@ def test_a_fall_in_the_last_step_is_a_termination_and_no_success():
     assert result.success.tolist() == [False, True]
 
 
-def test_torchs_arrays_give_what_numpys_give():
-    torch.manual_seed(0)
-    on_numpy, on_torch = Env(EnvConfig(), 5), Env(EnvConfig(), 5)
-    on_torch._xp = torch  # what a GPU uses
-    on_numpy.reset(3)
-    on_torch.reset(3)
-    for _ in range(200):
-        # Small differences grow in an unstable system, so both begin each step alike.
-        state = on_numpy.state_dict()
-        on_torch.load_state_dict(state)
-        action = torch.randint(2, (5,))
-        ours, theirs = on_numpy.step(action), on_torch.step(action)
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-        torch.testing.assert_close(on_numpy.observe("state"), on_torch.observe("state"), rtol=1e-6, atol=1e-9)
-
-
 def test_an_envs_episodes_depend_on_the_seed_its_index_and_their_number_alone():
     few, many = Env(EnvConfig(max_episode_steps=3), 2), Env(EnvConfig(max_episode_steps=5), 4)
     few.reset(7)
@@ -95,50 +73,6 @@ def test_an_envs_episodes_depend_on_the_seed_its_index_and_their_number_alone():
     few.reset(8)
     assert starts(few, 1) != [rows[:1] for rows in first]
     assert all(abs(x) <= 0.05 for rows in second for start in rows for x in start)
-
-
-def test_more_envs_change_no_bit_of_the_first_ones():
-    torch.manual_seed(0)
-    few, many = Env(EnvConfig(), 3), Env(EnvConfig(), 13)
-    for _ in range(200):
-        action = torch.randint(2, (13,))
-        few.step(action[:3])
-        many.step(action)
-        assert torch.equal(few.observe("state"), many.observe("state")[:3])
-
-
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit():
-    torch.manual_seed(0)
-    env, actions = Env(EnvConfig(), 8), torch.randint(2, (300, 8))
-    env.reset(11)
-    for action in actions[:150]:
-        env.step(action)
-    other = Env(EnvConfig(), 8)
-    other.load_state_dict(env.state_dict())
-    assert torch.equal(env.observe("state"), other.observe("state"))
-    for action in actions[150:]:
-        ours, theirs = env.step(action), other.step(action)
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-        assert torch.equal(env.observe("state"), other.observe("state"))
-
-
-def test_a_saved_state_is_not_changed_by_later_steps():
-    env = Env(EnvConfig(), 2)
-    state = env.state_dict()
-    before = {name: value.clone() for name, value in state.items() if isinstance(value, torch.Tensor)}
-    for _ in range(30):
-        env.step(torch.ones(2, dtype=torch.int64))
-    assert all(torch.equal(before[name], state[name]) for name in before)
-
-
-def test_a_state_of_another_number_of_envs_is_refused():
-    with pytest.raises(UserError, match="of 4 envs and this run has 2"):
-        Env(EnvConfig(), 2).load_state_dict(Env(EnvConfig(), 4).state_dict())
-
-
-def test_a_misspelt_group_is_an_error():
-    with pytest.raises(UserError, match=r'unknown observation group "stat".*"state"'):
-        Env(EnvConfig(), 2).observe("stat")
 
 
 def test_a_time_limit_out_of_bounds_is_refused_in_one_line():

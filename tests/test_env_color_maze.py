@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -260,8 +261,8 @@ def test_every_maze_is_lava_with_one_path_of_the_rules_from_top_to_bottom():
 @pytest.mark.parametrize("size", range(6, 12))
 def test_small_mazes_stay_within_their_columns_too(size):
     config = EnvConfig(grid_size=size + 4, margin=2, num_mazes=200)
-    for held_out in (False, True):
-        maze = draw_mazes(config.model_copy(update={"held_out": held_out}))[:, 2:-2, 2:-2]
+    for split in ("train", "select", "report"):
+        maze = draw_mazes(config.model_copy(update={"split": split}))[:, 2:-2, 2:-2]
         columns = (maze == PATH).any(axis=(0, 1)).nonzero()[0]
         assert columns[0] >= size // 4 and columns[-1] < 3 * size // 4
         assert (maze == PATH).any(axis=2).all()
@@ -274,15 +275,16 @@ def test_a_maze_depends_on_the_seed_of_the_list_and_its_place_alone():
     assert (other != many).any(axis=(1, 2)).mean() > 0.9
 
 
-def test_no_maze_held_out_is_ever_trained_on_whatever_the_seeds():
-    def layouts(held_out: bool, seed: int) -> set[bytes]:
-        config = EnvConfig(num_mazes=3000, held_out=held_out, maze_seed=seed)
+def test_no_maze_to_measure_on_is_ever_trained_on_or_chosen_by_whatever_the_seeds():
+    def layouts(split: Literal["train", "select", "report"], seed: int) -> set[bytes]:
+        config = EnvConfig(num_mazes=3000, split=split, maze_seed=seed)
         return {maze.tobytes() for maze in draw_mazes(config)}
 
-    train, held_out = layouts(False, 0) | layouts(False, 1), layouts(True, 0) | layouts(True, 1)
-    assert not train & held_out
-    assert min(len(train), len(held_out)) > 1000
-    assert layouts(False, 0) & layouts(False, 1), "without the halves they do coincide"
+    parts = [layouts(split, 0) | layouts(split, 1) for split in ("train", "select", "report")]
+    for one, other in itertools.combinations(parts, 2):
+        assert not one & other
+    assert min(map(len, parts)) > 1000
+    assert layouts("train", 0) & layouts("train", 1), "within a part they do coincide"
 
 
 def mazes_of_episodes(env: Env, num: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from fake_env import DISCRETE, GROUPS, FakeEnv
 
 from tscli.config import NetworkConfig, UserError, ViewPart, parse_view
-from tscli.imitation import Batch, batch_loss, check_loss, fit_normalizer, mean_loss, read_batch
+from tscli.imitation import Batch, batch_loss, check_loss, fit_normalizer, mean_loss, read_batch, window_lengths
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs, PairsSchema
 from tscli.pairs_writer import PairsWriter
@@ -64,7 +64,6 @@ def test_burn_in_spares_windows_that_begin_with_their_episode(tmp_path: Path) ->
         expected = [float(t < count and (begins or t >= 2)) for t in range(4)]
         assert batch.weight[:, b].tolist() == expected
     assert {True, False} == set((windows.step == 0).tolist()) and (windows.valid_length < 4).any()
-    assert torch.equal(batch.reset, torch.from_numpy(windows.first))
     none = read_batch(pairs, windows, view)
     assert none.weight.sum() == 60  # every step once
 
@@ -96,7 +95,7 @@ def test_the_loss_is_the_mean_over_the_steps_that_count(tmp_path: Path) -> None:
     torch.nn.init.zeros_(student.head.linear.weight)  # all but fair coins
     batch = read_batch(pairs, pairs.windows(4, start="tile")[:], student.spec.view, burn_in=1)
     assert batch_loss(student, batch, "cross_entropy").item() == pytest.approx(math.log(2))
-    nothing = Batch(batch.obs, batch.reset, batch.teacher, batch.label, torch.zeros_like(batch.weight))
+    nothing = Batch(batch.obs, batch.teacher, batch.label, torch.zeros_like(batch.weight))
     assert batch_loss(student, nothing, "cross_entropy").item() == 0.0
 
 
@@ -135,6 +134,51 @@ def test_the_mean_loss_is_of_the_given_episodes_and_a_bounded_number_of_windows(
     with torch.no_grad():
         expected = float(batch_loss(student, read_batch(pairs, ends, student.spec.view), "kl"))
     assert mean_loss(student, pairs, episodes, 1, 0, "kl", most=2) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_the_mean_loss_does_not_depend_on_how_many_windows_are_read_at_once(tmp_path: Path, chunk: int) -> None:
+    pairs = record(tmp_path)
+    student = make_student(pairs, "state", kind="gru")
+    episodes = np.arange(pairs.num_episodes)
+    whole = mean_loss(student, pairs, episodes, 4, 1, "kl")
+    assert mean_loss(student, pairs, episodes, 4, 1, "kl", chunk=chunk) == pytest.approx(whole, rel=1e-5)
+
+
+def test_windows_are_as_long_as_a_students_memory_asks_for() -> None:
+    def lengths(**network: Any) -> tuple[int, int]:
+        return window_lengths(NetworkConfig.model_validate(network), 10, 3)
+
+    assert lengths(kind="mlp") == (1, 0)
+    assert lengths(kind="gru") == lengths(kind="rnn") == (13, 3)
+    assert lengths(kind="history", history=4) == lengths(kind="history", history=2) == (13, 3)
+    assert lengths(kind="history", history=8) == (17, 7)
+
+
+def test_a_student_that_stacks_its_history_learns_from_true_ones_alone(tmp_path: Path) -> None:
+    pairs = record(tmp_path)
+    student = make_student(pairs, "state", kind="history", history=4, normalize=False)
+    window, burn_in = window_lengths(student.spec.network, 3, 0)
+    assert (window, burn_in) == (6, 3)
+
+    def says(length: int, start: Any) -> tuple[Batch, torch.Tensor]:
+        batch = read_batch(pairs, pairs.windows(length, start=start)[:], student.spec.view, burn_in)
+        with torch.no_grad():
+            dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[1]))
+        return batch, dist.params()["logits"]
+
+    whole, expected = says(20, "episode")  # from an episode's first step on: what it says when it acts
+    valid = whole.weight > 0
+    by_step = dict(zip(map(tuple, whole.obs["vector"][valid].tolist()), expected[valid], strict=True))
+    assert len(by_step) == 60
+    batch, found = says(window, "anywhere")
+    counted = batch.weight > 0
+    steps = list(map(tuple, batch.obs["vector"][counted].tolist()))
+    assert set(steps) == set(by_step)  # the first steps of an episode are learnt from too
+    torch.testing.assert_close(found[counted], torch.stack([by_step[step] for step in steps]))
+    assert not torch.allclose(
+        found[~counted], torch.stack([by_step[s] for s in map(tuple, batch.obs["vector"][~counted].tolist())])
+    )
 
 
 @pytest.mark.parametrize("chunk", [7, 4096])

@@ -17,15 +17,15 @@ FILES = sorted(
 # From the bottom up; modules of one layer may import each other, and `pairs_format` is of the layer of `pairs`. The
 # command line, on top, reaches scripts by path only.
 LAYERS = (
-    {"config", "files", "rl", "streams", "spaces", "normalize", "distributions", "optim", "stats"},
+    {"config", "files", "rl", "streams", "spaces", "normalize", "distributions", "optim", "stats", "tables"},
     {"envs", "gymnasium_api", "networks", "views", "tasks"},
     {"pairs", "checkpoint", "rollout", "imitation"},
     {"runs", "progress", "plots"},
     {"stage", "film", "pairs_find"},
-    {"scripts", "settings", "flags", "launch", "pages"},
-    {"show", "doctor", "pipeline"},
+    {"scripts", "settings", "flags", "launch", "pages", "methods", "cells"},
+    {"show", "doctor", "pipeline", "compare"},
     {"commands"},
-    {"cli", "__main__"},
+    {"cli", "__main__", "leash"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -84,3 +85,12 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit() -> None:
     assert resumed.lr == pytest.approx(0.01 * (1 - 4 / 40))
     train(again, resumed, range(5, 10))
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
+
+
+def test_torch_is_not_heard_on_weights_of_an_rnn_that_lie_in_the_buffer() -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        FlatAdam(nn.LSTM(2, 2).parameters(), 0.01)
+        warnings.warn("RNN module weights are not part of single contiguous chunk of memory. This means", stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+    assert [str(warning.message) for warning in heard] == ["another"]

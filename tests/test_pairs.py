@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pairs_data import ARM, SCHEMA, digest, expected_episodes, flat, make_step, 
 
 from tscli.config import UserError
 from tscli.pairs import Pairs, PairsSchema, as_tensors, pairs_folder
+from tscli.pairs_format import read_sealed
 from tscli.pairs_writer import PairsWriter
 from tscli.spaces import ActionSpec, Group
 
@@ -141,9 +143,41 @@ def test_the_split_by_episode_is_stable_and_leaves_neither_side_empty(tmp_path):
     assert 0.15 < len(held_out) / long.num_episodes < 0.45
     np.testing.assert_array_equal(held_out, long.split_episodes(0.3, seed=5)[1])
     assert set(held_out) != set(long.split_episodes(0.3, seed=6)[1])
+    short_held_out = short.split_episodes(0.3, seed=5)[1]
+    np.testing.assert_array_equal(short_held_out, held_out[held_out < short.num_episodes])
     few_train, few_held_out = short.split_episodes(0.001)
     assert len(few_held_out) == 1 and len(few_train) == short.num_episodes - 1
     assert set(long.sample_windows(np.random.default_rng(0), 200, 3, episodes=held_out).episode) <= set(held_out)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_episode_changes_sides_only_where_one_would_be_empty(tmp_path, seed):
+    schema = replace(SCHEMA, has_success=False)
+    writer = PairsWriter(tmp_path, schema, 1)
+    pairs, sides = Pairs(live=writer), {}
+    ends: dict[str, Any] = {"terminated": np.array([True]), "truncated": np.array([False]), "success": None}
+    for count in range(12):
+        writer.append(**make_step(schema, 1, count) | ends)
+        pairs.refresh()
+        train, held_out = pairs.split_episodes(0.4, seed)
+        assert len(train) + len(held_out) == count + 1
+        assert len(train) and (len(held_out) or count == 0)
+        moved = [number for number in held_out if sides.get(number) == "train"]
+        moved += [number for number in train if sides.get(number) == "held out"]
+        assert not moved or min(len(train), len(held_out)) == 1
+        sides = dict.fromkeys(train.tolist(), "train") | dict.fromkeys(held_out.tolist(), "held out")
+
+
+def test_that_there_is_success_is_noted_with_the_first_that_is_told(tmp_path):
+    schema = replace(SCHEMA, has_success=False)
+    writer = PairsWriter(tmp_path / "a", schema, 2)
+    for t in range(3):
+        step = make_step(schema, 2, t)
+        step["success"] = np.array([t == 1, False]) if t else None
+        writer.append(**step)
+        assert read_sealed(tmp_path / "a" / "pairs.json")["has_success"] == (t > 0)
+    PairsWriter.resume(tmp_path / "a", writer.state_dict()).close()
+    assert Pairs(tmp_path / "a").schema.has_success
 
 
 def test_the_same_generator_draws_the_same_windows(tmp_path):
@@ -153,6 +187,17 @@ def test_the_same_generator_draws_the_same_windows(tmp_path):
         a, b, c = (pairs.sample_windows(make(s), 50, 3) for s in (1, 1, 2))
         np.testing.assert_array_equal(a.row, b.row)
         assert not np.array_equal(a.row, c.row)
+
+
+def test_batches_drawn_at_once_are_those_drawn_one_by_one(tmp_path):
+    write(tmp_path)
+    index = Pairs(tmp_path).windows(3)
+    for make in (np.random.default_rng, lambda s: torch.Generator().manual_seed(s)):
+        one_by_one, at_once = make(1), make(1)
+        expected = [index.sample(one_by_one, 7) for _ in range(5)]
+        for found, single in zip(index.sample_batches(at_once, 7, 5), expected, strict=True):
+            for name in ("shard", "row", "valid_length", "episode", "step", "cut", "previous_action"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(single, name))
 
 
 def test_rows_that_are_not_kept_are_left_out_of_the_files(tmp_path):

@@ -26,19 +26,6 @@ from tscli.pairs_format import list_shards, read_sealed
 from tscli.pairs_writer import PairsWriter
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """A dataset of four shards; tests that damage it work on a copy."""
-    folder = tmp_path_factory.mktemp("whole") / "pairs"
-    write(folder, num_envs=3, steps=60)
-    return folder
-
-
-@pytest.fixture
-def folder(whole, tmp_path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "pairs"))
-
-
 def flip(path: Path, byte: int, bit: int) -> None:
     data = bytearray(path.read_bytes())
     data[byte] ^= 1 << bit
@@ -52,87 +39,87 @@ def assert_one_line_with_a_fix(error: UserError, path: Path) -> None:
     assert "tscli verify" in message and "collect again" in message
 
 
-def test_a_truncated_shard_is_refused(folder):
-    shard = folder / "shards" / "00001.h5"
+def test_a_truncated_shard_is_refused(dataset):
+    shard = dataset / "shards" / "00001.h5"
     os.truncate(shard, shard.stat().st_size - 1)
     for verify in ("full", "size"):
         with pytest.raises(PairsError, match="bytes instead of") as caught:
-            Pairs(folder, verify=verify)
+            Pairs(dataset, verify=verify)
         assert_one_line_with_a_fix(caught.value, shard)
 
 
 @pytest.mark.parametrize("region", ["metadata", "anywhere"])
-def test_single_flipped_bits_in_a_shard_are_noticed(folder, region):
-    shard = folder / "shards" / "00002.h5"
+def test_single_flipped_bits_in_a_shard_are_noticed(dataset, region):
+    shard = dataset / "shards" / "00002.h5"
     whole = shard.read_bytes()
     first_data = min(f["offset"] for f in read_sealed(shard.with_suffix(".json"))["fields"].values())
     rng = np.random.default_rng(0)
     for _ in range(30):
         flip(shard, int(rng.integers(first_data if region == "metadata" else len(whole))), int(rng.integers(8)))
         with pytest.raises(PairsError, match="does not match its sha256") as caught:
-            Pairs(folder)
+            Pairs(dataset)
         assert_one_line_with_a_fix(caught.value, shard)
         shard.write_bytes(whole)
-    Pairs(folder)
+    Pairs(dataset)
 
 
 @pytest.mark.parametrize("name", ["shards/00001.json", "pairs.json"])
-def test_single_flipped_bits_in_the_text_files_are_noticed(folder, name):
-    path = folder / name
+def test_single_flipped_bits_in_the_text_files_are_noticed(dataset, name):
+    path = dataset / name
     whole = path.read_bytes()
     rng = np.random.default_rng(1)
     for _ in range(40):
         flip(path, int(rng.integers(len(whole))), int(rng.integers(8)))
         with pytest.raises(PairsError, match="damaged") as caught:
-            Pairs(folder, verify="size")
+            Pairs(dataset, verify="size")
         assert_one_line_with_a_fix(caught.value, path)
         path.write_bytes(whole)
-    Pairs(folder)
+    Pairs(dataset)
 
 
-def test_a_missing_shard_is_refused(folder):
-    shard = folder / "shards" / "00001.h5"
+def test_a_missing_shard_is_refused(dataset):
+    shard = dataset / "shards" / "00001.h5"
     shard.unlink()
     with pytest.raises(PairsError, match="missing") as caught:
-        Pairs(folder, verify="size")
+        Pairs(dataset, verify="size")
     assert_one_line_with_a_fix(caught.value, shard)
 
 
 @pytest.mark.parametrize("index", [0, 1, 3])
-def test_a_shard_that_is_gone_with_its_sidecar_is_missed(folder, index):
+def test_a_shard_that_is_gone_with_its_sidecar_is_missed(dataset, index):
     for suffix in (".h5", ".json"):
-        (folder / "shards" / f"{index:05d}{suffix}").unlink()
+        (dataset / "shards" / f"{index:05d}{suffix}").unlink()
     with pytest.raises(PairsError, match=f"{index:05d}.json: missing"):
-        Pairs(folder)
+        Pairs(dataset)
 
 
-def test_a_foreign_hdf5_file_in_a_shards_place_is_refused(folder):
-    shard = folder / "shards" / "00000.h5"
+def test_a_foreign_hdf5_file_in_a_shards_place_is_refused(dataset):
+    shard = dataset / "shards" / "00000.h5"
     with h5py.File(shard, "w") as file:
         file["obs/state"] = np.zeros((54, 3), np.float32)
     with pytest.raises(PairsError):
-        Pairs(folder)
+        Pairs(dataset)
     # Of the same size, too.
-    size = (folder / "shards" / "00001.h5").stat().st_size
-    shutil.copyfile(folder / "shards" / "00001.h5", shard)
+    size = (dataset / "shards" / "00001.h5").stat().st_size
+    shutil.copyfile(dataset / "shards" / "00001.h5", shard)
     assert shard.stat().st_size == size
     with pytest.raises(PairsError, match="sha256"):
-        Pairs(folder)
+        Pairs(dataset)
 
 
-def test_a_shard_of_another_dataset_is_refused_although_it_is_whole(folder, tmp_path):
+def test_a_shard_of_another_dataset_is_refused_although_it_is_whole(dataset, tmp_path):
     write(tmp_path / "arm", ARM, steps=20)
     for suffix in (".h5", ".json"):
-        shutil.copyfile(tmp_path / "arm" / "shards" / f"00000{suffix}", folder / "shards" / f"00002{suffix}")
+        shutil.copyfile(tmp_path / "arm" / "shards" / f"00000{suffix}", dataset / "shards" / f"00002{suffix}")
     with pytest.raises(PairsError, match="belongs to another dataset"):
-        Pairs(folder)
+        Pairs(dataset)
 
 
-def test_a_surplus_shard_is_refused(folder):
+def test_a_surplus_shard_is_refused(dataset):
     for suffix in (".h5", ".json"):
-        shutil.copyfile(folder / "shards" / f"00003{suffix}", folder / "shards" / f"00004{suffix}")
+        shutil.copyfile(dataset / "shards" / f"00003{suffix}", dataset / "shards" / f"00004{suffix}")
     with pytest.raises(PairsError, match=r"00004.json: does not belong"):
-        Pairs(folder)
+        Pairs(dataset)
 
 
 def test_an_empty_folder_says_what_to_name_instead(tmp_path):
@@ -140,10 +127,10 @@ def test_an_empty_folder_says_what_to_name_instead(tmp_path):
         Pairs(tmp_path)
 
 
-def test_a_folder_without_its_header_is_refused(folder):
-    (folder / "pairs.json").unlink()
+def test_a_folder_without_its_header_is_refused(dataset):
+    (dataset / "pairs.json").unlink()
     with pytest.raises(PairsError, match=r"pairs.json: missing"):
-        Pairs(folder)
+        Pairs(dataset)
 
 
 def test_a_run_killed_before_its_first_shard_says_so(tmp_path):
@@ -223,14 +210,14 @@ def run_and_kill(folder: Path, checkpoint: Path, save_at: int, kill_at: int) -> 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
-def test_a_kill_keeps_finished_shards_and_a_resumed_run_ends_equal_byte_for_byte(whole, tmp_path):
+def test_a_kill_keeps_finished_shards_and_a_resumed_run_ends_equal_byte_for_byte(recorded, tmp_path):
     run_and_kill(tmp_path / "pairs", tmp_path / "checkpoint.pt", save_at=25, kill_at=50)
     assert Pairs(tmp_path / "pairs").num_steps == 2 * 18 * 3
     reward = read_plain(tmp_path / "pairs")[0]["reward"]
     np.testing.assert_array_equal(reward[[0, 18, 36]], make_step(SCHEMA, 3, 0)["reward"])
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     resume_and_finish(tmp_path / "pairs", state, 25)
-    assert digest(tmp_path / "pairs") == digest(whole)
+    assert digest(tmp_path / "pairs") == digest(recorded)
 
 
 def resume_and_finish(folder: Path, state: dict[str, Any], at: int) -> None:
@@ -244,7 +231,7 @@ def resume_and_finish(folder: Path, state: dict[str, Any], at: int) -> None:
 
 @pytest.mark.parametrize("saved_at", [0, 7, 18, 19, 35, 36, 59, 60])
 @pytest.mark.parametrize("abandoned_at", [0, 1, 20, None])
-def test_resuming_anywhere_gives_the_same_files(whole, tmp_path, saved_at, abandoned_at):
+def test_resuming_anywhere_gives_the_same_files(recorded, tmp_path, saved_at, abandoned_at):
     writer = PairsWriter(tmp_path, SCHEMA, 3, shard_bytes=70_000)
     state = None
     last = 60 if abandoned_at is None else min(60, saved_at + abandoned_at)
@@ -258,7 +245,7 @@ def test_resuming_anywhere_gives_the_same_files(whole, tmp_path, saved_at, aband
         writer.close()  # the run was complete, but an older checkpoint is continued
     assert state is not None
     resume_and_finish(tmp_path, state, saved_at)
-    assert digest(tmp_path) == digest(whole)
+    assert digest(tmp_path) == digest(recorded)
 
 
 def test_resuming_rows_that_were_not_all_kept_gives_the_same_files(tmp_path):
@@ -285,7 +272,7 @@ def test_resuming_rows_that_were_not_all_kept_gives_the_same_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["write_sidecar", "write_dataset_file", "sync_folder", "sync_file"])
 @pytest.mark.parametrize("steps", [18, 24], ids=["a-full-shard", "a-packed-shard"])
-def test_dying_while_a_shard_is_finished_can_be_resumed(whole, tmp_path, monkeypatch, name, steps):
+def test_dying_while_a_shard_is_finished_can_be_resumed(recorded, tmp_path, monkeypatch, name, steps):
     def die(*args: Any) -> None:
         raise KeyboardInterrupt
 
@@ -298,7 +285,7 @@ def test_dying_while_a_shard_is_finished_can_be_resumed(whole, tmp_path, monkeyp
         writer.append(**make_step(SCHEMA, 3, steps - 1))
         writer.close()
     resume_and_finish(tmp_path, state, steps - 1)
-    assert digest(tmp_path) == digest(whole)
+    assert digest(tmp_path) == digest(recorded)
 
 
 def test_resuming_without_an_earlier_shard_is_refused(tmp_path):

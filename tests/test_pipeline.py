@@ -64,7 +64,7 @@ def test_a_file_chooses_task_seed_methods_and_settings() -> None:
     assert [run.seed for run in made()] == [3, 3, 3, 3]
     assert (teacher.config["lr"], teacher.config["num_envs"]) == (0.01, 2)
     assert (student.method, student.config["epochs"], student.config["student"]["kind"]) == ("slow", 9, "rnn")
-    assert report.task == "toy.yaml"
+    assert report.task_name == "toy"
 
 
 def test_flags_win_over_the_file() -> None:

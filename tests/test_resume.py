@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -30,7 +31,7 @@ from stage_tools import (
 )
 
 import tscli
-from tscli.checkpoint import load_state
+from tscli.checkpoint import load_state, save_state
 from tscli.cli import main
 from tscli.optim import FlatAdam
 from tscli.pairs_writer import PairsWriter
@@ -94,6 +95,33 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(runs: Path, stage: str)
     assert not (resumed.path / "checkpoint.pt").exists()
     if stage != "collect":  # which logs nothing
         assert 0 < len(made_before) < len(expected["metrics"])
+
+
+def test_a_run_that_was_stopped_after_its_warm_up_goes_on_with_the_beta_that_was_due(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = ("--pairs", "none", "--teacher-episodes", "2", "--beta", "0.8", "--beta-decay", "0.9")
+    shutil.copytree(runs, "kept")
+    expected = fingerprint(call(*DAGGER, *SMALL, *begins))
+    shutil.rmtree(runs)
+    Path("kept").rename(runs)
+    stopped = interrupt(monkeypatch, (*DAGGER, *SMALL, *begins), PairsWriter, "append", 60)
+    betas = [line["beta"] for line in metrics_of(stopped)]
+    assert betas[0] == 1.0 and 0 < betas[-1] < 0.8
+    assert fingerprint(call("distill", "--resume")) == expected
+
+
+@pytest.mark.parametrize("command", [TEACHER, (*BC, *SMALL), (*DAGGER, *SMALL)], ids=["teacher", "bc", "dagger"])
+def test_the_seconds_of_a_loop_count_on(runs: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
+    stopped = interrupt(monkeypatch, command, FlatAdam, "step", 2)
+    path = stopped.path / "checkpoint.pt"
+    state = load_state(path)
+    logged = [json.loads(line) for line in (stopped.path / "metrics.jsonl").read_text().splitlines()]
+    assert logged[-1]["loop_seconds"] <= state["values"]["seconds"]
+    state["values"]["seconds"] = 1000.0
+    save_state(path, state)
+    run = call(command[0], "--resume")
+    assert 1000 < run.metrics["loop_seconds"] < 2000
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew_in_its_folder(runs: Path) -> None:
@@ -234,6 +262,30 @@ def test_a_resumed_run_keeps_its_settings(
     error = error_of(capsys, "train-teacher", "--resume", "--lr", "0.5")
     assert "lr is 0.001" in error and "0.5" in error
     assert list_runs(RUNS)[-1].manifest == run.manifest
+
+
+TASK_FILE = "env: {kind: cartpole, max_episode_steps: 50}\nviews: {full: [state]}\n"
+
+
+@pytest.mark.parametrize("change", ["kept", "edited", "deleted"])
+def test_a_run_resumes_with_the_tasks_file_as_it_was_from_whatever_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    file = folder / "own.yaml"
+    file.write_text(TASK_FILE)
+    args = ("train-teacher", "own.yaml", *TEACHER[2:])
+    expected = fingerprint(call(*args))
+    run = interrupt(monkeypatch, args, FlatAdam, "step", 6)
+    if change == "edited":
+        file.write_text(TASK_FILE.replace("50", "7"))
+    elif change == "deleted":
+        file.unlink()
+    (folder / "else" / "where").mkdir(parents=True)
+    monkeypatch.chdir(folder / "else" / "where")
+    assert main(["train-teacher", "--resume", run.name, "--runs-dir", str(folder / "runs"), "--quiet"]) == 0
+    found = list_runs(folder / "runs")[-1]
+    assert found.config["task"] == str(file)
+    assert fingerprint(found) == expected
 
 
 def test_there_must_be_something_to_resume(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

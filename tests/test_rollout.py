@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fake_env import DISCRETE, GROUPS, FakeEnv
@@ -66,6 +68,49 @@ def test_actions_are_executed_within_bounds() -> None:
     env = FakeEnv([[9]], ARM)
     step = ViewedEnv(env, {}, 0).step(torch.tensor([[-5.0, 1e6]]))
     assert step.action.tolist() == env.actions[0].tolist() == [[-1.0, 1e6]]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_policy_that_gives_no_number_is_blamed_itself_and_the_env_is_not_stepped(bad: float) -> None:
+    env = FakeEnv([[9], [9]], ARM)
+    viewed = ViewedEnv(env, {}, 0)
+    viewed.step(torch.zeros(2, 2))
+    with pytest.raises(UserError, match=rf"the policy gave {bad} as its action \(step 1\): its weights have diverged"):
+        viewed.step(torch.tensor([[0.0, 0.0], [0.0, bad]]))
+    assert len(env.actions) == 1
+
+
+def test_noise_goes_on_where_it_was_also_in_an_env_that_begins_anew() -> None:
+    noisy = ViewSpec("noisy", tuple(replace(part, noise=0.5) for part in view("goal + previous_action").parts[:1]))
+    first = ViewedEnv(FakeEnv([[99]]), {"mine": noisy}, 0)
+    readings = []
+    for _ in range(4):
+        readings.append(first.observe("mine")["vector"] - first.env.observe("goal"))
+        first.step(zeros(first.env))  # type: ignore[arg-type]
+    state = first.state_dict()
+    after = first.observe("mine")["vector"] - first.env.observe("goal")
+    env = FakeEnv([[99]])
+    env.exact_resume = False
+    again = ViewedEnv(env, {"mine": noisy}, 0)
+    assert torch.equal(again.observe("mine")["vector"] - env.observe("goal"), readings[0])
+    again.load_state_dict(state)
+    torch.testing.assert_close(again.observe("mine")["vector"] - env.observe("goal"), after)
+    assert again.num_steps == 4
+
+
+def test_an_env_that_begins_anew_has_no_previous_action_and_no_old_readings() -> None:
+    late = ViewSpec(
+        "late", tuple(replace(p, delay=2 * (p.group == "goal")) for p in view("goal + previous_action").parts)
+    )
+    env = FakeEnv([[99]])
+    env.exact_resume = False
+    viewed = ViewedEnv(env, {"mine": late}, 0)
+    for _ in range(5):
+        viewed.observe("mine")
+        viewed.step(zeros(env) + 1)
+    viewed.load_state_dict(viewed.state_dict())
+    now = env.observe("goal")[0].tolist()
+    assert viewed.observe("mine")["vector"][0].tolist() == [*now, 0.0]  # the first reading stands for those before it
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -155,6 +155,37 @@ def test_a_damaged_or_newer_manifest_is_passed_over_in_lists_and_named_when_aske
         find_run(session.runs_dir, str(new.path))
 
 
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        ("{}", '"schema" of type int'),
+        ('{"schema": "a"}', '"schema" of type int'),
+        ('{"schema": 1}', '"number" of type int'),
+        ("[1]", '"schema" of type int'),
+        ("7", '"schema" of type int'),
+        ('"' + "x" * 9 + '"', '"schema" of type int'),
+    ],
+)
+def test_a_manifest_of_something_else_is_passed_over_and_named_when_asked_for(
+    session: Session, content: str, missing: str
+) -> None:
+    good, bad = teacher(session), teacher(session)
+    (bad.path / "manifest.json").write_text(content)
+    assert [run.name for run in list_runs(session.runs_dir)] == [good.name]
+    assert find_run(session.runs_dir, "1").name == good.name
+    with pytest.raises(UserError, match=f"manifest.json is damaged \\(no {missing}\\): restore it"):
+        find_run(session.runs_dir, str(bad.path))
+
+
+@pytest.mark.parametrize(
+    "change", [{"number": "1"}, {"holds": None}, {"metrics": []}, {"parents": {"teacher": "0001"}}, {"artifacts": 1}]
+)
+def test_a_manifest_with_an_entry_of_another_type_is_passed_over(session: Session, change: dict[str, Any]) -> None:
+    run = teacher(session)
+    (run.path / "manifest.json").write_text(json.dumps(run.manifest | change))
+    assert list_runs(session.runs_dir) == []
+
+
 def test_the_newest_fitting_run_is_taken(session: Session) -> None:
     first = teacher(session)
     pairs = collected(session, first)
@@ -403,7 +434,7 @@ def test_two_processes_cannot_hold_one_run(session: Session, child: subprocess.P
 def test_those_who_only_look_do_not_take_each_other_for_the_owner(session: Session) -> None:
     run = stopped(session)
     (run.path / "manifest.json").write_text(json.dumps({**run.manifest, "status": "running"}))
-    lookers = [runs._Lock(run.path, shared=True) for _ in range(2)]
+    lookers = [runs.Lock(run.path, shared=True) for _ in range(2)]
     assert find_run(session.runs_dir, "1").status == "stopped"
     for looker in lookers:
         looker.close()

@@ -37,6 +37,24 @@ def test_the_file_name_is_the_command_and_order_sorts(folders: list[Path]) -> No
     assert found[0].about == "Train a toy teacher."
 
 
+def test_a_script_is_parsed_once_until_it_changes(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    parse = ast.parse
+
+    def counting(text: str, filename: str) -> ast.Module:
+        parsed.append(Path(filename).name)
+        return parse(text, filename)
+
+    monkeypatch.setattr(ast, "parse", counting)
+    for _ in range(2):
+        for script in find_scripts(folders):
+            light_config(script)
+    assert sorted(parsed) == sorted({path.name for folder in folders for path in folder.glob("*.py")})
+    path = folders[0] / "collect.py"
+    path.write_text(path.read_text().replace("Collect toy pairs.", "Gather toy pairs."))
+    assert find_script("collect", None, find_scripts(folders)).about == "Gather toy pairs."
+
+
 def test_a_script_is_found_by_command_method_file_name_and_path(folders: list[Path]) -> None:
     found = find_scripts(folders)
     assert find_script("distill", None, found).method == "quick"

@@ -17,6 +17,7 @@ from tscli.config import NetworkConfig, StageConfig, UserError, parse_view
 from tscli.networks import Policy, PolicySpec
 from tscli.runs import Run, Session
 from tscli.spaces import ActionSpec, Group
+from tscli.tasks import load_task
 from tscli.views import resolve_view
 
 
@@ -52,7 +53,7 @@ def test_threads_are_set_also_back_to_all(threads: None) -> None:
     assert torch.get_num_threads() == os.cpu_count()
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", ""])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", ""])
 def test_a_device_that_is_not_there_is_one_line(threads: None, device: str) -> None:
     with pytest.raises(UserError, match=r"--device .* cannot be used here .*: use cpu, or auto") as caught:
         stage.prepare(StageConfig(device=device))
@@ -102,6 +103,51 @@ def test_a_snapshot_brings_back_modules_generators_and_threads(threads: None) ->
     assert torch.get_num_threads() == 1
 
 
+def test_a_snapshot_of_another_kind_of_device_is_refused(threads: None) -> None:
+    parts = {"act": torch.Generator()}
+    state = stage.snapshot(parts)
+    stage.restore(state, parts, torch.device("cpu"))
+    with pytest.raises(UserError, match="begun on cuda and would go on on cpu"):
+        stage.restore({**state, "device": "cuda"}, parts, torch.device("cpu"))
+
+
+def test_a_clock_goes_on_from_what_a_loop_took_before_and_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 50.0
+    monkeypatch.setattr(stage.time, "perf_counter", lambda: now)
+    clock = stage.Clock(7.0)
+    now += 2
+    with clock:
+        now += 100
+    now += 1
+    assert clock.seconds == 10.0
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_no_number_ends_a_run_in_one_line(loss: float) -> None:
+    stage.check_divergence({"loss/value": 1e30, "loss/imitation": None, "explained_variance": loss}, "step 3")
+    with pytest.raises(UserError, match=rf"diverged \(loss/value is {loss} at step 3\): lower --align-lr$"):
+        stage.check_divergence({"loss/policy": 0.5, "loss/value": loss}, "step 3", "--align-lr")
+
+
+@pytest.mark.parametrize(("episodes", "slots"), [(100, 10), (256, 16), (12, 12), (1, 1), (17, 1)])
+def test_evaluations_share_a_few_copies_of_a_gymnasium_env_evenly(episodes: int, slots: int) -> None:
+    cpu = torch.device("cpu")
+    select, report = stage.eval_envs(load_task("Pendulum-v1"), episodes, cpu)
+    assert select is report and select.num_envs == slots
+    select.close()
+    select, _ = stage.eval_envs(load_task("cartpole"), episodes, cpu)
+    assert select.num_envs == episodes  # a batched env has a slot for each
+
+
+def test_copies_are_few_where_any_of_the_envs_is_a_gymnasium_one() -> None:
+    gym = {"kind": "gym", "id": "Pendulum-v1"}
+    native = load_task("cartpole")
+    assert stage.most_slots(native) is None
+    assert stage.most_slots(native.model_copy(update={"report_env": gym})) == 16
+    assert stage.most_slots(native.model_copy(update={"env": {**gym, "vectorization": "async"}})) == 16
+    assert stage.most_slots(native.model_copy(update={"env": {**gym, "vectorization": "vector_entry_point"}})) is None
+
+
 # --- runs to continue from --------------------------------------------------------------------------------------------
 
 
@@ -129,6 +175,21 @@ def test_a_policy_acts_only_in_an_env_that_shows_it_the_same(session: Session) -
         stage.open_policy(some, larger, cpu)
     with pytest.raises(UserError, match=r"acts with discrete \(2,\), this env takes discrete \(3,\)"):
         stage.open_policy(whole, FakeEnv([[1]], ActionSpec("discrete", nvec=(3,))), cpu)
+
+
+def test_the_teacher_of_a_run_that_trained_both_is_opened_where_a_teacher_is_asked_for(session: Session) -> None:
+    env = FakeEnv([[1]])
+    alone = train(session)
+    with session.start(StageConfig(), "sitt", "cartpole", role="student") as run:
+        for view, which in (("state", "teacher"), ("flag", "policy")):
+            spec = resolve_view(view, parse_view(view), env.groups, env.action)
+            run.save_policy(Policy(PolicySpec(spec, env.action, NetworkConfig(hidden=(2,)))), which)
+        both = run.finish({})
+    for made in (alone, both):
+        assert stage.open_teacher(made, env, torch.device("cpu")).spec.view.name in ("full", "state")
+    assert stage.open_policy(both, env, torch.device("cpu")).spec.view.name == "flag"
+    assert stage.teacher_of(session, "2", None).name == both.name
+    assert stage.teacher_of(session, "", None).name == alone.name  # the newest one is of a run for teachers
 
 
 def test_cloning_takes_the_newest_pairs_and_their_own_teacher(session: Session) -> None:

@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from stage_tools import COLLECT, DAGGER, SMALL, TEACHER, Remember, call, pairs_hashes, weights_hash
+from stage_tools import BC, COLLECT, DAGGER, SMALL, TEACHER, Remember, call, error_of, pairs_hashes, weights_hash
 
 import tscli
 from tscli import stage
+from tscli.files import file_hash
 from tscli.pairs import Pairs
-from tscli.runs import Run
+from tscli.runs import Run, list_runs
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -116,6 +119,31 @@ def test_a_student_shares_the_acting_and_the_teacher_labels_all_of_it(runs: Path
     assert actor.mean() == pytest.approx(0.7, abs=0.05)
     assert (column(mixed, "action") == column(mixed, "teacher_action"))[actor == 1].all()
     assert run.parents == ["0001-train-teacher-cartpole-seed1", student.name]
+
+
+def test_a_run_that_trained_a_teacher_with_its_student_is_taken_as_a_teacher(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone, joint = list_runs(runs)[0], call(*DAGGER, *SMALL, "--obs", "partial")
+    # As `sitt` leaves it: the student's policy, and its teacher's beside it.
+    path = shutil.copy(alone.policy_path(), joint.path / "teacher.safetensors")
+    joint.manifest["artifacts"]["teacher.safetensors"] = file_hash(Path(path))
+    (joint.path / "manifest.json").write_text(json.dumps(joint.manifest))
+
+    expected, found = (collect("--teacher", name) for name in ("1", joint.name))
+    assert found[0].parents == [joint.name]
+    for field in ("obs/state", "teacher_logits", "action"):
+        assert np.array_equal(column(expected[1], field), column(found[1], field))
+    for method in (DAGGER, BC):
+        student = call(*method, *SMALL, "--teacher", joint.name, "--obs", "partial")
+        assert joint.name in student.parents
+        report = json.loads((call("eval", "--episodes", "3").path / "report.json").read_text())
+        assert report["policies"]["teacher"]["run"] == joint.name
+        assert report["policies"]["teacher"]["view"] == "full"
+    # It is a student's where none is named.
+    assert collect()[0].parents == [alone.name]
+    Path(path).write_bytes(b"")
+    assert "teacher.safetensors has changed" in error_of(capsys, *COLLECT, "--teacher", joint.name)
 
 
 def test_episodes_begin_alike_whoever_acts(runs: Path) -> None:

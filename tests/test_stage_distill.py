@@ -28,8 +28,10 @@ from torch import Tensor
 
 import tscli
 from tscli import stage
+from tscli.cli import main
 from tscli.networks import Policy
 from tscli.pairs import Pairs, Windows
+from tscli.runs import list_runs
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -60,6 +62,17 @@ def test_the_teacher_and_its_normaliser_are_left_as_they_were(
     for policy, kept in remember.opened:
         assert all(torch.equal(value, kept[name]) for name, value in policy.state_dict().items())
     assert weights_hash(folder / "policy.safetensors") == before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_that_diverges_ends_its_run_in_one_line_that_says_so(
+    runs: Path, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    error = error_of(
+        capsys, *METHODS[method], *SMALL, "--lr", "1e30", "--student", "mlp", "--student.activation", "relu"
+    )
+    assert "training has diverged" in error and "lower --lr" in error
+    assert list_runs(runs)[-1].status == "failed"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -132,6 +145,17 @@ def test_beta_is_the_teachers_share_of_the_actions_and_follows_its_schedule(runs
     at = np.concatenate([np.arange(row["time"], row["time"] + row["length"]) for row in time])
     for index, beta in enumerate(expected):
         assert actor[at // 64 == index].mean() == pytest.approx(beta, abs=0.12)
+
+
+def test_beta_begins_to_fall_once_the_teacher_no_longer_acts_alone(runs: Path) -> None:
+    begins = ("--pairs", "none", "--teacher-episodes", "5", "--total-steps", "1280")
+    schedule = ("--beta", "0.8", "--beta-schedule", "exponential", "--beta-decay", "0.5")
+    lines = metrics_of(call(*DAGGER, *SMALL, *begins, *schedule))
+    betas = [line["beta"] for line in lines]
+    alone = 1 + sum(line["episodes"] < 5 for line in lines)
+    assert 1 < alone < len(lines) - 3
+    assert betas[:alone] == [1.0] * alone
+    assert betas[alone : alone + 3] == pytest.approx([0.8, 0.4, 0.2])
 
 
 def test_the_students_memory_goes_on_while_the_teacher_acts(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +261,19 @@ def test_dagger_starts_from_pairs_of_a_part_of_the_groups_where_the_student_need
     assert set(tscli.open_pairs(run).schema.groups) == {"body", "goal"}
 
 
+def test_the_success_that_a_gymnasium_env_tells_late_is_noted(folder: Path) -> None:
+    call("train-teacher", "toy_envs:toy/Success-v0", *TEACHER[2:])
+    collected, aggregated = call(*COLLECT), call(*DAGGER, *SMALL)
+    for run in (collected, aggregated):
+        pairs = tscli.open_pairs(run)
+        assert pairs.schema.has_success
+        table = pairs.episodes()
+        last = [episode.rows["obs/state"][-1, 0] for episode in pairs.iter_episodes(["obs/state"])]
+        likely = np.abs(last) > 0.2  # the last step moves it no further than that
+        assert (table["success"] == (np.array(last) > 0))[likely & table["finished"]].all()
+    assert collected.metrics["success_rate"] == tscli.open_pairs(collected).episodes()["success"].mean()
+
+
 def test_pairs_of_another_teacher_are_not_taken(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = call(*TEACHER, "--seed", "2")
     run = call(*DAGGER, *SMALL)
@@ -251,6 +288,25 @@ def test_cloning_takes_the_teacher_that_labelled_the_newest_pairs(runs: Path) ->
     call(*TEACHER, "--seed", "2")
     run = call(*BC, *SMALL)
     assert "0001-train-teacher-cartpole-seed1" in run.parents
+
+
+def test_dagger_takes_the_teacher_of_the_pairs_that_are_named(runs: Path) -> None:
+    call(*TEACHER, "--seed", "2")
+    run = call(*DAGGER, *SMALL, "--pairs", "2")
+    assert set(run.parents) == {"0001-train-teacher-cartpole-seed1", "0002-collect-cartpole-seed1"}
+
+
+def test_merged_pairs_are_learnt_from_by_what_merge_says_is_next(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(*COLLECT, "--seed", "2")
+    call(*TEACHER, "--seed", "2")
+    capsys.readouterr()
+    assert main(["merge", "2", "3"]) == 0
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said == "next: tscli distill --pairs 5 --student rnn"
+    run = call(*said.removeprefix("next: tscli ").split(), *DAGGER[1:], *SMALL)
+    assert set(run.parents) == {"0001-train-teacher-cartpole-seed1", "0005-merge-cartpole-seed1"}
 
 
 def test_pairs_that_end_in_the_middle_of_episodes_are_learnt_from(runs: Path) -> None:

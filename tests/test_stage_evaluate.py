@@ -18,10 +18,12 @@ import torch
 from PIL import Image
 from stage_tools import BC, COLLECT, DAGGER, SMALL, TEACHER, call, error_of, weights_hash
 
-from tscli import stage
+from tscli import rollout, stage
 from tscli.cli import main
-from tscli.rollout import ViewedEnv
+from tscli.networks import Policy
+from tscli.rollout import Episodes, ViewedEnv
 from tscli.runs import Run
+from tscli.stats import bootstrap_mean
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -72,6 +74,32 @@ def test_everyone_gets_the_same_episodes_and_every_slot_the_same_number(
         assert entry["greedy"]["return"]["count"] == entry["sampled"]["length"]["count"] == 6
 
 
+def test_a_number_that_no_slots_divide_is_measured_in_many_slots(student: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = watch_episodes(monkeypatch)
+    run = call("eval", "--episodes", "7", "--num-envs", "5", "--no-teacher")
+    for one in passes:
+        assert one["envs"] == 4
+        assert torch.stack(one["ends"]).sum(0).min() == 2
+    found = report_of(run)
+    assert found["episodes"] == found["policies"]["student"]["greedy"]["return"]["count"] == 7
+
+
+def test_the_episodes_that_count_are_fixed_beforehand(student: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*args: Any, **kwargs: Any) -> Episodes:
+        return Episodes(torch.arange(8.0), torch.arange(8.0), None)  # two in each of four slots
+
+    monkeypatch.setattr("tscli.rollout.run_episodes", ended)
+    run = call("eval", "--episodes", "7", "--num-envs", "5", "--no-teacher")
+    assert run.metrics["eval/return"] == 3.0  # of 0 to 6: without the last slot's last one
+
+
+def test_without_its_teacher_a_student_can_still_be_measured(student: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree("runs/0001-train-teacher-cartpole-seed1")
+    error = error_of(capsys, "eval", "--episodes", "2")
+    assert "0001-train-teacher-cartpole-seed1, which" in error and "--no-teacher measures the student alone" in error
+    assert list(report_of(call("eval", "--episodes", "2", "--no-teacher"))["policies"]) == ["student"]
+
+
 def test_the_same_seed_gives_the_same_report_and_another_seed_other_episodes(student: Run) -> None:
     one, two, other = (report_of(call("eval", "3", "--episodes", "6", "--seed", seed)) for seed in ("1", "1", "2"))
     assert one == two
@@ -91,6 +119,35 @@ def test_a_student_that_has_learnt_all_agrees_with_its_teacher_on_its_own_states
     assert run.metrics["gap"] == pytest.approx(gap)
 
 
+def test_the_gaps_interval_is_that_of_the_differences_episode_by_episode(
+    student: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hard = 100.0 * torch.arange(8)  # some episodes give much more than others, whoever acts
+    lost = torch.tensor([0.0, 2.0] * 4)
+
+    def played(policy: Policy, *args: Any, greedy: bool) -> Episodes:
+        returns = hard - lost * (policy.spec.view.name == "partial")
+        return Episodes(returns, torch.ones(8), torch.ones(8, dtype=torch.bool))
+
+    monkeypatch.setattr(rollout, "run_episodes", played)
+    assert main(["eval", "--episodes", "8", "--json", "--quiet"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    expected = bootstrap_mean(lost.numpy())
+    assert report["gap"] == 1.0
+    assert report["gap_interval"] == [expected.low, expected.high]
+    assert 0 < expected.low < 1 < expected.high < 2
+    success = report["policies"]["student"]["greedy"]["success_rate"]
+    assert (success["mean"], success["high"]) == (1.0, 1.0) and 0.6 < success["low"] < 0.7  # 8 / (8 + z^2)
+
+
+def test_a_gymnasium_env_is_measured_in_a_few_copies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("train-teacher", "toy_envs:toy/Multi-v0", *TEACHER[2:])
+    passes = watch_episodes(monkeypatch)
+    run = call("eval", "--episodes", "40")
+    assert [one["envs"] for one in passes] == [14, 14]  # three episodes each
+    assert report_of(run)["policies"]["teacher"]["greedy"]["return"]["count"] == 40
+
+
 def test_the_interval_holds_the_mean_and_the_table_says_what_the_json_says(
     student: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,7 +159,8 @@ def test_the_interval_holds_the_mean_and_the_table_says_what_the_json_says(
         value = entry["greedy"]["return"]
         assert value["low"] <= value["mean"] <= value["high"]
         assert f"{value['mean']:.1f}" in table and f"{value['low']:.1f} to {value['high']:.1f}" in table
-    assert f"gap {data['gap']:.1f}" in table
+    low, high = data["gap_interval"]
+    assert f"gap {data['gap']:.1f} ({low:.1f} to {high:.1f})" in table
 
 
 def test_a_teacher_is_measured_alone_and_a_student_may_be(student: Run) -> None:

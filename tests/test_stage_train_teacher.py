@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from stage_tools import TEACHER, Remember, call, fingerprint, metrics_of
+from stage_tools import RUNS, TEACHER, Remember, call, error_of, fingerprint, metrics_of
 from torch import Tensor
 
 import tscli
 from tscli import rl, stage
+from tscli.runs import list_runs
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -66,6 +67,16 @@ def test_a_truncated_episode_bootstraps_and_a_terminated_one_does_not(
     )
     assert values[0].mean().item() != pytest.approx(expected, abs=0.2)
     assert values[-1].mean().item() == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("task", ["cartpole", "Pendulum-v1"])
+def test_a_training_that_diverges_ends_in_one_line_that_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    error = error_of(capsys, "train-teacher", task, *TEACHER[2:], "--lr", "1e30")
+    assert "diverged" in error and "lower --lr" in error and "the env gave" not in error
+    (run,) = list_runs(RUNS)
+    assert run.status == "failed" and "policy" not in run.holds
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(folder: Path) -> None:

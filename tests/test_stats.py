@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from tscli.stats import bootstrap_mean
+from tscli.stats import bootstrap_mean, wilson
 
 
 def test_mean_and_deviation_are_the_samples() -> None:
@@ -45,3 +45,19 @@ def test_one_value_and_none() -> None:
     assert bootstrap_mean(np.array([4.0])) == (4.0, 0.0, 4.0, 4.0, 1)
     nothing = bootstrap_mean(np.array([]))
     assert nothing.count == 0 and math.isnan(nothing.mean) and math.isnan(nothing.low)
+
+
+def test_wilsons_interval_is_that_computed_by_hand() -> None:
+    found = wilson(np.array([True] * 8 + [False] * 2))
+    # z = 1.96: (0.8 + z^2 / 20 -+ z sqrt(0.16 / 10 + z^2 / 400)) / (1 + z^2 / 10)
+    assert (found.mean, found.count) == (0.8, 10)
+    assert (found.low, found.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert found.sd == pytest.approx(math.sqrt(1.6 / 9))
+
+
+def test_wilsons_interval_has_a_width_also_where_none_or_all_succeeded() -> None:
+    none, every = wilson(np.zeros(10, bool)), wilson(np.ones(10, bool))
+    assert (none.low, none.high) == pytest.approx((0.0, 0.2775), abs=1e-4)  # z^2 / (10 + z^2)
+    assert (every.low, every.high) == pytest.approx((1 - 0.2775, 1.0), abs=1e-4)
+    assert wilson(np.array([], bool)).count == 0
+    assert wilson(np.ones(1, bool)).sd == 0.0

@@ -72,6 +72,14 @@ class MultiEnv(_Toy):
     action_space = spaces.MultiDiscrete([3, 2])
 
 
+class SuccessEnv(_Toy):
+    """Tells at an episode's end, and not before, whether it succeeded: where the walk ended on the right."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated, truncated, {"is_success": bool(self.state[0] > 0)} if truncated else info
+
+
 class EndlessReward(gymnasium.Env):
     """Reward 1 for every step of one step's length; whether the end is a termination or a truncation is the caller's.
 
@@ -113,6 +121,7 @@ for _name, _class in (
     ("Dict", "DictEnv"),
     ("Image", "ImageEnv"),
     ("Multi", "MultiEnv"),
+    ("Success", "SuccessEnv"),
     ("Endless", "EndlessReward"),
     ("Faulty", "FaultyEnv"),
 ):

@@ -1,7 +1,5 @@
 """`python -m tscli`, and so `torchrun -m tscli`."""
 
-import sys
+from tscli.cli import entry
 
-from tscli.cli import main
-
-sys.exit(main())
+entry()

@@ -28,8 +28,16 @@ _STATE_HEADER = b"tscli checkpoint 1 "
 
 
 def save_policy_file(path: Path, policy: Policy) -> None:
-    """Write a policy's weights, normaliser and spec."""
+    """Write a policy's weights, normaliser and spec.
+
+    Raises:
+        UserError: NaN or infinity among them. Such a policy may still act (the first action, always), so that nobody
+            would notice.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
+    for name, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            raise UserError(f"training has diverged (the policy's {name} is no longer finite): lower --lr")
     header = {"tscli": json.dumps({"format": FORMAT, **policy.spec.to_json()})}
     atomic_write(path, save_tensors(tensors, header))
 

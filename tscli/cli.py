@@ -6,15 +6,17 @@ light part of its script; torch is loaded once the settings are valid.
 
 from __future__ import annotations
 
+import atexit
+import errno
 import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tscli.scripts import find_scripts
 
-__all__ = ["main", "run_script"]
+__all__ = ["entry", "main", "run_script"]
 
 BAD_INPUT, CRASH, INTERRUPTED = 2, 1, 130
 
@@ -40,7 +42,25 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_script(path: str) -> None:
     """What a script calls when it is run as `python stages/train_teacher.py`."""
-    sys.exit(main(["run", path, *sys.argv[1:]]))
+    leave(main(["run", path, *sys.argv[1:]]))
+
+
+def entry() -> NoReturn:
+    """The `tscli` command."""
+    leave(main())
+
+
+def leave(code: int) -> NoReturn:
+    """End the process. Everything is written by now, and taking torch apart piece by piece would take half a second."""
+    if "torch" not in sys.modules:
+        sys.exit(code)
+    atexit._run_exitfuncs()  # of a user's script: a logger's upload, say
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        code = CRASH
+    os._exit(code)
 
 
 def normalize(args: list[str]) -> list[str]:
@@ -102,6 +122,9 @@ def _explain(error: Exception) -> int:
         return _say(f"error: {error}", BAD_INPUT)
     if isinstance(error, ValidationError):
         return _say(f"error: {one_line(error, prefix='')}", BAD_INPUT)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" ({error.filename})" if error.filename else ""
+        return _say(f"error: the disk is full{place}: free some space, then go on with --resume", BAD_INPUT)
     if "typer" in sys.modules:
         import typer
 

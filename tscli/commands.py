@@ -301,3 +301,66 @@ def pipeline(
     from tscli.pipeline import run_pipeline
 
     run_pipeline(task, seed, assignments or [], preset, resume, session(runs_dir or default_runs_dir(), quiet, json))
+
+
+@app.command(cls=Page)
+def compare(
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="A task, a YAML file, or a Gymnasium id.")] = None,
+    methods: Annotated[
+        str, typer.Option(metavar="A,B", help="What to compare. [default bc,dagger,no-align,sitt]")
+    ] = "bc,dagger,no-align,sitt",
+    seeds: Annotated[str, typer.Option(metavar="N", help="5 means 0 to 4; 3,4,7 are these. [default 5]")] = "5",
+    budget: Annotated[
+        int | None, typer.Option(metavar="N", help="Env steps that reinforcement learning may take in every method.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE.KEY=V,V", help="Values to try for a setting; repeated: all combinations."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="One setting; may be repeated.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One of the task's named sets of settings.")
+    ] = None,
+    methods_file: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML file of methods of your own.")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(metavar="N", help="Episodes that measure each policy at the end. [default 500]")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="CHOICE", help="The figure to compare. [default auto; or success_rate, return, length]"),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes at a time. [default one per CPU]")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="[RUN]", help="Continue the newest unfinished comparison, or this."),
+    ] = None,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Methods x seeds on one task, in parallel, with a table and pictures.
+
+    Every cell of the grid is a run in runs/cells. Cells that are finished are used again, by the same command after a
+    stop and by every other comparison; so 5 seeds can follow 3, and a sweep a comparison. A method is a list of stages
+    with settings: bc, dagger, no-align, sitt, asymmetric, and those of your own file.
+    """
+    from tscli.compare import CellsFailed, describe, find_comparison
+    from tscli.compare import compare as run_comparison
+    from tscli.compare_plan import parse_sweep
+    from tscli.settings import parse_assignments
+
+    wanted = None
+    if task is not None:
+        given_settings = {"budget": budget, "preset": preset, "episodes": episodes, "metric": metric}
+        given_settings |= {"sweeps": parse_sweep(sweep or []), "assignments": parse_assignments(assignments or [])}
+        wanted = describe(task, methods, seeds, methods_file, given_settings)
+    calling = session(runs_dir or default_runs_dir(), quiet, json)
+    try:
+        made = run_comparison(find_comparison(wanted, resume, calling), jobs, calling)
+    except CellsFailed as error:
+        calling.say(f"[red]{error}[/]")
+        raise typer.Exit(1) from None
+    calling.say(pages.closing_words(made))

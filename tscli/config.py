@@ -21,6 +21,7 @@ __all__ = [
     "UserError",
     "ViewPart",
     "did_you_mean",
+    "is_yaml",
     "one_line",
     "parse_view",
     "positional",
@@ -41,6 +42,11 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     if close:
         return f'did you mean "{close[0]}"?'
     return f"choose from: {', '.join(names)}" if names else "there is none to choose from"
+
+
+def is_yaml(name: str) -> bool:
+    """Whether a word that may be a task's name is the path of a YAML file instead."""
+    return name.endswith((".yaml", ".yml"))
 
 
 def positional(default: Any = ..., **kwargs: Any) -> Any:
@@ -149,6 +155,13 @@ class NetworkConfig(Config):
     squash: bool = Field(
         default=False, description="Pass Gaussian actions through tanh, so that they never leave their bounds."
     )
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known_by_another_name(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.lower() == "lstm":
+            raise ValueError("the LSTM is called rnn here")
+        return value
 
 
 # `--student rnn` and `student: rnn` are short for `--student.kind rnn`.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tscli.config import UserError
+from tscli.config import NetworkConfig, UserError
 from tscli.distributions import Distribution, from_params
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs, Windows, as_tensors
@@ -17,20 +17,27 @@ from tscli.rl import imitation_loss
 from tscli.streams import generator as stream
 from tscli.views import Obs, ViewSpec, view_of_pairs
 
-__all__ = ["Batch", "batch_loss", "check_loss", "fit_normalizer", "match_std", "mean_loss", "read_batch"]
+__all__ = [
+    "Batch",
+    "batch_loss",
+    "check_loss",
+    "fit_normalizer",
+    "match_std",
+    "mean_loss",
+    "read_batch",
+    "window_lengths",
+]
 
 
 class Batch(NamedTuple):
     """Windows of T steps, B of them.
 
     obs: what the student sees, dict of [T, B, ...].
-    reset: [T, B] bool, an episode's first step.
     teacher: distribution over [T, B]; `label` [T, B, ...] is its greedy action.
     weight: [T, B], 1 where a step counts: not padding, and not burn-in of a window that begins within an episode.
     """
 
     obs: Obs
-    reset: Tensor
     teacher: Distribution
     label: Tensor
     weight: Tensor
@@ -73,7 +80,6 @@ def read_batch(
         weight = weight & (at_start | later)
     return Batch(
         view_of_pairs(view, schema.action, raw, generator),
-        raw["first"],
         from_params(params, schema.action, squash=bool(schema.extra.get("squash"))),
         raw["teacher_action"],
         weight.to(torch.float32),
@@ -91,25 +97,58 @@ def check_loss(kind: str, student: PolicySpec, teacher_squash: bool) -> None:
         raise UserError(f"--loss kl needs a student whose actions are squashed as its teacher's: use {flag}")
 
 
+def window_lengths(student: NetworkConfig, window: int, burn_in: int) -> tuple[int, int]:
+    """Steps of the windows that a student learns from, and how many of them are burn-in.
+
+    Args:
+        student: without memory it learns from single steps. One that stacks its last observations needs all of them
+            before a step counts: zeros, as they stand before an episode, would be a history that it never meets later.
+        window: steps that carry a loss.
+        burn_in: steps before them that carry none, at the least.
+    """
+    if student.kind == "mlp":
+        return 1, 0
+    if student.kind == "history":
+        burn_in = max(burn_in, student.history - 1)
+    return window + burn_in, burn_in
+
+
 def batch_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
     """Mean imitation loss over the steps that count; hidden state zero at the windows' starts."""
+    return _summed_loss(student, batch, kind) / batch.weight.sum().clamp(min=1.0)
+
+
+def _summed_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
     # A window lies within one episode, so its only reset can be at its start, where hidden is zero anyway.
     dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[1]), None)
-    loss = imitation_loss(dist, batch.teacher, batch.label, kind)
-    return (loss * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
+    return (imitation_loss(dist, batch.teacher, batch.label, kind) * batch.weight).sum()
 
 
 @torch.no_grad()
 def mean_loss(
-    student: Policy, pairs: Pairs, episodes: np.ndarray, window: int, burn_in: int, kind: str, most: int = 1024
+    student: Policy,
+    pairs: Pairs,
+    episodes: np.ndarray,
+    window: int,
+    burn_in: int,
+    kind: str,
+    most: int = 1024,
+    chunk: int = 128,
 ) -> float:
-    """Mean loss on the given episodes, over at most `most` windows, spread evenly and always the same."""
+    """Mean loss on the given episodes, over at most `most` windows, spread evenly and always the same.
+
+    They are read `chunk` at a time: all of them at once would take gigabytes where there are pictures.
+    """
     index = pairs.windows(window, start="tile", episodes=episodes)
     numbers = np.unique(np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64))
     device = next(student.parameters()).device
     noise = stream(0, "imitation/mean_loss", device)
-    batch = read_batch(pairs, index[numbers], student.spec.view, burn_in, noise, device)
-    return float(batch_loss(student, batch, kind))
+    loss, weight = torch.zeros((), device=device), torch.zeros((), device=device)
+    for begin in range(0, len(numbers), chunk):
+        batch = read_batch(pairs, index[numbers[begin : begin + chunk]], student.spec.view, burn_in, noise, device)
+        loss += _summed_loss(student, batch, kind)
+        weight += batch.weight.sum()
+    return float(loss / weight.clamp(min=1.0))
 
 
 def fit_normalizer(student: Policy, pairs: Pairs, chunk: int = 4096) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tscli.config import Config, StageConfig, UserError
+from tscli.config import Config, StageConfig, UserError, is_yaml
 from tscli.scripts import Script, find_script, light_config, load_script
 from tscli.settings import Layer, build_config, make_layer, parse_assignments, read_yaml, stage_layers
 
@@ -60,12 +60,20 @@ def plan(
         UserError: Unknown or invalid settings, an unknown task or preset, nothing to resume.
     """
     model = light_config(script)
-    own = [make_layer(source, values, model) for source, values in places]
+    own = [_with_task_file(make_layer(source, values, model)) for source, values in places]
     if resume is not None:
         return _resumed(script, model, own, preset, runs_dir, resume)
     layers = stage_layers(script, model, own, preset, runs_dir, task)
     build_config(model, layers, script.command)
     return Plan(script, layers)
+
+
+def _with_task_file(layer: Layer) -> Layer:
+    """The layer with the path of a task's file in full: a run is read from other folders than the one it began in."""
+    task = layer.values.get("task")
+    if not isinstance(task, str) or not is_yaml(task) or not Path(task).is_file():
+        return layer
+    return Layer(layer.source, {**layer.values, "task": str(Path(task).absolute())})
 
 
 def given_places(config: Path | None, assignments: list[str], source: str, values: Mapping[str, Any]) -> list[Place]:
@@ -100,6 +108,8 @@ def _resumed(
                 f"--resume: a resumed run keeps its settings, and {name} is {old!r} in {run.name}, not {new!r}: "
                 "leave it out, or start anew without --resume"
             )
+    if layer.values.get("task") and run.task_copy is not None:  # as it was when the run began, or gone since
+        layer = Layer(layer.source, {**layer.values, "task": str(run.task_copy)})
     return Plan(script, [layer], run)
 
 

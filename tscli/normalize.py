@@ -32,6 +32,11 @@ class RunningNorm(nn.Module):
         self.register_buffer("_shift", torch.zeros(size), persistent=False)
         self.register_buffer("_scale", torch.ones(size), persistent=False)
 
+    @property
+    def scale(self) -> Tensor:
+        """[size], one over the deviation: what `forward` multiplies by."""
+        return self._scale
+
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size], clipped to +-`clip` deviations. Before the first update it clips and no more."""
         return ((x - self._shift) * self._scale).clamp(-self.clip, self.clip)
@@ -39,10 +44,15 @@ class RunningNorm(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take in observations [..., size]."""
-        x = x.reshape(-1, x.shape[-1]).to(torch.float64)
+        x = x.reshape(-1, x.shape[-1]).to(torch.float32)
         if len(x) == 0:
             return
-        var, mean = torch.var_mean(x, dim=0, correction=0)
+        # Two passes, of which the second takes away what the first one's rounding left: seven digits, in an eighth of
+        # float64's time.
+        mean = x.mean(dim=0)
+        centred = x - mean
+        rest = centred.mean(dim=0).to(torch.float64)
+        mean, var = mean.to(torch.float64) + rest, centred.square().mean(dim=0).to(torch.float64) - rest.square()
         total = self.count + len(x)
         delta = mean - self.mean
         if self.count == 0:  # the initial unit variance stands for nothing that was seen
@@ -87,7 +97,11 @@ class ReturnScale:
             history[t] = self.returns
             self.returns = self.returns * (~done[t])
         self.norm.update(history.reshape(-1, 1))
-        return (reward * self.norm._scale).clamp(-self.clip, self.clip)
+        return (reward * self.norm.scale).clamp(-self.clip, self.clip)
+
+    def restart(self) -> None:
+        """Forget the returns of the episodes under way: the envs were reset from outside."""
+        self.returns = torch.zeros_like(self.returns)
 
     def state_dict(self) -> dict[str, Tensor]:
         """For exact resume."""

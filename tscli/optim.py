@@ -7,6 +7,7 @@ spares each process the second that torch.optim takes to import its compiler.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,6 +43,9 @@ class FlatAdam:
                 parameter.data = part.view_as(parameter)
         self._mean, self._square = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
         self._steps = 0
+        # cuDNN wants an RNN's weights at the start of a buffer of their own; where they are elsewhere, torch copies
+        # them there at every call and warns. That copy is the known price of one buffer for all parameters.
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk of memory")
 
     def zero_grad(self) -> None:
         """Forget gradients."""

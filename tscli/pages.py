@@ -29,6 +29,7 @@ PIPELINE_STATE = "pipeline.json"  # in the runs folder: how far the newest pipel
 TAGLINE = "a teacher that sees everything, a student that sees what the robot will see"
 OWN_COMMANDS = {
     "pipeline": "All stages of a task in order, from one validated description.",
+    "compare": "Methods x seeds on one task, in parallel, with a table and pictures.",
     "tasks": "The tasks: environments, their views and sizes.",
     "runs": "The runs so far and what each was made from.",
     "cp": "Copy a script, to change it into your own.",
@@ -76,13 +77,14 @@ def first_page(scripts: list[Script], runs: list[Run] | None, runs_dir: Path) ->
 
 
 def _where_you_stand(out: Console, runs: list[Run], runs_dir: Path) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     if runs:
         out.print(f"\n[bold]newest runs in {runs_dir}[/]")
         table = Table.grid(padding=(0, 2))
         for run in runs[-4:]:
-            table.add_row(f"  {run.number}", made_by(run), run.task, status_text(run), headline(run))
+            table.add_row(f"  {run.number}", made_by(run), escape(run.task_name), status_text(run), headline(run))
         out.print(table)
     out.print(f"\nNext: [bold cyan]{next_step(runs)}[/]")
 
@@ -114,7 +116,13 @@ def next_step(runs: list[Run]) -> str:
     newest = finished[-1]
     if "policy" in newest.holds:  # DAgger's student brings the pairs that it gathered: they come second
         return "tscli collect" if newest.role == "teacher" else "tscli eval --render gif"
-    return "tscli distill --student rnn" if "pairs" in newest.holds else f"tscli runs {newest.number}"
+    if "pairs" not in newest.holds:
+        return f"tscli runs {newest.number}"
+    if newest.command != "merge":
+        return "tscli distill --student rnn"
+    # Of whatever teacher; where that is not here, nobody can learn from it here.
+    labelled = "teacher" in newest.manifest["parents"]
+    return f"tscli distill --pairs {newest.number} --student rnn" if labelled else f"tscli describe {newest.number}"
 
 
 def _unfinished_pipeline(runs_dir: Path) -> str | None:

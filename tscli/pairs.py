@@ -234,15 +234,18 @@ class Pairs:
     def split_episodes(self, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the episodes to train on, and of about `fraction` of all to hold out.
 
-        An episode's side depends on (seed, its number) alone, so it stays where it is while the dataset grows. With
-        two episodes or more and a fraction between 0 and 1 neither side is empty; a single one is trained on.
+        An episode's side depends on (seed, its number) alone, so it stays where it is while the dataset grows. The
+        exception are so few episodes that one side would be empty: with two or more and a fraction between 0 and 1 the
+        episode that is closest to changing sides is then moved there, until others come. A single one is trained on.
         """
         numbers = self._episodes["episode"]
         score = _hash_unit(numbers, seed)
         held_out = score < fraction
         if 0 < fraction < 1 and len(numbers):
-            held_out[score.argmin()] = True
-            held_out[score.argmax()] = False
+            if not held_out.any():
+                held_out[score.argmin()] = True
+            if held_out.all():
+                held_out[score.argmax()] = False
         return numbers[~held_out], numbers[held_out]
 
     # --- windows ------------------------------------------------------------------------------------------------------

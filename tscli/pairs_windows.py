@@ -47,6 +47,20 @@ class Windows:
     def __len__(self) -> int:
         return len(self.row)
 
+    def part(self, which: slice) -> Windows:
+        """Some of the windows."""
+        return Windows(
+            length=self.length,
+            shard=self.shard[which],
+            row=self.row[which],
+            valid_length=self.valid_length[which],
+            episode=self.episode[which],
+            step=self.step[which],
+            cut=self.cut[which],
+            previous_action=self.previous_action[which],
+            generation=self.generation,
+        )
+
     @property
     def valid(self) -> np.ndarray:
         """[T, B] bool: True for steps that are there, False for padding."""
@@ -112,8 +126,8 @@ class WindowIndex:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, numbers: Any) -> Windows:
-        numbers = np.arange(len(self))[numbers] if isinstance(numbers, slice) else np.asarray(numbers)
-        at = np.searchsorted(self._ends, numbers, side="right")
+        numbers = np.arange(*numbers.indices(len(self))) if isinstance(numbers, slice) else np.asarray(numbers)
+        at = self._ends.searchsorted(numbers, side="right")
         shard, row, size, episode, first_step, low, number = self._table.take(at, axis=0).T
         begin = low + (numbers - number) * self._stride - self._shift
         first = np.maximum(begin, low)
@@ -139,15 +153,24 @@ class WindowIndex:
         Raises:
             UserError: there is no window to draw from.
         """
+        return self.sample_batches(rng, batch, 1)[0]
+
+    def sample_batches(self, rng: np.random.Generator | torch.Generator, batch: int, count: int) -> list[Windows]:
+        """Draw what `count` calls of `sample` would, in one go: most of a draw's time is per call, not per window.
+
+        Raises:
+            UserError: there is no window to draw from.
+        """
         if not len(self):
             raise UserError("no window to sample from: the chosen episodes hold no steps; collect more")
         if isinstance(rng, np.random.Generator):
-            numbers = rng.integers(len(self), size=batch)
+            numbers = rng.integers(len(self), size=(count, batch))
         else:
             import torch
 
-            numbers = torch.randint(len(self), (batch,), generator=rng).numpy()
-        return self[np.sort(numbers)]
+            numbers = torch.randint(len(self), (count, batch), generator=rng).numpy()
+        drawn = self[np.sort(numbers).ravel()]
+        return [drawn.part(slice(i * batch, (i + 1) * batch)) for i in range(count)]
 
 
 def oldest_kept(segments: np.ndarray, memory: int) -> int:

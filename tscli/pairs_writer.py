@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,9 @@ class PairsWriter:
             terminated: [N] bool, the episode ended.
             truncated: [N] bool, the episode was cut off.
             actor: [N] uint8, who chose `action`: 0 student, 1 teacher.
-            success: [N] bool, True at an episode's last step if it succeeded; None where the task has no such notion.
+            success: [N] bool, True at an episode's last step if it succeeded; None where the task has no such notion,
+                as far as is known: some envs show it only once they have been stepped. With the first that is given the
+                header says so.
             keep: [N] bool; rows of False belong to no episode and are not read back. An env may leave at any step (its
                 open episode stays unfinished) and come back at the first step of an episode. None keeps all.
 
@@ -214,6 +217,9 @@ class PairsWriter:
             None if success is None else np.asarray(success).astype(bool, copy=False),
             None if keep is None else np.asarray(keep).astype(bool, copy=False),
         )
+        if success is not None and not self.schema.has_success:
+            self.schema = replace(self.schema, has_success=True)
+            write_header(self.folder, self.schema, self.num_envs)
         if self._steps == self._capacity:
             self._finish_shard()
         elif self._steps - self._synced == self._stage_size:

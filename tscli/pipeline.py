@@ -14,20 +14,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
-from tscli.config import Config, UserError, did_you_mean, one_line
+from tscli.config import Config, UserError, did_you_mean, is_yaml, one_line
 from tscli.files import atomic_write
 from tscli.launch import Place, Plan, launch, plan
+from tscli.methods import StageCalls
 from tscli.pages import PIPELINE_STATE, headline
 from tscli.progress import short_time
 from tscli.scripts import Script, find_script, find_scripts, light_config
 from tscli.settings import parse_assignments, read_yaml
+from tscli.tables import FitTable
 from tscli.tasks import load_task
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tscli.runs import Run, Session
 
 __all__ = ["Description", "describe", "run_pipeline"]
@@ -46,21 +46,7 @@ class Description(Config):
     task: str = Field(description="A task's name, a task's YAML file, or any Gymnasium id.")
     seed: int | None = Field(None, ge=0, description="Seed of every stage.")
     preset: str | None = Field(None, description="One of the task's named sets of settings.")
-    stages: tuple[dict[str, dict[str, Any]], ...] = Field(min_length=1, description="Commands in order, with settings.")
-
-    @field_validator("stages", mode="before")
-    @classmethod
-    def _as_pairs(cls, value: Any) -> Any:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError("stages is a list such as [train-teacher: {seed: 2}, collect]")
-        stages = []
-        for entry in value:
-            entry = {entry: {}} if isinstance(entry, str) else entry
-            if not isinstance(entry, dict) or len(entry) != 1:
-                raise ValueError(f"a stage is one command with its settings, not {entry!r}")
-            ((command, settings),) = entry.items()
-            stages.append({command: settings or {}})
-        return stages
+    stages: StageCalls = Field(min_length=1, description="Commands in order, with settings.")
 
 
 @dataclass
@@ -85,7 +71,7 @@ def describe(what: str) -> tuple[Description, str]:
     Raises:
         UserError: None of these, or a file with a mistake.
     """
-    if what.endswith((".yaml", ".yml")):
+    if is_yaml(what):
         data = read_yaml(Path(what))
         if isinstance(data, dict) and isinstance(data.get("stages"), list):
             try:
@@ -143,7 +129,7 @@ def run_pipeline(
             session.say(f"wrote {', '.join(filter(None, [str(stage.run.path), headline(stage.run)]))}")
         else:
             session.say(f"\n[{position + 1}/{len(stages)}] {stage.script.name}: {stage.run.name} is finished already")
-        made |= _offers(stage.run)
+        made |= dict.fromkeys(stage.run.offers, stage.run.name)
     state.write(stages, "finished")
     runs = [stage.run for stage in stages if stage.run is not None]
     _report(description, stages, runs, time.monotonic() - started, session)
@@ -210,18 +196,6 @@ def _stdout_for_json(session: Session) -> Iterator[None]:
         return
     with contextlib.redirect_stdout(sys.stderr):
         yield
-
-
-def _offers(run: Run) -> dict[str, str]:
-    """What later stages take from a run, by the setting that names it."""
-    offers = {}
-    if "policy" in run.holds:
-        offers["run"] = run.name
-        if run.role == "teacher":
-            offers["teacher"] = run.name
-    elif "pairs" in run.holds:  # what a student gathered along its way is its own
-        offers["pairs"] = run.name
-    return offers
 
 
 def _command(what: str, seed: int | None, assignments: list[str], preset: str | None) -> str:
@@ -341,15 +315,12 @@ def _report(description: Description, stages: list[Stage], runs: list[Run], seco
             session.say(f"film:   {path}")
 
 
-def _table(rows: list[dict[str, Any]], seconds: float) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2), header_style="bold", pad_edge=False)
-    for title in ("stage", "run", "time", "result"):
-        table.add_column(title, justify="right" if title == "time" else "left", no_wrap=True)
+def _table(rows: list[dict[str, Any]], seconds: float) -> FitTable:
+    table = FitTable(("run", "stage", "time", "result"), right=("run", "time"), give_way={"stage": 12, "time": 0})
     for row in rows:
-        table.add_row(f"[bold cyan]{row['stage']}[/]", row["run"], short_time(row["seconds"]), row["result"])
-    table.add_row("[dim]all[/]", "", short_time(seconds), "")
+        number = str(int(row["run"].partition("-")[0]))
+        table.add(f"[bold cyan]{number}[/]", row["stage"], short_time(row["seconds"]), row["result"])
+    table.add("", "[dim]all[/]", short_time(seconds), "")
     return table
 
 

@@ -48,6 +48,7 @@ class Progress:
         self._start = time.monotonic()
         self._first: int | None = None
         self._next = self._start
+        self._unsaid: tuple[int, float, Mapping[str, float | None], float | None] | None = None
 
     def __enter__(self) -> Progress:
         if self._console is not None and self._console.is_terminal:
@@ -60,22 +61,36 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
+        elif self._unsaid is not None:  # a log ends with how far it came
+            self._say(*self._unsaid)
 
-    def update(self, done: int, metrics: Mapping[str, float | None]) -> None:
-        """Say that `done` steps are done. Cheap: what would not be drawn is not formatted."""
+    def update(self, done: int, metrics: Mapping[str, float | None], end: float | None = None) -> None:
+        """Say that `done` steps are done. Cheap: what would not be drawn is not formatted.
+
+        Args:
+            done: steps.
+            metrics: what to show beside them.
+            end: steps at which the stage will probably end, where that is known better than by `total`.
+        """
         if self._first is None:
             self._first = done
         now = time.monotonic()
-        if self._console is None or now < self._next:
+        self._unsaid = done, now, metrics, end
+        if self._console is not None and now >= self._next:
+            self._next = now + (0.15 if self._live is not None else 5.0)
+            self._say(*self._unsaid)
+
+    def _say(self, done: int, now: float, metrics: Mapping[str, float | None], end: float | None) -> None:
+        self._unsaid = None
+        if self._console is None:
             return
-        self._next = now + (0.15 if self._live is not None else 5.0)
-        text = self._line(done, now, metrics)
+        text = self._line(done, now, metrics, end)
         if self._live is not None:
             self._live.update(text, refresh=True)
         else:
             self._console.print(text, highlight=False, soft_wrap=True)
 
-    def _line(self, done: int, now: float, metrics: Mapping[str, float | None]) -> str:
+    def _line(self, done: int, now: float, metrics: Mapping[str, float | None], end: float | None) -> str:
         elapsed = max(now - self._start, 1e-9)
         speed = (done - (self._first or 0)) / elapsed
         parts = [f"{short_count(done)}/{short_count(self._total)} {self._unit}"]
@@ -84,6 +99,8 @@ class Progress:
         parts += [
             f"{name} {value:.4g}" for name, value in metrics.items() if value is not None and math.isfinite(value)
         ]
-        if speed > 0 and done < self._total:
+        if end is not None and end < self._total and speed > 0:
+            parts.append(f"about {short_time(max(end - done, 0) / speed)} left")
+        elif speed > 0 and done < self._total:
             parts.append(f"at most {short_time((self._total - done) / speed)} left")
         return "  ".join(parts)

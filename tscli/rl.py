@@ -16,6 +16,7 @@ __all__ = [
     "explained_variance",
     "imitation_loss",
     "policy_loss",
+    "standardize",
     "value_loss",
 ]
 
@@ -48,6 +49,11 @@ def compute_gae(
         running = torch.addcmul(delta[t], carry[t], running)
         advantage[t] = running
     return advantage, advantage + value
+
+
+def standardize(x: Tensor) -> Tensor:
+    """Zero mean and unit deviation over all entries, as PPO gives a minibatch's advantages."""
+    return (x - x.mean()) / (x.std() + 1e-8)
 
 
 class PolicyLoss(NamedTuple):

@@ -2,6 +2,7 @@
 
     runs/0007-distill-dagger-cartpole-seed1/
         config.yaml          resolved settings
+        task/                copy of the task's YAML file, where it has one of the user's own
         metrics.jsonl        one line per logged point
         policy.safetensors   the artifact (or pairs/, or report.json)
         checkpoint.pt        what --resume continues from, gone once finished
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
-from tscli.config import Config, UserError, did_you_mean
+from tscli.config import Config, UserError, did_you_mean, is_yaml
 from tscli.files import atomic_write, file_hash
 
 if TYPE_CHECKING:
@@ -44,9 +45,27 @@ if TYPE_CHECKING:
     from tscli.networks import Policy
     from tscli.progress import Progress
 
-__all__ = ["Run", "RunWriter", "Session", "Stopped", "find_run", "list_runs", "newest_run", "parent_task"]
+__all__ = [
+    "Lock",
+    "Run",
+    "RunWriter",
+    "Session",
+    "Stopped",
+    "find_run",
+    "find_unfinished",
+    "list_runs",
+    "lock_folder",
+    "newest_run",
+    "parent_task",
+]
 
 SCHEMA = 1
+TASK_FOLDER = "task"
+# What every manifest has, by type; the rest has a default.
+_MANIFEST = {
+    **{"number": int, "command": str, "task": str, "status": str, "created": str},
+    **{"parents": dict, "holds": list, "artifacts": dict, "metrics": dict},
+}
 FINISHED, RUNNING, STOPPED, FAILED = "finished", "running", "stopped", "failed"
 
 
@@ -83,13 +102,26 @@ class Run:
 
     @property
     def task(self) -> str:
-        """The task's name, or the path of its file."""
-        return str(self.manifest["task"])
+        """The task's name, or the path of its YAML file: the run's own copy where the user's is gone."""
+        task = str(self.manifest["task"])
+        copy = self.task_copy
+        return task if copy is None or Path(task).is_file() else str(copy)
 
     @property
-    def seed(self) -> int:
-        """The seed of its random streams."""
-        return int(self.manifest["seed"])
+    def task_copy(self) -> Path | None:
+        """The task's YAML file as it was when the run began; None where the task is no file."""
+        path = self.path / TASK_FOLDER / Path(self.manifest["task"]).name
+        return path.resolve() if path.is_file() else None
+
+    @property
+    def task_name(self) -> str:
+        """The task's name; of a file that without folder and ending."""
+        return _task_name(str(self.manifest["task"]))
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of its random streams; None for a comparison, which has one for each of its cells."""
+        return self.manifest["seed"]
 
     @property
     def status(self) -> str:
@@ -106,6 +138,20 @@ class Run:
     def role(self) -> str | None:
         """Whose policy it is: "teacher" or "student"."""
         return self.manifest.get("role")
+
+    @property
+    def teacher_policy(self) -> str | None:
+        """Which of its policies is a teacher's: "policy", or "teacher" where one was trained with its student."""
+        if self.role == "teacher":
+            return "policy"
+        return "teacher" if "teacher.safetensors" in self.manifest["artifacts"] else None
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """The settings of later stages that may name it: "run", "teacher", "pairs"."""
+        if "policy" in self.holds:
+            return ("run", "teacher") if self.role == "teacher" else ("run",)
+        return ("pairs",) if "pairs" in self.holds else ()  # what a student gathered along its way is its own
 
     @property
     def parents(self) -> list[str]:
@@ -175,14 +221,33 @@ def read_run(path: Path) -> Run:
     file = path / "manifest.json"
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-        schema = manifest["schema"]
+        schema = _entry(manifest, "schema", int)
+        if schema <= SCHEMA:  # a newer one may name them otherwise
+            for name, kind in _MANIFEST.items():
+                _entry(manifest, name, kind)
+            if manifest.get("seed", "") is not None:  # as a comparison's is
+                _entry(manifest, "seed", int)
+            for parent in manifest["parents"].values():
+                _entry(parent, "name", str)
     except FileNotFoundError:
         raise UserError(f"{path} is no run folder: it has no manifest.json") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}): restore it, or delete the run") from None
     if schema > SCHEMA:
         raise UserError(f"{path.name} has schema {schema}, this tscli reads up to {SCHEMA}: upgrade tscli")
     return Run(path, manifest)
+
+
+def _entry(data: Any, name: str, kind: type) -> Any:
+    """An entry of a mapping.
+
+    Raises:
+        ValueError: it is missing or of another type, or there is no mapping.
+    """
+    value = data.get(name) if isinstance(data, dict) else None
+    if not isinstance(value, kind):
+        raise ValueError(f'no "{name}" of type {kind.__name__}')
+    return value
 
 
 def list_runs(runs_dir: Path) -> list[Run]:
@@ -214,7 +279,11 @@ def find_run(runs_dir: Path, ref: str) -> Run:
         raise UserError(f"{path} is no run folder: it has no manifest.json")
     if not runs:
         raise UserError(f'no run "{ref}": there are no runs in {runs_dir}; start with `tscli train-teacher cartpole`')
-    raise UserError(f'no run "{ref}" in {runs_dir}: {did_you_mean(ref, [run.name for run in runs])}')
+    hint = did_you_mean(ref, [run.name for run in runs])
+    if ref.isdigit() or not hint.startswith("did"):
+        newest = ", ".join(run.name for run in runs[:-4:-1])
+        hint = f"it has {len(runs)}, the newest are {newest}" if len(runs) > 3 else f"it has {newest}"
+    raise UserError(f'no run "{ref}" in {runs_dir}: {hint}; `tscli runs` lists all')
 
 
 def newest_run(
@@ -233,7 +302,8 @@ def newest_run(
         ref: path, name, number, or "" for the newest.
         holds: "policy" or "pairs".
         flag: the setting that names such a run, for the error line; "" where it has no flag.
-        role: of the policy, "teacher" or "student"; None takes either.
+        role: of the policy, "teacher" or "student"; None takes either. A run that trained a teacher together with its
+            student counts as a teacher's where it is named, see `Run.teacher_policy`.
         made_from: only runs that have this one as a parent.
         commands: only runs of these commands, where the newest is asked for; empty takes any.
 
@@ -244,7 +314,8 @@ def newest_run(
     named = f"--{flag} {ref}" if flag else f"run {ref}"
     if ref:
         run = find_run(runs_dir, ref)
-        if holds not in run.holds or (role and run.role != role):
+        fits = role in (None, run.role) or (role == "teacher" and run.teacher_policy is not None)
+        if holds not in run.holds or not fits:
             raise UserError(f"{named}: {run.name} is a {run.command} run, which does not hold {what}")
         if run.status != FINISHED:
             raise UserError(f"{named}: {run.name} is {run.status}, not finished: resume it first (--resume)")
@@ -369,10 +440,16 @@ class RunWriter:
         """What the checkpoint held, when this run is resumed."""
         entries = {key: _parent_entry(run, session.runs_dir) for key, run in parents.items()}
         settings = _with_parents(config, entries)
+        if session.resume is not None:  # which may be reading its copy of the task's file
+            task = str(session.resume.manifest["task"])
+            if settings.get("task"):
+                settings["task"] = session.resume.config["task"]
         config_hash = _hash(settings)
         self._identity = _hash([command, method, task, config_hash, entries])
         if session.resume is None:
-            name = "-".join(filter(None, [command, method, _slug(task), f"seed{settings['seed']}"]))
+            slug = re.sub(r"[^A-Za-z0-9_.]+", "_", _task_name(task))
+            seed = settings.get("seed")
+            name = "-".join(filter(None, [command, method, slug, f"seed{seed}" if seed is not None else None]))
             self.path, number = _make_folder(session.runs_dir, name)
             self.manifest = {
                 "schema": SCHEMA,
@@ -380,7 +457,7 @@ class RunWriter:
                 "command": command,
                 "method": method,
                 "task": task,
-                "seed": settings["seed"],
+                "seed": seed,
                 "role": role,
                 "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "config_hash": config_hash,
@@ -399,7 +476,7 @@ class RunWriter:
         self._metrics = self.path / "metrics.jsonl"
         self._checkpoint = self.path / "checkpoint.pt"
         self._started = self._last_checkpoint = time.monotonic()
-        self._lock = _lock(self.path)
+        self._lock = lock_folder(self.path)
         try:
             self._open(settings)
         except BaseException as error:
@@ -414,6 +491,7 @@ class RunWriter:
         """Read the checkpoint, then write what says that the run is being worked on."""
         if self._session.resume is None:
             atomic_write(self.path / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+            self._keep_task_file()
         elif self._checkpoint.exists():
             from tscli.checkpoint import load_state
 
@@ -432,6 +510,13 @@ class RunWriter:
             "git_commit": _git_commit(),
         }
         self._write_manifest()
+
+    def _keep_task_file(self) -> None:
+        """Copy the task's YAML file: the run then serves its children wherever they are made and whatever is moved."""
+        source = Path(self.manifest["task"])
+        if is_yaml(source.name) and source.is_file():
+            (self.path / TASK_FOLDER).mkdir()
+            atomic_write(self.path / TASK_FOLDER / source.name, source.read_bytes())
 
     @property
     def name(self) -> str:
@@ -570,8 +655,8 @@ def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
     return {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in metrics.items()}
 
 
-def _slug(task: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", Path(task).stem if task.endswith((".yaml", ".yml")) else task)
+def _task_name(task: str) -> str:
+    return Path(task).stem if is_yaml(task) else task
 
 
 def _make_folder(runs_dir: Path, name: str) -> tuple[Path, int]:
@@ -592,18 +677,18 @@ def _make_folder(runs_dir: Path, name: str) -> tuple[Path, int]:
 
 @contextlib.contextmanager
 def _numbering(runs_dir: Path) -> Iterator[None]:
-    handle = _lock(runs_dir, wait=True)
+    handle = lock_folder(runs_dir, wait=True)
     try:
         yield
     finally:
         handle.close()
 
 
-class _Lock:
+class Lock:
     """An advisory lock on a folder, held until closed or until the process is gone, however it goes."""
 
-    def __init__(self, path: Path, wait: bool = False, shared: bool = False):
-        self._file = open(path / ".lock", "a+b")  # noqa: SIM115 - held for the lock's life
+    def __init__(self, path: Path, wait: bool = False, shared: bool = False, name: str = ".lock"):
+        self._file = open(path / name, "a+b")  # noqa: SIM115 - held for the lock's life
         try:
             if sys.platform == "win32":
                 import msvcrt
@@ -617,13 +702,22 @@ class _Lock:
             self._file.close()
             raise
 
+    def fileno(self) -> int:
+        """What a child process must inherit to hold the lock too, where there is such a thing."""
+        return self._file.fileno()
+
     def close(self) -> None:
         self._file.close()
 
 
-def _lock(path: Path, wait: bool = False) -> _Lock:
+def lock_folder(path: Path, wait: bool = False, name: str = ".lock") -> Lock:
+    """Lock a folder, by a file of that name in it, until the lock is closed.
+
+    Raises:
+        UserError: another process has it, and `wait` is False.
+    """
     try:
-        return _Lock(path, wait)
+        return Lock(path, wait, name=name)
     except (BlockingIOError, PermissionError):  # the second on Windows
         raise UserError(f"another process is at work in {path.name}: wait for it to end") from None
 
@@ -632,7 +726,7 @@ def _is_locked(path: Path) -> bool:
     if not (path / ".lock").exists():
         return False
     try:
-        _Lock(path, shared=True).close()  # shared, so that two who look at once do not take each other for the owner
+        Lock(path, shared=True).close()  # shared, so that two who look at once do not take each other for the owner
     except OSError:
         return True
     return False

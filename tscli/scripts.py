@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import hashlib
 import importlib.util
 import sys
@@ -70,12 +71,19 @@ def _refuse(message: str) -> NoReturn:
 
 def _parse(path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        status = path.stat()
+        return _parse_version(path, status.st_mtime_ns, status.st_size)
     except OSError:
         _refuse(f"{path}: there is no such script; `tscli` lists the commands that come with it")
     except (SyntaxError, UnicodeDecodeError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         _refuse(f"{path}{line} is not valid Python: {error.args[0]}")
+
+
+@functools.lru_cache(maxsize=64)
+def _parse_version(path: Path, mtime_ns: int, size: int) -> ast.Module:
+    """Parse a file; time and size tell its versions apart. One command looks at all scripts several times."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 def _constants(tree: ast.Module, path: Path) -> dict[str, Any]:

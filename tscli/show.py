@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tscli.pages import console, headline, made_by, next_step, status_text
 from tscli.progress import short_time
+from tscli.tables import NARROW_GAP, FitTable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,15 +82,12 @@ def _part_text(part: Any) -> str:
 
 
 def _task_table(out: Console, chosen: list[Task]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2), header_style="bold", pad_edge=False)
-    for title in ("task", "env", "views (size)", "teacher", "student"):
-        table.add_column(title)
+    titles = ("task", "env", "teacher", "student", "views (size)")
+    table = FitTable(titles, give_way={"env": 0, "teacher": 0, "student": 0})
     for task in chosen:
         described = _describe(task)
         views = ", ".join(f"{name} ({_size(view)})" for name, view in described["views"].items())
-        table.add_row(f"[bold cyan]{task.name}[/]", str(task.env["kind"]), views, task.teacher, task.student)
+        table.add(f"[bold cyan]{task.name}[/]", str(task.env["kind"]), task.teacher, task.student, views)
     out.print()
     out.print(table)
     out.print("\nAny Gymnasium id is a task too (tscli train-teacher Pendulum-v1), and so is your own YAML file.")
@@ -185,16 +183,17 @@ def run_data(run: Run) -> dict[str, Any]:
 
 
 def _run_tree(out: Console, found: list[Run]) -> None:
-    from rich.table import Table
+    from rich.markup import escape
 
-    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
-    for title in ("run", "task", "seed", "status", "result", "took", "when"):
-        table.add_column(title, no_wrap=True, justify="right" if title in ("seed", "took") else "left")
+    titles = ("run", "task", "seed", "result", "took", "when")
+    give_way = {"took": 0, "task": 10, "when": 0, "run": 20}
+    table = FitTable(titles, right=("seed", "took"), give_way=give_way, gap=NARROW_GAP)
     for guide, run in lineage(found):
+        # A run that is finished has its result to say so.
+        result = (headline(run) if run.status == "finished" else "") or status_text(run)
         took = short_time(float(run.manifest.get("seconds") or 0))
-        result = headline(run)
-        cells = (run.task, str(run.seed), status_text(run), result, took, _age(run.created))
-        table.add_row(f"[dim]{guide}[/][bold cyan]{run.number}[/] {made_by(run)}", *cells)
+        cells = (escape(run.task_name), "" if run.seed is None else str(run.seed), result, took, _age(run.created))
+        table.add(f"[dim]{guide}[/][bold cyan]{run.number}[/] {made_by(run)}", *cells)
     out.print()
     out.print(table)
     out.print(f"\nNext: [bold cyan]{next_step(found)}[/]   [dim]One run in detail: tscli runs NUMBER[/]\n")
@@ -233,9 +232,10 @@ def _age(created: str) -> str:
     if then.tzinfo is None:
         then = then.replace(tzinfo=timezone.utc)
     seconds = (datetime.now(timezone.utc) - then).total_seconds()
-    if seconds < 86400:
-        return f"{short_time(max(seconds, 0))} ago"
-    return f"{int(seconds // 86400)} days ago" if seconds < 14 * 86400 else created[:10]
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit} ago" if seconds < 14 * 86400 else created[:10]
+    return f"{max(seconds, 0):.0f}s ago"
 
 
 def _files(run: Run) -> dict[str, int]:
@@ -251,8 +251,9 @@ def _run_page(out: Console, run: Run) -> None:
     out.print(f"\n[bold cyan]{run.name}[/]  {status_text(run)}  [dim]{escape(str(run.path))}[/]")
     if run.manifest.get("error"):
         out.print(f"[red]{escape(str(run.manifest['error']))}[/]")
+    seed = "" if run.seed is None else f", seed {run.seed}"
     table = Table.grid(padding=(0, 2))
-    table.add_row("made by", f"tscli {run.command}{method}, task {run.task}, seed {run.seed}")
+    table.add_row("made by", f"tscli {run.command}{method}, task {escape(run.task)}{seed}")
     table.add_row("when", f"{run.created} ({_age(run.created)}), {short_time(float(run.manifest.get('seconds') or 0))}")
     table.add_row("made from", ", ".join(run.parents) or "nothing")
     table.add_row("holds", ", ".join(run.holds) or "nothing")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from tscli.envs import VecEnv, make_env
 from tscli.networks import Policy
 from tscli.pairs import Pairs
 from tscli.pairs_format import PairsSchema, read_sealed
-from tscli.rollout import Episodes
+from tscli.rollout import Episodes, run_episodes
 from tscli.runs import Run, Session, list_runs, newest_run
 from tscli.tasks import Task
 from tscli.views import PREVIOUS_ACTION, ViewSpec, resolve_view
@@ -26,10 +27,16 @@ from tscli.views import PREVIOUS_ACTION, ViewSpec, resolve_view
 __all__ = [
     "Clock",
     "EpisodeStats",
+    "check_divergence",
     "check_pairs_view",
+    "eval_envs",
     "expected_steps",
     "film_env",
+    "measure",
+    "minibatch_size",
+    "most_slots",
     "open_policy",
+    "open_teacher",
     "pairs_and_teacher",
     "pairs_of",
     "pairs_schema",
@@ -42,18 +49,25 @@ __all__ = [
     "snapshot",
     "summary",
     "task_env",
+    "teacher_of",
 ]
 
 
 # Commands whose pairs are taken when none are named; a DAgger student's own are not.
 _MAKES_PAIRS = ("collect", "merge")
 
+# What the loops were made for and are tried on: others lack float64, or a generator of their own.
+_DEVICES = ("cpu", "cuda")
+
+# Each copy of a Gymnasium env is an object of Python or a process, so that a hundred of them are no gain.
+_MOST_COPIES = 16
+
 
 def prepare(config: StageConfig) -> torch.device:
     """Set the number of threads, and find the device.
 
     Raises:
-        UserError: no such device here.
+        UserError: no such device here, or one of a kind that is not supported.
     """
     # Always: an earlier stage of the same process may have set another number.
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
@@ -64,6 +78,8 @@ def prepare(config: StageConfig) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in _DEVICES:
+            raise RuntimeError(f"only {' and '.join(_DEVICES)} are supported")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -71,20 +87,50 @@ def prepare(config: StageConfig) -> torch.device:
     return device
 
 
-def task_env(task: Task, num_envs: int, device: torch.device, evaluation: bool = False, render: bool = False) -> VecEnv:
+def task_env(
+    task: Task,
+    num_envs: int,
+    device: torch.device,
+    purpose: Literal["train", "select", "report"] = "train",
+    render: bool = False,
+) -> VecEnv:
     """The task's env, num_envs times.
 
     Args:
-        task: whose `env` it is; with `evaluation` its `eval_env` overlays it (unseen mazes, say).
+        task: whose `env` it is.
         num_envs: N.
         device: where its tensors live.
-        evaluation: policies are measured in it.
+        purpose: to train in, to choose a policy by (the task's `eval_env` overlays its `env`: unseen mazes, say), or
+            to report on the chosen one (its `report_env` overlays both: other mazes again).
         render: it will be drawn, which Gymnasium's envs must be told when they are made.
     """
-    settings = {**task.env, **(task.eval_env if evaluation else {})}
+    settings = dict(task.env)
+    if purpose != "train":
+        settings |= task.eval_env
+    if purpose == "report":
+        settings |= task.report_env
     if render and settings.get("kind") == "gym":
         settings["render"] = True
     return make_env(settings, num_envs, device)
+
+
+def eval_envs(task: Task, episodes: int, device: torch.device) -> tuple[VecEnv, VecEnv]:
+    """The envs to choose a policy by and to report on it; one and the same where the task makes no difference.
+
+    They have as many slots as `most_slots` allows and the episodes can be shared out among evenly, so that each slot
+    plays `episodes // num_envs` of them.
+    """
+    most = min(episodes, most_slots(task) or episodes)
+    slots = max(n for n in range(1, most + 1) if episodes % n == 0)
+    select = task_env(task, slots, device, "select")
+    return select, task_env(task, slots, device, "report") if task.report_env else select
+
+
+def most_slots(task: Task) -> int | None:
+    """Slots to evaluate in at the most; None where one more costs next to nothing, since the env is batched."""
+    settings = task.env | task.eval_env | task.report_env
+    single = settings.get("kind") == "gym" and settings.get("vectorization") != "vector_entry_point"
+    return _MOST_COPIES if single else None
 
 
 def film_env(task: Task, render: str, device: torch.device | str = "cpu") -> VecEnv | None:
@@ -99,7 +145,7 @@ def film_env(task: Task, render: str, device: torch.device | str = "cpu") -> Vec
         film.require_ffmpeg()
     elif render == "human":
         film.require_screen()
-    env = task_env(task, 1, torch.device(device), evaluation=True, render=True)
+    env = task_env(task, 1, torch.device(device), "report", render=True)
     env.render(0)
     return env
 
@@ -141,6 +187,11 @@ def open_policy(run: Run, env: VecEnv, device: torch.device, which: str = "polic
     return policy
 
 
+def open_teacher(run: Run, env: VecEnv, device: torch.device) -> Policy:
+    """`open_policy` of a run's teacher, also of one that was trained together with its student."""
+    return open_policy(run, env, device, run.teacher_policy or "policy")
+
+
 def pairs_schema(env: VecEnv, groups: Iterable[str], teacher_run: Run, teacher: Policy, seed: int) -> PairsSchema:
     """What the rows of a dataset of this env and teacher mean."""
     return PairsSchema(
@@ -152,6 +203,17 @@ def pairs_schema(env: VecEnv, groups: Iterable[str], teacher_run: Run, teacher: 
         has_success=env.has_success,
         extra={"squash": teacher.spec.network.squash, "control_dt": env.control_dt},
     )
+
+
+def teacher_of(session: Session, ref: str, pairs_ref: str | None) -> Run:
+    """The teacher to learn from: the named run, else the one that labelled the named pairs, else the newest.
+
+    Raises:
+        UserError: there is none, or the named run does not fit.
+    """
+    if pairs_ref and not ref:
+        return newest_run(session.runs_dir, pairs_ref, "pairs", "pairs").parent("teacher")
+    return newest_run(session.runs_dir, ref, "policy", "teacher", role="teacher")
 
 
 def pairs_of(session: Session, ref: str | None, teacher_run: Run, optional: bool = False) -> Run | None:
@@ -232,19 +294,33 @@ def pairs_summary(folder: Path) -> dict[str, float]:
     return out
 
 
-def sequence_length(bptt: int, steps: int, is_recurrent: bool) -> int:
+def sequence_length(bptt: int, steps: int, has_memory: bool) -> int:
     """Steps of a training sequence: 1 without memory, else `bptt`, or all steps of a shorter rollout.
 
     Raises:
         UserError: it does not divide the rollout.
     """
-    if not is_recurrent:
+    if not has_memory:
         return 1
     if steps % min(bptt, steps):
         raise UserError(
             f"--bptt {bptt} does not divide --rollout-steps {steps}, so a sequence would be cut: choose one that does"
         )
     return min(bptt, steps)
+
+
+def minibatch_size(num_sequences: int, num_minibatches: int, length: int) -> int:
+    """Sequences of `length` steps in each minibatch.
+
+    Raises:
+        UserError: they cannot be shared out evenly.
+    """
+    if num_sequences % num_minibatches:
+        raise UserError(
+            f"--num-minibatches {num_minibatches} does not divide the {num_sequences} sequences of {length} steps in a "
+            "rollout: choose one that does, or another --bptt"
+        )
+    return num_sequences // num_minibatches
 
 
 class EpisodeStats:
@@ -292,7 +368,10 @@ class EpisodeStats:
 
 def snapshot(parts: Mapping[str, Any], **values: Any) -> dict[str, Any]:
     """A checkpoint: the state of each part (module, optimiser, env, generator; None is left out) and plain values."""
-    state: dict[str, Any] = {"threads": torch.get_num_threads(), "values": values, "parts": {}}
+    # Of the generators: those that act draw where the tensors live, others (a shuffle's) always on the CPU.
+    devices = {part.device.type for part in parts.values() if isinstance(part, torch.Generator)}
+    device = "cuda" if "cuda" in devices else "cpu"
+    state: dict[str, Any] = {"threads": torch.get_num_threads(), "device": device, "values": values, "parts": {}}
     for name, part in parts.items():
         if part is not None:
             state["parts"][name] = part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
@@ -303,7 +382,15 @@ def restore(state: dict[str, Any], parts: Mapping[str, Any], device: torch.devic
     """Undo `snapshot`: bring every part back and return the plain values, tensors among them on `device`.
 
     Sums differ with the number of threads, so that is brought back too.
+
+    Raises:
+        UserError: it was taken on another kind of device, whose random streams cannot go on here.
     """
+    if state["device"] != device.type:
+        raise UserError(
+            f"--resume: this run was begun on {state['device']} and would go on on {device.type}, where its random "
+            f"streams cannot be continued: resume it where there is {state['device']}, or start anew"
+        )
     torch.set_num_threads(state["threads"])
     for name, part in parts.items():
         if isinstance(part, torch.Generator):
@@ -320,10 +407,14 @@ def resume_note(name: str, where: str, env: VecEnv | None = None) -> str:
 
 
 class Clock:
-    """Seconds since it was made, with evaluations left out: what a loop takes."""
+    """Seconds since it was made, with evaluations left out: what a loop takes.
 
-    def __init__(self) -> None:
-        self._start, self._paused = time.perf_counter(), 0.0
+    Args:
+        before: seconds that the loop took before it was interrupted and resumed.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._start, self._paused = time.perf_counter() - before, 0.0
 
     def __enter__(self) -> None:
         self._pause = time.perf_counter()
@@ -335,6 +426,31 @@ class Clock:
     def seconds(self) -> float:
         """Time spent outside `with clock:` blocks."""
         return time.perf_counter() - self._start - self._paused
+
+
+def check_divergence(metrics: Mapping[str, Any], where: str, flag: str = "--lr") -> None:
+    """End a run whose losses are no longer numbers: nothing can come of it but a policy of NaN.
+
+    Args:
+        metrics: what is about to be logged; those named "loss/..." are looked at, None among them stands for no loss.
+        where: how far the run is, such as "step 4096".
+        flag: the setting to lower.
+
+    Raises:
+        UserError: names the loss.
+    """
+    for name, value in metrics.items():
+        if name.startswith("loss/") and value is not None and not math.isfinite(value):
+            raise UserError(f"training has diverged ({name} is {value} at {where}): lower {flag}")
+
+
+def measure(policies: Mapping[str, Policy], env: VecEnv, seed: int, per_slot: int = 1) -> dict[str, float]:
+    """`summary` of several policies on the same episodes, under "<role>/return" and so on."""
+    out: dict[str, float] = {}
+    for role, policy in policies.items():
+        found = summary(run_episodes(policy, env, seed, per_slot))
+        out |= {key.replace("eval/", f"{role}/"): value for key, value in found.items()}
+    return out
 
 
 def summary(episodes: Episodes) -> dict[str, float]:

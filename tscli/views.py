@@ -305,6 +305,13 @@ class View:
             "queue": {str(i): q for i, q in self._queue.items()},
         }
 
+    def restart(self, state: dict[str, Any]) -> None:
+        """Begin new episodes in every env, with noise that goes on from `state_dict` instead of repeating."""
+        self._step = state["step"]
+        self._age, self._previous = torch.zeros_like(self._age), torch.zeros_like(self._previous)
+        self._now.clear()  # the queues are filled anew at age 0
+        self._cache = None
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         device = self.env.device

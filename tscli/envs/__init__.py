@@ -81,6 +81,17 @@ class VecEnv(ABC):
     def render(self, row: int = 0) -> np.ndarray:
         """A picture of one env as it stands: uint8 [H, W, 3]."""
 
+    def check_saved(self, num_envs: int) -> None:
+        """Refuse a saved state that is of another number of envs.
+
+        Raises:
+            UserError: it is.
+        """
+        if num_envs != self.num_envs:
+            raise UserError(
+                f"the saved state is of {num_envs} envs and this run has {self.num_envs}: use {num_envs} envs"
+            )
+
     def close(self) -> None:  # noqa: B027 - most envs hold nothing to close
         """Free what the env holds."""
 

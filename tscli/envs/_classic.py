@@ -110,11 +110,7 @@ class ClassicEnv(VecEnv):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        num_envs = state["state"].shape[1]
-        if num_envs != self.num_envs:
-            raise UserError(
-                f"the saved state is of {num_envs} envs and this run has {self.num_envs}: use {num_envs} envs"
-            )
+        self.check_saved(state["state"].shape[1])
         self._seed = int(state["seed"])
         self._steps = self._array(state["steps"].clone())
         self._episode = self._array(state["episode"].clone())

@@ -34,11 +34,12 @@ cells, but by no more than max(x - n//4, 3n//4 - x) - 1, to the left or to the r
 it would leave those columns; and so on. All draws are uniform.
 
 Mazes: `maze_seed` names a list of `num_mazes` of them. With `redraw: episode` each episode takes one at random, by
-(seed, env, episode); with `redraw: never` env i keeps maze i modulo `num_mazes`. All possible mazes are divided into
-two halves by a hash of their cells; `held_out` says from which half the list is drawn. So no held-out maze is ever one
-of those trained on, whatever the seeds. (Another seed alone would not do: there are about 25 000 different mazes of
-15 x 15 cells, not equally likely, and one in nine would be among 1000 others.) Maze k of a list is a function of
-(maze_seed, held_out, k) alone.
+(seed, env, episode); with `redraw: never` env i keeps maze i modulo `num_mazes`. All possible mazes are divided by a
+hash of their cells: a half to train on, a quarter to select a policy on, a quarter to report on; `split` says from
+which part the list is drawn. So no maze that a policy is measured on is ever one of those that it was trained on or
+chosen by, whatever the seeds. (Another seed alone would not do: there are about 25 000 different mazes of 15 x 15
+cells, not equally likely, and one in nine would be among 1000 others.) Maze k of a list is a function of
+(maze_seed, split, k) alone.
 
 The published environment differs in what looks like oversights: its last move was two steps old and went on from one
 episode to the next, and a death in the lava counted as a success. Its numeric colours, its unscaled offset and its
@@ -76,8 +77,9 @@ _TRAIL = 64  # positions that a picture shows
 _NEVER = -1  # no episode's number
 
 _DRAW = stream_id("color_maze/draw")
-_HALF = stream_id("color_maze/half")
-_LISTS = {False: stream_id("color_maze/train"), True: stream_id("color_maze/held_out")}
+_SPLIT = stream_id("color_maze/split")
+_PARTS = {"train": (0.0, 0.5), "select": (0.5, 0.75), "report": (0.75, 1.0)}  # of the hash, in [0, 1)
+_LISTS = {split: stream_id(f"color_maze/{split}") for split in _PARTS}
 
 
 _COLORS = {WHITE: "#f7f8fa", LAVA: "#e4572e", PATH: "#5b9bd5"}
@@ -101,7 +103,9 @@ class EnvConfig(Config):
         default="episode", description="Whether each episode draws a maze, or env i keeps maze i modulo num_mazes."
     )
     maze_seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the list of mazes.")
-    held_out: bool = Field(default=False, description="Take mazes that are never trained on, for evaluation.")
+    split: Literal["train", "select", "report"] = Field(
+        default="train", description="Which mazes: to train on, to choose a policy by, or to measure it on."
+    )
     encoding: Literal["one_hot", "numeric"] = Field(
         default="one_hot", description="Colours as one-hot vectors, or as the published numbers 0, 1, 2, 4."
     )
@@ -140,10 +144,12 @@ def _draw_paths(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
     missing, attempt = torch.arange(config.num_mazes), 0
     while len(missing):
         draws = uniform(
-            config.maze_seed, _LISTS[config.held_out], missing, torch.full_like(missing, attempt), 1 + 3 * _legs(size)
+            config.maze_seed, _LISTS[config.split], missing, torch.full_like(missing, attempt), 1 + 3 * _legs(size)
         )
         lefts, rights = _trace_paths(draws.numpy(), size)
-        fits = _in_held_out_half(lefts, rights) == config.held_out
+        low, high = _PARTS[config.split]
+        score = _split_score(lefts, rights)
+        fits = (low <= score) & (score < high)
         left[missing[fits]], right[missing[fits]] = lefts[fits], rights[fits]
         missing, attempt = missing[~fits], attempt + 1
     return left, right
@@ -182,14 +188,14 @@ def _trace_paths(draws: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return left, right
 
 
-def _in_held_out_half(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Whether each path belongs to the held-out half of all paths: bool [K], a function of its cells alone."""
+def _split_score(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Where each path lies among all paths: float [K] in [0, 1), a hash of its cells alone."""
     size = left.shape[1]
     key = np.zeros(len(left), np.int64)
     for y in range(size):
         key = key * 1_000_003 + left[:, y] * size + right[:, y]  # arrays of int64 wrap around
     keys = torch.from_numpy(key)
-    return uniform(0, _HALF, keys, torch.zeros_like(keys), 1)[:, 0].numpy() < 0.5
+    return uniform(0, _SPLIT, keys, torch.zeros_like(keys), 1)[:, 0].numpy()
 
 
 # What stands in a cell's number: its own kind in 3 bits, then those of the cells below, right, above, left in 2 each.
@@ -372,11 +378,7 @@ class Env(VecEnv):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        num_envs = len(state["cell"])
-        if num_envs != self.num_envs:
-            raise UserError(
-                f"the saved state is of {num_envs} envs and this run has {self.num_envs}: use {num_envs} envs"
-            )
+        self.check_saved(len(state["cell"]))
         self._seed = int(state["seed"])
         self._steps = self._array(state["steps"].clone())
         self._episode = self._array(state["episode"].clone())

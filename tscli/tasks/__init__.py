@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from tscli.config import Config, UserError, ViewPart, did_you_mean, one_line, parse_view
+from tscli.config import Config, UserError, ViewPart, did_you_mean, is_yaml, one_line, parse_view
 
 __all__ = ["Task", "load_task", "load_yaml", "task_names"]
 
@@ -25,6 +25,9 @@ class Task(Config):
     eval_env: dict[str, Any] = Field(
         default_factory=dict, description="Settings that replace those of `env` wherever a policy is evaluated."
     )
+    report_env: dict[str, Any] = Field(
+        default_factory=dict, description="More of them, where a policy is reported on rather than chosen."
+    )
     views: dict[str, tuple[ViewPart, ...]] = Field(description="What a role may see, by name.")
     teacher: str = Field("full", description="The teacher's view.")
     student: str = Field("full", description="The student's view.")
@@ -36,6 +39,9 @@ class Task(Config):
     )
     pipeline: list[dict[str, dict[str, Any]]] | None = Field(
         None, description="Stages that `tscli pipeline` runs, in order."
+    )
+    methods: dict[str, Any] = Field(
+        default_factory=dict, description="Methods that `tscli compare` knows on this task, besides its own."
     )
 
     @field_validator("views", mode="before")
@@ -124,7 +130,7 @@ def load_task(name: str) -> Task:
     bundled = _bundled()
     if name in bundled:
         return _read(bundled[name])
-    if name.endswith((".yaml", ".yml")):
+    if is_yaml(name):
         return _read(Path(name))
     for path in bundled.values():
         env = load_yaml(path).get("env", {})
