@@ -190,7 +190,7 @@ def write_files(report: Report, folder: Path) -> list[Path]:
     Raises:
         UserError: the disk is full.
     """
-    pictures = list(_draw(report, folder))
+    pictures = list(draw(report, folder))
     atomic_write(folder / "results.json", json.dumps(plain(report), indent=1))
     atomic_write(folder / "results.csv", _csv(report))
     atomic_write(folder / "table.md", _markdown(report, pictures))
@@ -287,7 +287,8 @@ def _csv(report: Report) -> str:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(report: Report, folder: Path) -> Iterator[Path]:
+def draw(report: Report, folder: Path) -> Iterator[Path]:
+    """Draw final figures, curves, and the sweep if there is one."""
     rows = [row for row in report.rows if row.finished]
     if not rows:
         return

@@ -149,7 +149,7 @@ def _draw_paths(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
         lefts, rights = _trace_paths(draws.numpy(), size)
         low, high = _PARTS[config.split]
         score = _split_score(lefts, rights)
-        fits = (low <= score) & (score < high)
+        fits = np.logical_and(low <= score, score < high)
         left[missing[fits]], right[missing[fits]] = lefts[fits], rights[fits]
         missing, attempt = missing[~fits], attempt + 1
     return left, right
