@@ -133,6 +133,7 @@ def main(config: Config, session: Session) -> Run:
     task = load_task(config.task)
     env = stage.task_env(task, config.num_envs, device)
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
+    per_slot = config.eval_episodes // eval_env.num_envs
     teacher_view = stage.resolve(task, config.obs or task.teacher, env)
     student_view = stage.resolve(task, config.student_obs or task.student, env)
     if student_view.has_memory:
@@ -181,7 +182,7 @@ def main(config: Config, session: Session) -> Run:
     hidden, critic_hidden = teacher.initial_hidden(num_envs), critic.initial_hidden(num_envs)
     proxy_hidden, student_hidden = proxy.initial_hidden(num_envs), student.initial_hidden(num_rows)
     episodes = stage.EpisodeStats(num_envs)
-    best_score, streak, start = -float("inf"), 0, 0
+    best_score, streak, start, seconds = -float("inf"), 0, 0, 0.0
     parts = {"teacher": teacher, "critic": critic, "student": student, "proxy": proxy, "viewed": viewed}
     parts |= {"optimizer": optimizer, "student_optimizer": student_optimizer, "proxy_optimizer": proxy_optimizer}
     parts |= {"act": act_stream, "shuffle": shuffle_stream, "pair": pair_stream, "align": align_stream}
@@ -194,15 +195,16 @@ def main(config: Config, session: Session) -> Run:
         if run.state is not None:
             saved = stage.restore(run.state, parts, device)
             start, best_score, streak = saved["iteration"], saved["best_score"], saved["streak"]
+            seconds = saved["seconds"]
             reset, hidden, critic_hidden = saved["reset"], saved["hidden"], saved["critic_hidden"]
             proxy_hidden, student_hidden = saved["proxy_hidden"], saved["student_hidden"]
             if not env.exact_resume:
                 reset = torch.ones_like(reset)
                 episodes.restart()
                 if reward_scale is not None:
-                    reward_scale.returns.zero_()
+                    reward_scale.restart()
             session.say(stage.resume_note(run.name, f"iteration {start} of {iterations}", env))
-        clock = stage.Clock()
+        clock = stage.Clock(seconds)
         for iteration in range(start, iterations):
             global_step = (iteration + 1) * steps * num_envs
             penalty_coef = config.penalty_coef
@@ -351,12 +353,13 @@ def main(config: Config, session: Session) -> Run:
             metrics["kl_teacher_proxy"] = float(kl(teacher_dist, proxy_dist).mean())
             metrics["penalty"] = penalty_coef * float(divergence.mean())
             metrics |= {"lr": optimizer.lr, "loop_seconds": clock.seconds}
-            metrics["steps_per_second"] = (global_step - start * steps * num_envs) / clock.seconds
+            metrics["steps_per_second"] = global_step / clock.seconds
+            stage.check_divergence(metrics, f"step {global_step}", "--lr or --align-lr")
             is_last = iteration + 1 == iterations
             if is_last or (iteration + 1) % config.eval_every == 0:
                 with clock:
                     select = streams.derive(config.seed, "select")
-                    found = stage.measure({"eval": student, "eval_teacher": teacher}, eval_env, select)
+                    found = stage.measure({"eval": student, "eval_teacher": teacher}, eval_env, select, per_slot)
                 metrics |= found
                 score = found.get("eval/success_rate", found["eval/return"])
                 if config.stop_success is not None and "eval/success_rate" not in found:
@@ -373,6 +376,7 @@ def main(config: Config, session: Session) -> Run:
             if is_last or streak >= config.stop_patience:
                 break
             kept = {"iteration": iteration + 1, "best_score": best_score, "streak": streak, "reset": reset}
+            kept |= {"seconds": clock.seconds}
             kept |= {"hidden": hidden, "critic_hidden": critic_hidden}
             kept |= {"proxy_hidden": proxy_hidden, "student_hidden": student_hidden}
             run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every)
@@ -382,7 +386,7 @@ def main(config: Config, session: Session) -> Run:
         run.save_policy(student, "last")
         names = {"eval": "policy", "eval_teacher": "teacher"}
         kept = {role: load_policy_file(run.path / f"{name}.safetensors", device) for role, name in names.items()}
-        final = stage.measure(kept, report_env, streams.derive(config.seed, "report"))
+        final = stage.measure(kept, report_env, streams.derive(config.seed, "report"), per_slot)
         plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: SITT")
         final |= {"step": global_step, "loop_seconds": loop_seconds, "best_selection_score": best_score}
         result = run.finish(final)

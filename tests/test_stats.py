@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from tscli.stats import bootstrap_mean, wilson
+from tscli.stats import bootstrap_iqm, bootstrap_mean, bootstrap_mean_curve, interquartile_mean, wilson
 
 
 def test_mean_and_deviation_are_the_samples() -> None:
@@ -61,3 +61,28 @@ def test_wilsons_interval_has_a_width_also_where_none_or_all_succeeded() -> None
     assert (every.low, every.high) == pytest.approx((1 - 0.2775, 1.0), abs=1e-4)
     assert wilson(np.array([], bool)).count == 0
     assert wilson(np.ones(1, bool)).sd == 0.0
+
+
+def test_the_interquartile_mean_leaves_out_a_quarter_at_either_end() -> None:
+    assert interquartile_mean(np.array([100.0, 3, 1, 2, -50])) == 2.0  # one of five is left out at either end
+    assert interquartile_mean(np.array([8.0, 1, 3, 2, 4, 6, 5, 7])) == 4.5  # 3 to 6
+    assert interquartile_mean(np.array([9.0, 1, 2])) == 4.0  # a quarter of three is none
+    assert interquartile_mean(np.array([[1.0, 2], [5, 5], [2, 4], [-9, 3]]), axis=0).tolist() == [1.5, 3.5]
+
+
+def test_the_interval_of_the_interquartile_mean_is_not_moved_by_one_wild_seed() -> None:
+    values = np.array([*np.linspace(0.9, 1.1, 15), 500.0])
+    found = bootstrap_iqm(values)
+    assert found.value == pytest.approx(np.sort(values)[4:12].mean())
+    assert 0.9 < found.low < found.value < found.high < 1.2 < bootstrap_mean(values).mean
+    assert bootstrap_iqm(values) == found
+    assert bootstrap_iqm(np.array([2.0])) == (2.0, 2.0, 2.0)
+
+
+def test_curves_are_resampled_as_wholes_and_give_an_interval_at_each_point() -> None:
+    curves = np.array([[0.0, 10.0], [2.0, 12.0], [4.0, 8.0]])
+    band = bootstrap_mean_curve(curves)
+    assert band.value.tolist() == [2.0, 10.0]
+    for i in range(2):
+        alone = bootstrap_mean(curves[:, i], resamples=1000)
+        assert (band.low[i], band.high[i]) == (pytest.approx(alone.low), pytest.approx(alone.high))

@@ -242,10 +242,9 @@ class Pairs:
         score = _hash_unit(numbers, seed)
         held_out = score < fraction
         if 0 < fraction < 1 and len(numbers):
-            if not held_out.any():
-                held_out[score.argmin()] = True
-            if held_out.all():
-                held_out[score.argmax()] = False
+            # Both change something only where one side has none: else the lowest is held out already, the highest not.
+            held_out[score.argmin()] = True
+            held_out[score.argmax()] = False
         return numbers[~held_out], numbers[held_out]
 
     # --- windows ------------------------------------------------------------------------------------------------------
