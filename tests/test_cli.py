@@ -397,6 +397,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys\nfrom tscli.cli import main\n"
         "assert main(['--help']) == 0\nfirst = set(sys.modules)\n"
         "assert main(['train-teacher', '--help']) == 0\n"
+        "assert main(['compare', '--help']) == 0\n"
         "assert main(['train-teacher', 'cartpole', '--lr', '-1']) == 2\n"
         "heavy = {'torch', 'gymnasium', 'h5py', 'numpy', 'matplotlib'}\n"
         "print('loaded:', sorted(heavy & set(sys.modules)), sorted({'pydantic', 'typer'} & first))"

@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 from stage_tools import RUNS, error_of
 
-from tscli import compare_report
+from tscli import compare_pictures
 from tscli.cells import Cell
 from tscli.cells_run import Crew, last_error
 from tscli.cli import main
@@ -106,7 +106,7 @@ def toys(folder: Path) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes longer than the cells."""
-    monkeypatch.setattr(compare_report, "draw", lambda report, folder: ())
+    monkeypatch.setattr(compare_pictures, "draw", lambda report, folder: ())
 
 
 @pytest.fixture

@@ -114,14 +114,13 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
     jobs = jobs or _default_jobs(layout)
     where = ["--runs-dir", str(session.runs_dir)] if session.runs_dir != default_runs_dir() else []
     command = shlex.join(["tscli", *words(comparison), *where])
-    with (
-        session.start(comparison, COMMAND, comparison.task, checkpoints=False) as run,
-        Board(None if session.quiet else session.log, jobs) as board,
-    ):
+    with session.start(comparison, COMMAND, comparison.task, checkpoints=False) as run:
+        board = Board(None if session.quiet else session.log, jobs)
         crew = Crew(layout.cells, jobs, session.say, board.show)
         _announce(comparison, layout, crew, jobs, session)
         try:
-            crew.run()
+            with board:
+                crew.run()
         except CellsStopped:
             session.say(
                 f"{len(crew.finished)} of {len(crew.cells)} cells are finished and kept; to go on: "
@@ -138,10 +137,9 @@ def _finish(comparison: Comparison, layout: Layout, crew: Crew, command: str, ru
     report = compare_report.make_report(comparison, layout, crew.failed, command)
     files = compare_report.write_files(report, run.path)
     session.show(compare_report.screen_table(report), compare_report.plain(report))
-    session.say("")
-    for note in compare_report.footnotes(report):
+    for note in compare_report.remarks(report):
         session.say(f"[dim]{note}[/]")
-    session.say(f"\nreport: {run.path}: {', '.join(path.name for path in files)}")
+    session.say(f"report: {run.path}: {', '.join(path.name for path in files)}")
     if crew.failed:
         for line in compare_report.problems(report):
             session.say(f"[red]failed[/] {line}")

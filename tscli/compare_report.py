@@ -6,15 +6,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tscli import plots_compare
-from tscli.compare_plan import Comparison, Layout, Variant
+from tscli import compare_pictures
+from tscli.compare_plan import Comparison, Layout
 from tscli.compare_results import (
     IQM_FROM,
     METRICS,
@@ -22,15 +20,11 @@ from tscli.compare_results import (
     Outcome,
     Summary,
     chosen_metric,
-    mean_curve,
     outcomes,
     summaries,
-    training_curves,
 )
 from tscli.files import atomic_write
-from tscli.plots_compare import Final, Line, colour
 from tscli.progress import short_count, short_time
-from tscli.stats import Band
 from tscli.tables import FitTable
 
 __all__ = ["Report", "make_report"]
@@ -49,8 +43,8 @@ class Report:
 
     @property
     def title(self) -> str:
-        """`color_maze: success of greedy policies`."""
-        return f"{self.layout.task.name}: {self.metric.heading} of greedy policies"
+        """`color_maze: greedy success`."""
+        return f"{self.layout.task.name}: greedy {self.metric.heading}"
 
     @property
     def digits(self) -> int:
@@ -91,8 +85,8 @@ def _columns(report: Report) -> list[Column]:
         return metric.text(value, digits)
 
     def spread(row: Summary) -> str:
-        sd = row.estimate.sd if row.estimate.count > 1 else None
-        return f"{text(row.estimate.mean)} ± {text(sd)}" if row.estimate.count else "-"
+        sd = f" ± {text(row.estimate.sd)}" if row.estimate.count > 1 else ""
+        return f"{text(row.estimate.mean)}{sd}" if row.estimate.count else "-"
 
     def interval(low: Any, high: Any) -> str:
         return f"{text(float(low))} to {text(float(high))}"
@@ -132,7 +126,7 @@ def screen_table(report: Report) -> FitTable:
         titles,
         right=titles[1:],
         give_way={title: 0 for title in droppable if title in titles},
-        title=f"{report.title}, {report.comparison.episodes} episodes per seed, mean ± sd over seeds",
+        title=f"{report.title} over {report.comparison.episodes} episodes, mean ± sd of the seeds",
     )
     for row in report.rows:
         cells = [cell(row) for _, cell in columns]
@@ -140,8 +134,8 @@ def screen_table(report: Report) -> FitTable:
     return table
 
 
-def footnotes(report: Report) -> list[str]:
-    """What a reader must know to take the figures for what they are."""
+def explanations(report: Report) -> list[str]:
+    """What the columns mean."""
     comparison, metric = report.comparison, report.metric
     notes = [
         f"{metric.heading.capitalize()} of the greedy policy over {comparison.episodes} episodes per seed: the same "
@@ -152,17 +146,23 @@ def footnotes(report: Report) -> list[str]:
         notes.append(f"IQM: mean of the middle half of the seeds (Agarwal et al. 2021), from {IQM_FROM} seeds on.")
     if any(row.teacher is not None for row in report.rows):
         notes.append("Teacher: on the same episodes. Gap: teacher less student.")
-    allowed = {row.allowed_steps for row in report.rows}
-    equal = "the same for every method" if len(allowed) == 1 else "not the same for every method (--budget N sets it)"
     notes.append(
-        "Env steps: used to train teacher and student and to collect, mean over seeds; those of evaluations are not "
-        f"counted. Allowed: the sum of total_steps, {equal}; a stage rounds "
-        "it up to whole iterations, and stops before it where it has reached its goal."
+        "Env steps: taken to train teacher and student and to collect, mean over seeds; those of evaluations are not "
+        "counted. Allowed: the sum of total_steps of the stages that have it; a stage rounds it up to whole "
+        "iterations, and stops before it where it has reached its goal."
     )
-    notes.append("Time: of all stages of one seed, one after the other, as measured beside the other processes.")
+    return [*notes, "Time: of all stages of one seed, one after the other, as measured beside the other processes."]
+
+
+def remarks(report: Report) -> list[str]:
+    """What is particular about these figures."""
+    notes = []
     missing = [outcome for outcome in report.found if not outcome.student]
     if missing:
         notes.append(f"Not in: {len(missing)} of {len(report.found)}. Figures are over the seeds that are in.")
+    allowed = {row.allowed_steps for row in report.rows}
+    if len(allowed) > 1:
+        notes.append("Env steps allowed differ between methods; --budget N sets those of reinforcement learning.")
     versions = _versions(report)
     if len(versions) > 1:
         notes.append(f"Cells were made with different versions: {'; '.join(versions)}.")
@@ -190,7 +190,7 @@ def write_files(report: Report, folder: Path) -> list[Path]:
     Raises:
         UserError: the disk is full.
     """
-    pictures = list(draw(report, folder))
+    pictures = list(compare_pictures.draw(report, folder))
     atomic_write(folder / "results.json", json.dumps(plain(report), indent=1))
     atomic_write(folder / "results.csv", _csv(report))
     atomic_write(folder / "table.md", _markdown(report, pictures))
@@ -203,7 +203,7 @@ def _markdown(report: Report, pictures: Sequence[Path]) -> str:
     lines.append(f"| {' | '.join(title for title, _ in columns)} |")
     lines.append(f"|---|{'---:|' * (len(columns) - 1)}")
     lines += [f"| {' | '.join(cell(row) for _, cell in columns)} |" for row in report.rows]
-    lines += ["", *(f"- {note}" for note in footnotes(report))]
+    lines += ["", *(f"- {note}" for note in (*remarks(report), *explanations(report)))]
     lines += ["", *(f"![{path.stem}]({path.name})" for path in pictures)]
     lines += ["", "## Methods", "", "| method | stages | |", "|---|---|---|"]
     for name, method in report.comparison.methods.items():
@@ -232,7 +232,7 @@ def plain(report: Report) -> dict[str, Any]:
         "seeds": list(report.comparison.seeds),
         "rows": [_plain_row(row) for row in report.rows],
         "outcomes": [_plain_outcome(outcome, report.metric) for outcome in report.found],
-        "notes": footnotes(report),
+        "notes": [*remarks(report), *explanations(report)],
         "failed": problems(report),
     }
 
@@ -282,105 +282,3 @@ def _csv(report: Report) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
-
-
-# --- pictures ---------------------------------------------------------------------------------------------------------
-
-
-def draw(report: Report, folder: Path) -> Iterator[Path]:
-    """Draw final figures, curves, and the sweep if there is one."""
-    rows = [row for row in report.rows if row.finished]
-    if not rows:
-        return
-    metric = report.metric
-    finals = [
-        Final(
-            row.variant.label,
-            colour(i),
-            row.estimate.mean,
-            row.estimate.low,
-            row.estimate.high,
-            [outcome.student[metric.name] for outcome in row.finished],
-            row.teacher,
-        )
-        for i, row in enumerate(rows)
-    ]
-    label = f"{metric.heading} over {report.comparison.episodes} episodes"
-    yield plots_compare.draw_finals(folder / "bars.png", finals, report.title, label, metric.percent)
-    students, teachers = [], []
-    for i, row in enumerate(rows):
-        curves = [training_curves(outcome, metric) for outcome in row.finished]
-        for lines, part in ((students, [c[0] for c in curves]), (teachers, [c[1] for c in curves])):
-            whole = [curve for curve in part if curve is not None]
-            if whole:
-                lines.append(Line(row.variant.label, colour(i), *mean_curve(whole)))
-    panels = [("student", students), ("its teacher", _joined(teachers))]
-    yield plots_compare.draw_lines(
-        folder / "curves.png",
-        [panel for panel in panels if panel[1]],
-        f"{report.layout.task.name}: greedy evaluations during training, mean and 95 % interval",
-        "env steps, the teacher's included",
-        metric.heading,
-        metric.percent,
-    )
-    if any(row.variant.swept for row in rows):
-        yield _draw_sweep(report, rows, folder)
-
-
-def _draw_sweep(report: Report, rows: Sequence[Summary], folder: Path) -> Path:
-    """The figure against the first swept setting, a line for each combination of the others."""
-    key = next(key for key in report.comparison.sweeps if any(key in row.variant.swept for row in rows))
-    values = report.comparison.sweeps[key]
-    numbers = _numbers(values)
-    x = dict(zip(values, range(len(values)) if numbers is None else numbers, strict=True))
-    groups: dict[str, list[Summary]] = {}
-    for row in rows:
-        others = {name: value for name, value in row.variant.swept.items() if name != key}
-        groups.setdefault(Variant(row.variant.method, others).label, []).append(row)
-    lines = []
-    for i, (label, group) in enumerate(groups.items()):
-        swept = [row for row in group if key in row.variant.swept]
-        swept.sort(key=lambda row: x[row.variant.swept[key]])
-        fixed = not swept  # a method without the setting is the same all along
-        places = [min(x.values()), max(x.values())] if fixed else [x[row.variant.swept[key]] for row in swept]
-        shown = group * 2 if fixed else swept
-        figures = [np.array([getattr(row.estimate, part) for row in shown]) for part in ("mean", "low", "high")]
-        style = ":" if fixed else "-"
-        lines.append(Line(label, colour(i), np.array(places), Band(*figures), style, marked=not fixed))
-        teacher = np.array([row.teacher for row in shown], dtype=np.float64)
-        if not np.isnan(teacher).any() and not fixed:
-            flat = Band(teacher, teacher, teacher)
-            lines.append(Line(f"{label}: teacher", colour(i), np.array(places), flat, "--", marked=True))
-    positive = [number for number in numbers or () if number > 0]
-    title = f"{report.title} over {report.comparison.episodes} episodes"
-    return plots_compare.draw_lines(
-        folder / "sweep.png",
-        [("mean over seeds and 95 % interval; teachers dashed", lines)],
-        title,
-        key,
-        report.metric.heading,
-        report.metric.percent,
-        log_x=len(positive) == len(values) and max(positive) >= 30 * min(positive),
-        x_names=values if numbers is None else (),
-    )
-
-
-def _numbers(values: Sequence[str]) -> list[float] | None:
-    """Swept values as numbers, None where one is a word."""
-    try:
-        return [float(value) for value in values]
-    except ValueError:
-        return None
-
-
-def _joined(lines: Sequence[Line]) -> list[Line]:
-    """Methods that share their teacher share a line."""
-    kept: list[Line] = []
-    for line in lines:
-        for i, other in enumerate(kept):
-            if line.x.tolist() == other.x.tolist() and line.band.value.tolist() == other.band.value.tolist():
-                kept[i] = other._replace(label=f"{other.label}, {line.label}")
-                break
-        else:
-            kept.append(line)
-    return kept

@@ -84,6 +84,7 @@ class Summary:
 
     variant: Variant
     outcomes: list[Outcome]  # of all seeds
+    finished: list[Outcome]  # of the seeds that are in
     estimate: stats.Estimate
     iqm: stats.Band | None
     teacher: float | None
@@ -92,11 +93,6 @@ class Summary:
     env_steps: float  # mean over the seeds that are in
     allowed_steps: int
     seconds: float
-
-    @property
-    def finished(self) -> list[Outcome]:
-        """The seeds that are in."""
-        return [outcome for outcome in self.outcomes if outcome.student]
 
 
 def env_steps(run: Run | None) -> int:
@@ -175,6 +171,7 @@ def _summary(group: list[Outcome], metric: Metric) -> Summary:
     return Summary(
         variant=group[0].row.variant,
         outcomes=group,
+        finished=done,
         estimate=stats.bootstrap_mean(values),
         iqm=stats.bootstrap_iqm(values) if len(values) >= IQM_FROM else None,
         teacher=float(np.mean(teachers)) if teachers else None,

@@ -73,7 +73,10 @@ def draw_lines(
     Raises:
         UserError: the disk is full.
     """
-    figure = new_figure(1.2 + 4.9 * len(panels), 3.9)
+    longest = max((len(line.label) for _, lines in panels for line in lines), default=0)
+    panel, names = 3.6, 0.35 + 0.075 * longest  # inches
+    width = 0.75 + len(panels) * (panel + names) + (len(panels) - 1) * 0.45
+    figure = new_figure(width, 3.9)
     figure.suptitle(title, fontsize=11, color=INK, x=0.02, ha="left")
     first: Axes | None = None
     for number, (heading, lines) in enumerate(panels):
@@ -94,13 +97,7 @@ def draw_lines(
             axis.xaxis.set_major_formatter(count_formatter())
     assert first is not None
     _finish_y(first, percent)
-    figure.subplots_adjust(
-        left=0.75 / figure.get_figwidth(),
-        right=1 - 1.15 / figure.get_figwidth(),
-        top=0.83,
-        bottom=0.13,
-        wspace=1.25 / 3.6,
-    )
+    figure.subplots_adjust(0.75 / width, 0.13, 1 - names / width, 0.83, wspace=(names + 0.45) / panel)
     for axis, (_, lines) in zip(figure.axes, panels, strict=True):
         _name_lines(axis, lines)
     return save_png(path, figure)

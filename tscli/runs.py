@@ -150,7 +150,7 @@ class Run:
     def offers(self) -> tuple[str, ...]:
         """The settings of later stages that may name it: "run", "teacher", "pairs"."""
         if "policy" in self.holds:
-            return ("run", "teacher") if self.role == "teacher" else ("run",)
+            return ("run", "teacher") if self.teacher_policy else ("run",)
         return ("pairs",) if "pairs" in self.holds else ()  # what a student gathered along its way is its own
 
     @property
