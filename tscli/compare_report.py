@@ -20,6 +20,7 @@ from tscli.compare_results import (
     Outcome,
     Summary,
     chosen_metric,
+    env_steps,
     outcomes,
     summaries,
 )
@@ -163,6 +164,10 @@ def remarks(report: Report) -> list[str]:
     allowed = {row.allowed_steps for row in report.rows}
     if len(allowed) > 1:
         notes.append("Env steps allowed differ between methods; --budget N sets those of reinforcement learning.")
+    over = [cell.title for cell in report.layout.cells if env_steps(cell.finished_run()) > 1.1 * cell.allowed_steps > 0]
+    if over:
+        more = f" and {len(over) - 1} more" if len(over) > 1 else ""
+        notes.append(f"More env steps than allowed: {over[0]}{more}. One iteration takes num_envs x rollout_steps.")
     versions = _versions(report)
     if len(versions) > 1:
         notes.append(f"Cells were made with different versions: {'; '.join(versions)}.")

@@ -22,6 +22,7 @@ __all__ = [
     "Outcome",
     "Summary",
     "chosen_metric",
+    "env_steps",
     "mean_curve",
     "outcomes",
     "summaries",
