@@ -74,7 +74,7 @@ def test_the_path_pays_once_and_the_goal_ends_the_episode_as_a_success(monkeypat
     assert rewards(results) == [0.5] * 8 + [10.0]
     assert not any(result.terminated or result.truncated or result.success for result in results[:-1])
     assert results[-1].terminated and results[-1].success and not results[-1].truncated
-    assert env.positions.tolist() == [[5, 8]]
+    assert env.map_cells().tolist() == [8 * 10 + 5]
 
 
 def test_a_path_cell_entered_again_costs_and_pays_again_in_the_next_episode(monkeypatch):
@@ -105,11 +105,11 @@ def test_the_way_around_pays_the_goal_alone(monkeypatch):
 def test_the_border_holds_the_agent_on_every_side(monkeypatch):
     env = maze_env(monkeypatch)
     results = walk(env, [DOWN, DOWN, *[RIGHT] * 6])
-    assert env.positions.tolist() == [[9, 9]]
+    assert env.map_cells().tolist() == [9 * 10 + 9]
     results += walk(env, [UP] * 12)
-    assert env.positions.tolist() == [[9, 0]]
+    assert env.map_cells().tolist() == [0 * 10 + 9]
     results += walk(env, [LEFT] * 12)
-    assert env.positions.tolist() == [[0, 0]]
+    assert env.map_cells().tolist() == [0 * 10 + 0]
     assert set(rewards(results)) == {0.0}
 
 
@@ -343,7 +343,7 @@ def test_torchs_arrays_give_what_numpys_give():
         for group in on_numpy.groups:
             for look, index in (("observe", rows), ("observe", None), ("final_observation", ended)):
                 assert torch.equal(getattr(on_numpy, look)(group, index), getattr(on_torch, look)(group, index))
-        assert torch.equal(on_numpy.positions, on_torch.positions)
+        assert torch.equal(on_numpy.map_cells(), on_torch.map_cells())
         if t == 200:
             on_torch.load_state_dict(on_numpy.state_dict())
     assert ends > 2 * 7 * 32, "enough to draw mazes ahead more than once"

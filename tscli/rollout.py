@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -304,7 +304,13 @@ class Episodes:
 
 @torch.no_grad()
 def run_episodes(
-    policy: Policy, env: VecEnv, seed: int, per_slot: int = 1, greedy: bool = True, name: str = "eval"
+    policy: Policy,
+    env: VecEnv,
+    seed: int,
+    per_slot: int = 1,
+    greedy: bool = True,
+    name: str = "eval",
+    watch: Callable[[Tensor], None] | None = None,
 ) -> Episodes:
     """Run a policy for a fixed number of episodes in each env slot, so that short episodes are not over-counted.
 
@@ -315,6 +321,7 @@ def run_episodes(
         per_slot: episodes counted per slot; N * per_slot in all.
         greedy: the mode, or a sample.
         name: of the random stream that samples actions.
+        watch: called before each step with the slots whose episodes count, bool [N], while the env shows their states.
     """
     n, device = env.num_envs, env.device
     viewed = ViewedEnv(env, {"policy": policy.spec.view}, seed)
@@ -327,6 +334,8 @@ def run_episodes(
     slots = torch.arange(n, device=device)
     running = torch.ones(n, dtype=torch.bool, device=device)
     for _ in range(per_slot * (env.max_episode_steps or _ENDLESS)):
+        if watch is not None:
+            watch(running)
         dist, hidden = policy.step(viewed.observe("policy"), hidden, reset)
         step = viewed.step(dist.mode() if greedy else dist.sample(generator))
         column = count.clamp(max=per_slot - 1)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +54,8 @@ class VecEnv(ABC):
     control_dt: float | None = None  # seconds between actions, where the env has a physical time
     has_success: bool = False
     exact_resume: bool = True  # False: load_state_dict starts new episodes
+    map_shape: tuple[int, int] | None = None  # rows and columns of a map of the places, where the env has one
+    map_marks: Mapping[str, int] = MappingProxyType({})  # cells of the map that mean something, by name
 
     @abstractmethod
     def reset(self, seed: int) -> None:
@@ -80,6 +84,10 @@ class VecEnv(ABC):
     @abstractmethod
     def render(self, row: int = 0) -> np.ndarray:
         """A picture of one env as it stands: uint8 [H, W, 3]."""
+
+    def map_cells(self) -> Tensor:
+        """The map's cell in which each env's agent stands, row * columns + column: int64 [N]."""
+        raise NotImplementedError(f"{type(self).__name__} has no map")
 
     def check_saved(self, num_envs: int) -> None:
         """Refuse a saved state that is of another number of envs.

@@ -279,6 +279,8 @@ class Env(VecEnv):
         self.groups = _groups(config)
         self._config = config
         self._start = (config.grid_size - 2) * config.grid_size + config.grid_size // 2
+        self.map_shape = config.grid_size, config.grid_size
+        self.map_marks = {"start": self._start, "goal": config.grid_size + config.grid_size // 2}
         self._build(np if self.device.type == "cpu" else torch)
 
     def _build(self, xp: Any) -> None:
@@ -361,12 +363,8 @@ class Env(VecEnv):
         index = self._array(rows)
         return self._look(group, *(part[index] for part in self._final))
 
-    @property
-    def positions(self) -> Tensor:
-        """Where the agents stand, (x, y) in cells: int64 [N, 2]. After an end that is the start of the next episode."""
-        cell = self._tensor(self._cell)
-        size = self._config.grid_size
-        return torch.stack([cell % size, torch.div(cell, size, rounding_mode="floor")], dim=1)
+    def map_cells(self) -> Tensor:
+        return self._tensor(self._cell).clone()
 
     def state_dict(self) -> dict[str, Any]:
         visited = self._visited.reshape(self.num_envs, -1) == self._episode[:, None]
