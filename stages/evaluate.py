@@ -3,7 +3,8 @@
 How many episodes each env slot plays is fixed beforehand, so that short episodes are not over-counted: the same number
 in all; where that gives more than were asked for, the last slot's surplus is not counted. A student is
 measured on the seeds of its teacher; while it acts, the teacher says what it would have done, which gives the share of
-equal actions and KL(teacher || student) on the states that the student itself reaches.
+equal actions and KL(teacher || student) on the states that the student itself reaches. Where the env has a map, a
+picture shows where each of them goes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tscli.rollout import Episodes, ViewedEnv, run_episodes
 from tscli.runs import Run, Session, newest_run
 from tscli.tables import FitTable
 from tscli.tasks import load_task
+from tscli.visits import Visits, draw_visits
 
 COMMAND = "eval"
 ORDER = 40
@@ -75,13 +77,17 @@ def main(config: Config, session: Session) -> Run:
         seed = streams.derive(config.seed, "eval")
         report: dict[str, Any] = {"task": task.name, "episodes": config.episodes, "seed": config.seed, "policies": {}}
         greedy_returns: dict[str, torch.Tensor] = {}
+        visits: dict[str, torch.Tensor] = {}
         for role, policy in policies.items():
             entry: dict[str, Any] = {"run": runs[role].name, "view": policy.spec.view.name}
             for mode in ("greedy", "sampled"):
-                found = run_episodes(policy, env, seed, per_slot, greedy=mode == "greedy")
+                counter = Visits(env) if mode == "greedy" and env.map_shape is not None else None
+                found = run_episodes(policy, env, seed, per_slot, greedy=mode == "greedy", watch=counter)
                 entry[mode] = figures(found, config.episodes)
                 if mode == "greedy":
                     greedy_returns[role] = found.returns[: config.episodes]
+                if counter is not None:
+                    visits[role] = counter.per_episode(slots * per_slot)
             report["policies"][role] = entry
         if len(policies) == 2:
             pair = policies["student"], policies["teacher"]
@@ -90,6 +96,9 @@ def main(config: Config, session: Session) -> Run:
             difference = greedy_returns["teacher"] - greedy_returns["student"]
             gap = stats.bootstrap_mean(difference.cpu().numpy())
             report |= {"gap": gap.mean, "gap_interval": [gap.low, gap.high]}
+        if visits:
+            heading = f"{task.name}: {slots * per_slot} greedy episodes"
+            session.say(f"visits: {draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")
         if film_env is not None:
             path = make_film(config, policies[main_role], film_env, seed, run.path)
             if path is not None:

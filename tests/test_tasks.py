@@ -87,6 +87,17 @@ def test_a_faulty_file_is_one_line_with_its_name(tmp_path: Path, text: str, mess
     assert message in str(caught.value) and "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_file_may_extend_a_bundled_task_key_by_key(tmp_path: Path) -> None:
+    base = load_task("color_maze")
+    task = load_task(write(tmp_path, "extends: color_maze\nenv: {encoding: numeric}\nstages: {sitt: {lr: 0.5}}\n"))
+    assert task.name == "mine" and task.views == base.views
+    assert task.env == {**base.env, "encoding": "numeric"} and task.eval_env == base.eval_env
+    assert task.stages["sitt"] == {**base.stages["sitt"], "lr": 0.5}
+    assert task.stages["train-teacher"] == base.stages["train-teacher"]
+    with pytest.raises(UserError, match=r'extends: no task "color_mace" comes with tscli: did you mean "color_maze"'):
+        load_task(write(tmp_path, "extends: color_mace\n"))
+
+
 def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*none.yaml: No such file"):
         load_task(str(tmp_path / "none.yaml"))

@@ -128,7 +128,8 @@ class Crew:
             else:
                 _kill(worker.process)
         if self._asked == 0 and self.working:
-            self._say(f"stopping {len(self.working)} cells; once more to end them at once")
+            count = len(self.working)
+            self._say(f"stopping {count} cell{'s' if count > 1 else ''}; once more to end them at once")
         self._asked = self._signals
 
     def _start(self) -> None:

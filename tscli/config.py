@@ -22,6 +22,7 @@ __all__ = [
     "ViewPart",
     "did_you_mean",
     "is_yaml",
+    "merge_nested",
     "one_line",
     "parse_view",
     "positional",
@@ -84,6 +85,15 @@ class Config(BaseModel):
         if _is_sequence(annotation):
             return [part.strip() for part in value.strip("[]()").split(",") if part.strip()]
         return value
+
+
+def merge_nested(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """Both as one nested dict; where a key stands in both, `high` wins, key by key."""
+    result = dict(low)
+    for name, value in high.items():
+        below = result.get(name)
+        result[name] = merge_nested(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
 
 
 def one_line(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "--") -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from tscli.config import Config, StageConfig, UserError, did_you_mean, one_line
+from tscli.config import Config, StageConfig, UserError, did_you_mean, merge_nested, one_line
 from tscli.scripts import Script, find_scripts, light_config, methods_of
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _unfold(values: Mapping[Any, Any], model: type[BaseModel], where: str, prefi
         if isinstance(value, Mapping):
             earlier = found.get(name)
             value = _unfold(value, inner, where, f"{prefix}{name}.")
-            found[name] = _merged(earlier, value) if isinstance(earlier, dict) else value
+            found[name] = merge_nested(earlier, value) if isinstance(earlier, dict) else value
         else:
             found[name] = value
     return found
@@ -117,19 +117,11 @@ def _hint(name: str, model: type[BaseModel], prefix: str) -> str:
     return hint.replace('"', f'"{prefix}', 1) if prefix and hint.startswith("did") else hint
 
 
-def _merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    result = dict(low)
-    for name, value in high.items():
-        below = result.get(name)
-        result[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return result
-
-
 def merge(layers: list[Layer]) -> dict[str, Any]:
     """All layers as one nested dict; later ones win, setting by setting."""
     result: dict[str, Any] = {}
     for layer in layers:
-        result = _merged(result, layer.values)
+        result = merge_nested(result, layer.values)
     return result
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from tscli.config import Config, UserError, ViewPart, did_you_mean, is_yaml, one_line, parse_view
+from tscli.config import Config, UserError, ViewPart, did_you_mean, is_yaml, merge_nested, one_line, parse_view
 
 __all__ = ["Task", "load_task", "load_yaml", "task_names"]
 
@@ -151,6 +151,12 @@ def _closest(name: str, bundled: dict[str, Path], ids: list[str]) -> str:
 
 def _read(path: Path) -> Task:
     data = load_yaml(path)
+    base = data.pop("extends", None)
+    if base is not None:
+        bundled = _bundled()
+        if base not in bundled:
+            raise UserError(f'{path}: extends: no task "{base}" comes with tscli: {did_you_mean(str(base), bundled)}')
+        data = merge_nested(load_yaml(bundled[base]), data)
     data.setdefault("name", path.stem)
     try:
         return Task.model_validate(data)
