@@ -10,9 +10,11 @@ picture shows where each of them goes.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from rich.markup import escape
@@ -48,6 +50,7 @@ class Config(StageConfig):
         "none", description="Film the greedy policy, or show it live."
     )
     render_episodes: int = Field(1, ge=1, description="Episodes in the film.")
+    render_teacher: bool = Field(False, description="Film a student's teacher beside it, in the same episodes.")
 
 
 def main(config: Config, session: Session) -> Run:
@@ -100,7 +103,8 @@ def main(config: Config, session: Session) -> Run:
             heading = f"{task.name}: {slots * per_slot} greedy episodes"
             session.say(f"visits: {draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")
         if film_env is not None:
-            path = make_film(config, policies[main_role], film_env, seed, run.path)
+            filmed = policies if config.render_teacher else {main_role: policies[main_role]}
+            path = make_film(config, filmed, film_env, seed, run.path)
             if path is not None:
                 report["film"] = path.name
                 session.say(f"film: {path}")
@@ -162,38 +166,49 @@ def compare_on_student_states(
     return {**out, "kl_teacher_student": divergence / steps} if comparable else out
 
 
+def make_film(config: Config, policies: Mapping[str, Policy], env: VecEnv, seed: int, folder: Path) -> Path | None:
+    """Film greedy episodes of one env; of several policies side by side, each with the same episodes."""
+    fps = 1 / env.control_dt if env.control_dt else 30.0
+    # Drawing is what takes the time: a GIF shows 25 pictures per second of the env's time, a film or window all.
+    stride = max(1, round(fps / 25)) if config.render == "gif" else 1
+    window = film.Window(fps) if config.render == "human" else None
+    reels = []
+    for role, policy in policies.items():
+        name = role if len(policies) > 1 else ""
+        reel = []
+        for frame in frames_of(policy, env, seed, config.render_episodes, stride, name):
+            if window is None:
+                reel.append(frame)
+            elif not window.show(frame):
+                break
+        reels.append(reel)
+    env.close()
+    if window is not None:
+        window.close()
+        return None
+    write = film.write_gif if config.render == "gif" else film.write_mp4
+    return write(folder / f"film.{config.render}", film.side_by_side(reels), fps / stride)
+
+
 @torch.no_grad()
-def make_film(config: Config, policy: Policy, env: VecEnv, seed: int, folder: Path) -> Path | None:
-    """Film greedy episodes of one env.
+def frames_of(policy: Policy, env: VecEnv, seed: int, episodes: int, stride: int, name: str) -> Iterator[np.ndarray]:
+    """Every `stride`-th frame of greedy episodes, uint8 [H, W, 3].
 
     Frames are taken before each step: after an episode's last step the env already shows the next episode.
     """
     viewed = ViewedEnv(env, {"policy": policy.spec.view}, seed)
     hidden, reset = policy.initial_hidden(1), torch.ones(1, dtype=torch.bool, device=env.device)
-    fps = 1 / env.control_dt if env.control_dt else 30.0
-    # Drawing is what takes the time: a GIF shows 25 pictures per second of the env's time, a film or window all.
-    stride = max(1, round(fps / 25)) if config.render == "gif" else 1
-    frames, episode, step_count, total = [], 1, 0, 0.0
-    window = film.Window(fps) if config.render == "human" else None
-    while episode <= config.render_episodes:
+    episode, step_count, total = 1, 0, 0.0
+    while episode <= episodes:
         if step_count % stride == 0:
-            frame = film.caption(env.render(0), f"episode {episode}   step {step_count}   return {total:.1f}")
-            if window is None:
-                frames.append(frame)
-            elif not window.show(frame):
-                break
+            said = f"episode {episode}   step {step_count}   return {total:.1f}"
+            yield film.caption(env.render(0), f"{name}   {said}" if name else said)
         dist, hidden = policy.step(viewed.observe("policy"), hidden, reset)
         step = viewed.step(dist.mode())
         reset = step.done
         step_count, total = step_count + 1, total + float(step.reward[0])
         if bool(step.done[0]):
             episode, step_count, total = episode + 1, 0, 0.0
-    env.close()
-    if window is not None:
-        window.close()
-        return None
-    write = film.write_gif if config.render == "gif" else film.write_mp4
-    return write(folder / f"film.{config.render}", frames, fps / stride)
 
 
 def eval_table(report: dict[str, Any]) -> FitTable:

@@ -19,7 +19,7 @@ from tscli.files import atomic_write
 if TYPE_CHECKING:
     import tkinter
 
-__all__ = ["Window", "caption", "require_ffmpeg", "require_screen", "write_gif", "write_mp4"]
+__all__ = ["Window", "caption", "require_ffmpeg", "require_screen", "side_by_side", "write_gif", "write_mp4"]
 
 
 def caption(frame: np.ndarray, text: str) -> np.ndarray:
@@ -32,6 +32,16 @@ def caption(frame: np.ndarray, text: str) -> np.ndarray:
     draw.rectangle((left - size // 3, top - size // 4, right + size // 3, bottom + size // 4), fill=(255, 255, 255))
     draw.text((size // 2, size // 2), text, fill=(31, 41, 55), font=font)
     return np.asarray(image)
+
+
+def side_by_side(reels: Sequence[Sequence[np.ndarray]], gap: int = 8) -> list[np.ndarray]:
+    """Films of one frame size beside each other, `gap` pixels apart; those that end early stand still."""
+    frames = []
+    for i in range(max(map(len, reels))):
+        row = [reel[min(i, len(reel) - 1)] for reel in reels]
+        white = np.full((row[0].shape[0], gap, 3), 255, np.uint8)
+        frames.append(np.concatenate([part for frame in row for part in (white, frame)][1:], axis=1))
+    return frames
 
 
 def write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
