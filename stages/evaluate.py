@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from rich.markup import escape
 
-from tscli import film, stage, stats, streams
+from tscli import film, stage, stats, streams, visits
 from tscli.config import StageConfig, UserError, positional
 from tscli.distributions import kl
 from tscli.envs import VecEnv
@@ -29,7 +29,6 @@ from tscli.rollout import Episodes, ViewedEnv, run_episodes
 from tscli.runs import Run, Session, newest_run
 from tscli.tables import FitTable
 from tscli.tasks import load_task
-from tscli.visits import Visits, draw_visits
 
 COMMAND = "eval"
 ORDER = 40
@@ -80,17 +79,17 @@ def main(config: Config, session: Session) -> Run:
         seed = streams.derive(config.seed, "eval")
         report: dict[str, Any] = {"task": task.name, "episodes": config.episodes, "seed": config.seed, "policies": {}}
         greedy_returns: dict[str, torch.Tensor] = {}
-        visits: dict[str, torch.Tensor] = {}
+        maps: dict[str, torch.Tensor] = {}
         for role, policy in policies.items():
             entry: dict[str, Any] = {"run": runs[role].name, "view": policy.spec.view.name}
             for mode in ("greedy", "sampled"):
-                counter = Visits(env) if mode == "greedy" and env.map_shape is not None else None
+                counter = visits.Visits(env) if mode == "greedy" and env.map_shape is not None else None
                 found = run_episodes(policy, env, seed, per_slot, greedy=mode == "greedy", watch=counter)
                 entry[mode] = figures(found, config.episodes)
                 if mode == "greedy":
                     greedy_returns[role] = found.returns[: config.episodes]
                 if counter is not None:
-                    visits[role] = counter.per_episode(slots * per_slot)
+                    maps[role] = counter.per_episode(slots * per_slot)
             report["policies"][role] = entry
         if len(policies) == 2:
             pair = policies["student"], policies["teacher"]
@@ -99,9 +98,9 @@ def main(config: Config, session: Session) -> Run:
             difference = greedy_returns["teacher"] - greedy_returns["student"]
             gap = stats.bootstrap_mean(difference.cpu().numpy())
             report |= {"gap": gap.mean, "gap_interval": [gap.low, gap.high]}
-        if visits:
+        if maps:
             heading = f"{task.name}: {slots * per_slot} greedy episodes"
-            session.say(f"visits: {draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")
+            session.say(f"visits: {visits.draw_visits(run.path / 'visits.png', maps, env.map_marks, heading)}")
         if film_env is not None:
             filmed = policies if config.render_teacher else {main_role: policies[main_role]}
             path = make_film(config, filmed, film_env, seed, run.path)

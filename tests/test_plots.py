@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from tscli.plots import Panel, draw_curves
+from tscli.visits import draw_visits
 
 LINES: list[dict[str, Any]] = [
     {"step": 1000, "updates": 1, "loss": 2.0, "eval": None},
@@ -61,3 +63,11 @@ def test_an_axis_is_named_once_per_column(tmp_path: Path, drawn: list[Figure]) -
 
 def test_a_run_that_logged_nothing_gets_an_empty_picture(tmp_path: Path) -> None:
     assert draw_curves(tmp_path / "curves.png", [], (Panel("loss", "a"),), "t").stat().st_size > 0
+
+
+def test_visits_are_drawn_with_their_marks(tmp_path: Path) -> None:
+    counts = torch.zeros(6, 9)
+    counts[2, 3:7] = 0.5
+    path = draw_visits(tmp_path / "visits.png", {"student": counts, "teacher": counts * 0}, {"start": 21}, "a maze")
+    with Image.open(path) as picture:
+        assert picture.width > picture.height > 300

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from stage_tools import BC, COLLECT, DAGGER, SMALL, TEACHER, call, error_of, weights_hash
 
-from tscli import rollout, stage
+from tscli import rollout, stage, visits
 from tscli.cli import main
 from tscli.networks import Policy
 from tscli.rollout import Episodes, ViewedEnv
@@ -125,7 +125,7 @@ def test_the_gaps_interval_is_that_of_the_differences_episode_by_episode(
     hard = 100.0 * torch.arange(8)  # some episodes give much more than others, whoever acts
     lost = torch.tensor([0.0, 2.0] * 4)
 
-    def played(policy: Policy, *args: Any, greedy: bool) -> Episodes:
+    def played(policy: Policy, *args: Any, greedy: bool, watch: Any) -> Episodes:
         returns = hard - lost * (policy.spec.view.name == "partial")
         return Episodes(returns, torch.ones(8), torch.ones(8, dtype=torch.bool))
 
@@ -190,6 +190,24 @@ def test_a_gif_shows_the_whole_episode_that_was_measured(student: Run) -> None:
         first = np.asarray(film.convert("RGB")).copy()
         film.seek(film.n_frames - 1)  # type: ignore[attr-defined]
         assert (np.asarray(film.convert("RGB")) != first).any()
+
+
+def test_the_teacher_is_filmed_beside_its_student(student: Run) -> None:
+    alone, both = (call("eval", "--episodes", "3", "--render", "gif", *more) for more in ((), ("--render-teacher",)))
+    with Image.open(alone.path / "film.gif") as one, Image.open(both.path / "film.gif") as two:
+        assert two.size == (2 * one.size[0] + 8, one.size[1])
+
+
+def test_a_map_of_visits_is_drawn_where_the_env_has_one(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(visits, "draw_visits", lambda path, found, *_: drawn.update(found) or path)
+    call("eval", "--episodes", "2")
+    assert not drawn, "CartPole has no map"
+    call("train-teacher", "color_maze", *TEACHER[2:], "--total-steps", "64", "--eval-episodes", "1")
+    run = call("eval", "--episodes", "6", "--num-envs", "3")
+    found = drawn["policy"]
+    assert found.shape == (21, 21) and found[19, 10] >= 1, "every episode begins at the start"
+    assert float(found.sum()) == pytest.approx(report_of(run)["policies"]["policy"]["greedy"]["length"]["mean"])
 
 
 def test_a_gymnasium_env_is_filmed_by_its_own_pictures(folder: Path) -> None:
