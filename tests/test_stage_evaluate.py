@@ -205,9 +205,9 @@ def test_a_map_of_visits_is_drawn_where_the_env_has_one(runs: Path, monkeypatch:
     assert not drawn, "CartPole has no map"
     call("train-teacher", "color_maze", *TEACHER[2:], "--total-steps", "64", "--eval-episodes", "1")
     run = call("eval", "--episodes", "6", "--num-envs", "3")
-    found = drawn["policy"]
+    found = drawn["teacher"]
     assert found.shape == (21, 21) and found[19, 10] >= 1, "every episode begins at the start"
-    assert float(found.sum()) == pytest.approx(report_of(run)["policies"]["policy"]["greedy"]["length"]["mean"])
+    assert float(found.sum()) == pytest.approx(report_of(run)["policies"]["teacher"]["greedy"]["length"]["mean"])
 
 
 def test_a_gymnasium_env_is_filmed_by_its_own_pictures(folder: Path) -> None:

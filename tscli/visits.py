@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ def draw_visits(path: Path, visits: Mapping[str, Tensor], marks: Mapping[str, in
     figure.suptitle(title, fontsize=10, color=plots.INK, y=0.97)
     most = max(float(value.max()) for value in visits.values())
     scale = LogNorm(_LEAST, max(most, 10 * _LEAST))
-    image = None
+    image: Any = None
     for axis, (name, value) in zip(axes, visits.items(), strict=True):
         image = axis.imshow(value.masked_fill(value == 0, float("nan")).numpy(), cmap="viridis", norm=scale)
         axis.set_title(name, fontsize=9, color=plots.INK)
