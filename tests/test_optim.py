@@ -1,4 +1,4 @@
-"""FlatAdam against torch.optim.Adam."""
+"""Our optimisers against those of torch.optim."""
 
 # ruff: noqa: D103 - tests say in their names what they show
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tscli.optim import FlatAdam
+from tscli.optim import FlatAdam, FlatOptimizer, make_optimizer
 
 
 def make_net() -> nn.Sequential:
@@ -24,7 +24,7 @@ def loss_of(net: nn.Module, step: int) -> Tensor:
     return (net(x) - x[:, :2].sin() * (1 + step % 3)).square().mean()
 
 
-def train(net: nn.Module, optimizer: FlatAdam, steps: range) -> None:
+def train(net: nn.Module, optimizer: FlatOptimizer, steps: range) -> None:
     for step in steps:
         optimizer.lr = 0.01 * (1 - step / 40)
         optimizer.zero_grad()
@@ -44,6 +44,27 @@ def test_twenty_steps_are_those_of_torch(max_grad_norm: float | None) -> None:
             nn.utils.clip_grad_norm_(theirs.parameters(), max_grad_norm)
         adam.step()
     train(ours, FlatAdam(ours.parameters(), 0.01, max_grad_norm), range(20))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "rmsprop"])
+def test_the_other_kinds_are_those_of_torch_and_resume_exactly(kind: str) -> None:
+    ours, theirs = make_net(), make_net()
+    make = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}[kind]
+    other = make(theirs.parameters(), lr=0.01, **({"eps": 1e-5} if kind == "adamw" else {}))
+    for step in range(20):
+        other.param_groups[0]["lr"] = 0.01 * (1 - step / 40)
+        other.zero_grad()
+        loss_of(theirs, step).backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.05)
+        other.step()
+    optimizer = make_optimizer(kind, ours.parameters(), 0.01, 0.05)
+    train(ours, optimizer, range(10))
+    state = copy.deepcopy(optimizer.state_dict())
+    resumed = make_optimizer(kind, ours.parameters(), 0.5, 0.05)
+    resumed.load_state_dict(state)
+    train(ours, resumed, range(10, 20))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 

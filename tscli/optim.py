@@ -1,4 +1,4 @@
-"""Adam over one flat tensor.
+"""Optimisers over one flat tensor.
 
 Small networks spend more time in an optimiser's bookkeeping than in its arithmetic. Keeping all parameters in one
 buffer, of which each is a view, makes clipping and Adam a dozen operations however many layers there are. It also
@@ -8,17 +8,18 @@ spares each process the second that torch.optim takes to import its compiler.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["FlatAdam"]
+__all__ = ["FlatAdam", "FlatOptimizer", "FlatRMSprop", "FlatSGD", "make_optimizer"]
 
 
-class FlatAdam:
-    """Adam (Kingma and Ba 2015) with clipping by the norm of the whole gradient.
+class FlatOptimizer(ABC):
+    """Clips by the norm of the whole gradient, and moves all parameters at once.
 
     Args:
         parameters: moved into one buffer here, so place the modules on their device first. All of one dtype.
@@ -26,22 +27,14 @@ class FlatAdam:
         max_grad_norm: None clips nothing.
     """
 
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        lr: float,
-        max_grad_norm: float | None = None,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-5,
-    ):
-        self.lr, self.max_grad_norm, self.betas, self.eps = lr, max_grad_norm, betas, eps
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, max_grad_norm: float | None = None):
+        self.lr, self.max_grad_norm = lr, max_grad_norm
         self._parameters = list(parameters)
         with torch.no_grad():
             self._flat = torch.cat([p.reshape(-1) for p in self._parameters])
             parts = self._flat.split([p.numel() for p in self._parameters])
             for parameter, part in zip(self._parameters, parts, strict=True):
                 parameter.data = part.view_as(parameter)
-        self._mean, self._square = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
         self._steps = 0
         # cuDNN wants an RNN's weights at the start of a buffer of their own; where they are elsewhere, torch copies
         # them there at every call and warns. That copy is the known price of one buffer for all parameters.
@@ -60,6 +53,46 @@ class FlatAdam:
         if self.max_grad_norm is not None:
             gradient.mul_((self.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1.0))
         self._steps += 1
+        self._move(gradient)
+
+    @abstractmethod
+    def _move(self, gradient: Tensor) -> None:
+        """Change `_flat` by the clipped gradient, of the same shape [P]."""
+
+    @abstractmethod
+    def _moments(self) -> dict[str, Tensor]:
+        """What it remembers of earlier gradients, by name: [P] each."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """For exact resume; the parameters themselves are their modules' to save."""
+        return {**self._moments(), "steps": self._steps, "lr": self.lr}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        for name, moment in self._moments().items():
+            moment.copy_(state[name])
+        self._steps, self.lr = state["steps"], state["lr"]
+
+
+class FlatAdam(FlatOptimizer):
+    """Adam (Kingma and Ba 2015); with `weight_decay` AdamW (Loshchilov and Hutter 2019)."""
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        max_grad_norm: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-5,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(parameters, lr, max_grad_norm)
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self._mean, self._square = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
+
+    def _move(self, gradient: Tensor) -> None:
+        if self.weight_decay:
+            self._flat.mul_(1 - self.lr * self.weight_decay)
         beta_1, beta_2 = self.betas
         self._mean.lerp_(gradient, 1 - beta_1)
         self._square.mul_(beta_2).addcmul_(gradient, gradient, value=1 - beta_2)
@@ -67,12 +100,61 @@ class FlatAdam:
         denominator = self._square.sqrt().div_(correction).add_(self.eps)
         self._flat.addcdiv_(self._mean, denominator, value=-self.lr / (1 - beta_1**self._steps))
 
-    def state_dict(self) -> dict[str, Any]:
-        """For exact resume; the parameters themselves are their modules' to save."""
-        return {"mean": self._mean, "square": self._square, "steps": self._steps, "lr": self.lr}
+    def _moments(self) -> dict[str, Tensor]:
+        return {"mean": self._mean, "square": self._square}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        self._mean.copy_(state["mean"])
-        self._square.copy_(state["square"])
-        self._steps, self.lr = state["steps"], state["lr"]
+
+class FlatSGD(FlatOptimizer):
+    """Gradient descent, with momentum where it is given."""
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        max_grad_norm: float | None = None,
+        momentum: float = 0.0,
+    ):
+        super().__init__(parameters, lr, max_grad_norm)
+        self.momentum = momentum
+        self._velocity = torch.zeros_like(self._flat)
+
+    def _move(self, gradient: Tensor) -> None:
+        self._velocity.mul_(self.momentum).add_(gradient)
+        self._flat.add_(self._velocity, alpha=-self.lr)
+
+    def _moments(self) -> dict[str, Tensor]:
+        return {"velocity": self._velocity}
+
+
+class FlatRMSprop(FlatOptimizer):
+    """RMSprop (Tieleman and Hinton 2012)."""
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        max_grad_norm: float | None = None,
+        decay: float = 0.99,
+        eps: float = 1e-8,
+    ):
+        super().__init__(parameters, lr, max_grad_norm)
+        self.decay, self.eps = decay, eps
+        self._square = torch.zeros_like(self._flat)
+
+    def _move(self, gradient: Tensor) -> None:
+        self._square.mul_(self.decay).addcmul_(gradient, gradient, value=1 - self.decay)
+        self._flat.addcdiv_(gradient, self._square.sqrt().add_(self.eps), value=-self.lr)
+
+    def _moments(self) -> dict[str, Tensor]:
+        return {"square": self._square}
+
+
+def make_optimizer(
+    kind: str, parameters: Iterable[nn.Parameter], lr: float, max_grad_norm: float | None
+) -> FlatOptimizer:
+    """`adam`, `adamw` (weight decay .01), `sgd` (no momentum) or `rmsprop` (decay .99)."""
+    if kind == "sgd":
+        return FlatSGD(parameters, lr, max_grad_norm)
+    if kind == "rmsprop":
+        return FlatRMSprop(parameters, lr, max_grad_norm)
+    return FlatAdam(parameters, lr, max_grad_norm, weight_decay=0.01 if kind == "adamw" else 0.0)

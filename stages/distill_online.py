@@ -1,0 +1,205 @@
+"""Distill a student online: it acts with noise, the frozen teacher labels, and only the last rollout is learnt from.
+
+The loop of rsl_rl's distillation (Schwarke et al. 2025), which is DAgger (Ross et al. 2011) without a dataset: nothing
+is stored, so it suits simulators that make data faster than a disk takes it. A rollout is learnt from in windows of
+`gradient_length` steps of all envs, in their order; hidden states go on from window to window, gradients do not
+(truncated BPTT). Beyond rsl_rl: the rollout's last, shorter window trains as well, actions may be discrete, gradients
+are clipped with the recurrent weights among them, and the best student is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from tscli import plots, rl, stage, streams
+from tscli.checkpoint import load_policy_file
+from tscli.config import Network, NetworkConfig, StageConfig
+from tscli.distributions import from_params
+from tscli.imitation import check_loss
+from tscli.networks import Policy, PolicySpec
+from tscli.optim import make_optimizer
+from tscli.rollout import ViewedEnv, perturb, run_episodes, take
+from tscli.runs import Run, Session
+from tscli.tasks import load_task
+from tscli.views import Obs
+
+COMMAND = "distill"
+METHOD = "online"
+ORDER = 31
+CURVES = (
+    plots.Panel("rollout/return", "return of training episodes"),
+    plots.Panel("eval/return", "return, greedy student"),
+    plots.Panel("loss/imitation", "imitation loss"),
+    plots.Panel("lr", "learning rate"),
+    plots.Panel("steps_per_second", "env steps/s"),
+)
+
+
+class Config(StageConfig):
+    """Settings of online distillation; the defaults are those of rsl_rl, besides the network."""
+
+    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
+    obs: str = Field("", description="View of the student; empty takes the task's student view.")
+    student: Network = Field(NetworkConfig(), description="Body of the student.")
+
+    total_steps: int = Field(1_000_000, ge=1, description="Env steps at the most, over all envs.")
+    num_envs: int = Field(256, ge=1, description="Envs that step together.")
+    rollout_steps: int = Field(24, ge=1, description="Steps per env between updates.")
+    gradient_length: int = Field(15, ge=1, description="Steps of a window, through which a student's memory learns.")
+    num_epochs: int = Field(1, ge=1, description="Passes over each rollout.")
+    act: Literal["sample", "greedy"] = Field("greedy", description="How the student picks actions while acting.")
+    noise: float = Field(
+        0.1, ge=0, description="Noise on those actions: share of random ones, or deviation in half action ranges."
+    )
+
+    loss: Literal["mse", "huber", "kl", "cross_entropy"] = Field(
+        "mse", description="Distance of greedy actions, KL(teacher || student), or cross-entropy to the greedy action."
+    )
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = Field("adam", description="How the gradient is used.")
+    lr: float = Field(1e-3, gt=0, description="Learning rate at the start.")
+    lr_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="Whether it falls to 0 over total_steps."
+    )
+    max_grad_norm: float | None = Field(1.0, gt=0, description="Norm to which gradients are clipped; none: not.")
+
+    eval_every: int = Field(10, ge=1, description="Rollouts between greedy evaluations that choose the best student.")
+    eval_episodes: int = Field(100, ge=1, description="Episodes of such an evaluation, and of the final one.")
+    stop_return: float | None = Field(None, description="Stop once greedy evaluations reach this return.")
+    stop_patience: int = Field(2, ge=1, description="That many times in a row.")
+
+
+def main(config: Config, session: Session) -> Run:
+    """Act, label, learn, forget; keep the best."""
+    device = stage.prepare(config)
+    teacher_run = stage.teacher_of(session, config.teacher, None)
+    task = load_task(teacher_run.task)
+    env = stage.task_env(task, config.num_envs, device)
+    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
+    teacher = stage.open_teacher(teacher_run, env, device)
+    student_view = stage.resolve(task, config.obs or task.student, env)
+    spec = PolicySpec(student_view, env.action, config.student)
+    check_loss(config.loss, spec, teacher.spec.network.squash)
+    session.say(f"teacher: {teacher_run.name}")
+
+    with streams.seeded_init(config.seed, "student"):
+        student = Policy(spec).to(device)
+    optimizer = make_optimizer(config.optimizer, student.parameters(), config.lr, config.max_grad_norm)
+    act_stream = streams.generator(config.seed, "student/act", device)
+
+    num_envs, steps = config.num_envs, config.rollout_steps
+    iterations = -(-config.total_steps // (num_envs * steps))
+    viewed = ViewedEnv(env, {"teacher": teacher.spec.view, "student": student_view}, config.seed)
+    reset = torch.ones(num_envs, dtype=torch.bool, device=device)
+    teacher_hidden, hidden = teacher.initial_hidden(num_envs), student.initial_hidden(num_envs)
+    episodes = stage.EpisodeStats(num_envs)
+    per_slot = config.eval_episodes // eval_env.num_envs
+    best_return, streak, start, seconds = -float("inf"), 0, 0, 0.0
+    parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes, "act": act_stream}
+
+    with (
+        session.start(
+            config, COMMAND, teacher_run.task, method=METHOD, role="student", parents={"teacher": teacher_run}
+        ) as run,
+        session.progress(config.total_steps) as progress,
+    ):
+        if run.state is not None:
+            saved = stage.restore(run.state, parts, device)
+            start, best_return, streak, seconds = (saved[k] for k in ("iteration", "best_return", "streak", "seconds"))
+            reset, teacher_hidden, hidden = (saved[k] for k in ("reset", "teacher_hidden", "hidden"))
+            if not env.exact_resume:
+                reset = torch.ones_like(reset)
+                episodes.restart()
+            session.say(stage.resume_note(run.name, f"rollout {start} of {iterations}", env))
+        clock = stage.Clock(seconds)
+        for iteration in range(start, iterations):
+            if config.lr_schedule == "linear":
+                optimizer.lr = config.lr * (1 - iteration / iterations)
+
+            # --- act and label --------------------------------------------------------------------------------------
+            teacher_seen: list[Obs] = []
+            seen: list[Obs] = []
+            rewards, resets, dones = [], [], []
+            first_hidden = hidden
+            with torch.no_grad():
+                for _ in range(steps):
+                    teacher_seen.append(viewed.observe("teacher"))
+                    seen.append(viewed.observe("student"))
+                    resets.append(reset)
+                    dist, hidden = student.step(seen[-1], hidden, reset)
+                    action = dist.sample(act_stream) if config.act == "sample" else dist.mode()
+                    step = viewed.step(perturb(action, env.action, config.noise, act_stream))
+                    rewards.append(step.reward)
+                    dones.append(step.done)
+                    reset = step.done
+                reset_at, obs = torch.stack(resets), {k: torch.stack([o[k] for o in seen]) for k in seen[0]}
+                # Labels are not needed for acting, so they are made all at once.
+                teacher_obs = {k: torch.stack([o[k] for o in teacher_seen]) for k in teacher_seen[0]}
+                label, teacher_hidden = teacher(teacher_obs, teacher_hidden, reset_at)
+                labels, wanted = label.params(), label.mode()
+            episode_metrics = episodes.update(torch.stack(rewards), torch.stack(dones))
+
+            # --- learn ----------------------------------------------------------------------------------------------
+            losses = []
+            for _ in range(config.num_epochs):
+                carried = first_hidden
+                for begin in range(0, steps, config.gradient_length):
+                    window = slice(begin, min(begin + config.gradient_length, steps))
+                    dist, carried = student(take(obs, window), carried, reset_at[window])
+                    target = from_params(take(labels, window), env.action, teacher.spec.network.squash)
+                    loss = rl.imitation_loss(dist, target, wanted[window], config.loss).mean()
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    carried = carried.detach()
+                    losses.append(loss.detach())
+            if config.num_epochs == 1:
+                hidden = carried  # of the weights as they are now, rather than of those that acted
+            student.encoder.update_normalizer(obs)
+
+            # --- log, evaluate, save --------------------------------------------------------------------------------
+            step_count = (iteration + 1) * num_envs * steps
+            metrics = {"step": step_count, "iteration": iteration + 1, **episode_metrics}
+            metrics |= {"loss/imitation": float(torch.stack(losses).mean()), "lr": optimizer.lr}
+            metrics |= {"loop_seconds": clock.seconds, "steps_per_second": step_count / clock.seconds}
+            stage.check_divergence(metrics, f"step {step_count}")
+            is_last = iteration + 1 == iterations
+            if is_last or (iteration + 1) % config.eval_every == 0:
+                with clock:
+                    found = run_episodes(student, eval_env, streams.derive(config.seed, "select"), per_slot)
+                metrics |= stage.summary(found)
+                if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
+                    best_return = metrics["eval/return"]
+                    run.save_policy(student)
+                reached = config.stop_return is not None and metrics["eval/return"] >= config.stop_return
+                streak = streak + 1 if reached else 0
+            run.log(metrics)
+            shown = {"return": metrics["rollout/return"], "loss": metrics["loss/imitation"], "best greedy": best_return}
+            progress.update(step_count, shown)
+            if is_last or streak >= config.stop_patience:
+                break
+            values = {"iteration": iteration + 1, "best_return": best_return, "streak": streak}
+            values |= {"seconds": clock.seconds}
+            values |= {"reset": reset, "teacher_hidden": teacher_hidden, "hidden": hidden}
+            run.save_if_due(lambda v=values: stage.snapshot(parts, **v), config.checkpoint_every)
+        loop_seconds = clock.seconds
+
+        # --- report: the best student, on episodes that did not choose it -------------------------------------------
+        run.save_policy(student, "last")
+        best = load_policy_file(run.path / "policy.safetensors", device)
+        final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
+        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: online student")
+        final |= {"step": step_count, "loop_seconds": loop_seconds, "best_selection_return": best_return}
+        result = run.finish(final)
+    env.close()
+    eval_env.close()
+    report_env.close()
+    return result
+
+
+if __name__ == "__main__":
+    from tscli.cli import run_script
+
+    run_script(__file__)
