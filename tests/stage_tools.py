@@ -33,6 +33,10 @@ DAGGER = (
     *("distill", "--total-steps", "320", "--num-envs", "4", "--round-steps", "8", "--updates-per-round", "2"),
     *("--batch-size", "8", "--window", "4", "--eval-every", "4", *_LEARN),
 )
+ONLINE = (
+    *("distill", "--method", "online", "--total-steps", "320", "--num-envs", "4", "--rollout-steps", "10"),
+    *("--gradient-length", "4", "--eval-every", "3", *_LEARN),
+)
 SMALL = ("--student.hidden", "8", "--student.memory", "8")
 
 # What a clock decides.

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from tscli.config import UserError
-from tscli.envs import acrobot, cartpole
+from tscli.envs import acrobot, cartpole, mountain_car, pendulum
 from tscli.envs._classic import ClassicEnv
 
-pytestmark = pytest.mark.parametrize("module", [cartpole, acrobot], ids=["cartpole", "acrobot"])
+MODULES = [cartpole, acrobot, pendulum, mountain_car]
+pytestmark = pytest.mark.parametrize("module", MODULES, ids=[m.__name__.rpartition(".")[2] for m in MODULES])
 
 
 def make(module: Any, num_envs: int, max_episode_steps: int = 40) -> ClassicEnv:
@@ -21,7 +22,10 @@ def make(module: Any, num_envs: int, max_episode_steps: int = 40) -> ClassicEnv:
 
 
 def actions(env: ClassicEnv, *shape: int) -> torch.Tensor:
-    return torch.randint(env.action.nvec[0], shape, generator=torch.Generator().manual_seed(0))
+    stream = torch.Generator().manual_seed(0)
+    if env.action.is_continuous:
+        return torch.rand((*shape, 1), generator=stream) * 2 - 1
+    return torch.randint(env.action.nvec[0], shape, generator=stream)
 
 
 def test_torchs_arrays_give_what_numpys_give(module: Any) -> None:

@@ -19,6 +19,7 @@ from stage_tools import (
     BC,
     COLLECT,
     DAGGER,
+    ONLINE,
     RUNS,
     SMALL,
     TEACHER,
@@ -52,11 +53,14 @@ DAGGER_RNN = (
 SHARDED = (*COLLECT, "--episodes", "9", "--shard-mb", "0.002", "--noise", "0.1")
 BC_NOISY = (*BC, *SMALL, "--student", "gru", "--burn-in", "2", "--lr-schedule", "linear")
 
+ONLINE_RNN = (*ONLINE, *SMALL, "--student", "rnn", "--num-epochs", "2", "--noise", "0.2", "--lr-schedule", "linear")
+
 STAGES = {
     "train-teacher": (RECURRENT, "tscli.optim:FlatAdam.step", 14),
     "collect": (SHARDED, "tscli.pairs_writer:PairsWriter.append", 40),
     "distill-bc": (BC_NOISY, "tscli.optim:FlatAdam.step", 5),
     "distill-dagger": (DAGGER_RNN, "tscli.pairs_writer:PairsWriter.append", 43),
+    "distill-online": (ONLINE_RNN, "tscli.optim:FlatAdam.step", 30),
 }
 
 
