@@ -340,7 +340,7 @@ def parent_task(runs_dir: Path, command: str, values: dict[str, Any]) -> str | N
     for key in ("run", "pairs", "teacher"):
         if values.get(key):
             return find_run(runs_dir, str(values[key])).task
-    role = None if command == "eval" else "teacher"
+    role = {"eval": None, "export": None, "finetune": "student"}.get(command, "teacher")
     with contextlib.suppress(UserError):
         return newest_run(runs_dir, "", "policy", "teacher", role).task
     return None
