@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from tscli import plots, rl, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig, positional
+from tscli.distributions import from_params, kl
 from tscli.networks import Critic, Policy, PolicySpec
 from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
@@ -51,12 +52,20 @@ class Config(StageConfig):
     total_steps: int = Field(500_000, ge=1, description="Env steps at the most, over all envs.")
     num_envs: int = Field(64, ge=1, description="Envs that step together.")
     rollout_steps: int = Field(32, ge=1, description="Steps per env between updates.")
+    random_start: bool = Field(
+        False, description="Let first episodes count as begun some steps ago, so that time limits are spread out."
+    )
     bptt: int = Field(16, ge=1, description="Steps through which a recurrent policy's gradient flows.")
     num_minibatches: int = Field(4, ge=1, description="Minibatches per epoch.")
     num_epochs: int = Field(4, ge=1, description="Passes over each rollout.")
 
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate at the start.")
-    lr_schedule: Literal["constant", "linear"] = Field("linear", description="Whether it falls to 0 over total_steps.")
+    lr_schedule: Literal["constant", "linear", "adaptive"] = Field(
+        "linear", description="Linear falls to 0 over total_steps; adaptive keeps each update near desired_kl."
+    )
+    desired_kl: float = Field(
+        0.01, gt=0, description="KL(old || new) from which adaptive keeps its distance: above twice this lr falls."
+    )
     gamma: float = Field(0.99, ge=0, le=1, description="Discount.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="Weight of longer returns in the advantage.")
     clip_coef: float = Field(0.2, gt=0, description="How far the probability ratio may move.")
@@ -115,9 +124,13 @@ def main(config: Config, session: Session) -> Run:
     num_sequences = num_envs * steps // length
     minibatch = stage.minibatch_size(num_sequences, config.num_minibatches, length)
     iterations = -(-config.total_steps // (steps * num_envs))
+    adaptive = config.lr_schedule == "adaptive"
 
     viewed = ViewedEnv(env, {"actor": actor_view, "critic": critic_view}, config.seed, final_for=("critic",))
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
+    start_stream = streams.generator(config.seed, "teacher/start", device)
+    if config.random_start:
+        env.start_part_way(start_stream)
     hidden, critic_hidden = policy.initial_hidden(num_envs), critic.initial_hidden(num_envs)
     episodes = stage.EpisodeStats(num_envs)
     per_slot = config.eval_episodes // eval_env.num_envs
@@ -136,6 +149,8 @@ def main(config: Config, session: Session) -> Run:
             if not env.exact_resume:
                 reset = torch.ones_like(reset)
                 episodes.restart()
+                if config.random_start:
+                    env.start_part_way(start_stream)
                 if reward_scale is not None:
                     reward_scale.restart()
             session.say(stage.resume_note(run.name, f"iteration {start} of {iterations}", env))
@@ -152,6 +167,7 @@ def main(config: Config, session: Session) -> Run:
             actor_obs: list[Obs] = []
             critic_obs: list[Obs] = []
             resets, hiddens, finals = [], [], list[tuple[int, Final]]()
+            old_params: list[dict[str, torch.Tensor]] = []
             with torch.no_grad():
                 for t in range(steps):
                     if t % length == 0:
@@ -164,6 +180,8 @@ def main(config: Config, session: Session) -> Run:
                     step = viewed.step(action)
                     data["action"].append(action)  # as drawn: the env clips it, the ratio must not
                     data["log_prob"].append(dist.log_prob(action))
+                    if adaptive:
+                        old_params.append(dist.params())
                     data["reward"].append(step.reward)
                     data["terminated"].append(step.terminated)
                     data["done"].append(step.done)
@@ -201,8 +219,11 @@ def main(config: Config, session: Session) -> Run:
             batch_hidden, batch_critic_hidden = torch.stack(hiddens).flatten(0, 1), values.hiddens.flatten(0, 1)
             batch = {"action": rollout["action"], "log_prob": rollout["log_prob"], "reset": all_resets[:-1]}
             batch |= {"value": values.value, "advantage": advantage, "returns": returns}
+            if adaptive:
+                batch |= {f"old_{k}": torch.stack([p[k] for p in old_params]) for k in old_params[0]}
             batch = {k: sequences(v, length) for k, v in batch.items()}
             losses: list[torch.Tensor] = []
+            divergences: list[float] = []
             approx_kl = torch.zeros(())
             for _ in range(config.num_epochs):
                 order = torch.randperm(num_sequences, generator=shuffle_stream).to(device)
@@ -221,6 +242,12 @@ def main(config: Config, session: Session) -> Run:
                     loss = surrogate.loss + config.value_coef * value_loss - config.entropy_coef * entropy
                     optimizer.zero_grad()
                     loss.backward()
+                    if adaptive:
+                        old = {k.removeprefix("old_"): v for k, v in part.items() if k.startswith("old_")}
+                        with torch.no_grad():
+                            moved = kl(from_params(old, env.action, config.network.squash), dist).mean()
+                        divergences.append(float(moved))
+                        optimizer.lr = rl.adaptive_lr(optimizer.lr, divergences[-1], config.desired_kl)
                     optimizer.step()
                     approx_kl = surrogate.approx_kl
                     scalars = (surrogate.loss, value_loss, entropy, approx_kl, surrogate.clip_fraction)
@@ -237,6 +264,8 @@ def main(config: Config, session: Session) -> Run:
             metrics |= dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
             metrics["explained_variance"] = float(rl.explained_variance(values.value, returns))
             metrics["lr"] = optimizer.lr
+            if adaptive:
+                metrics["kl"] = sum(divergences) / len(divergences)
             metrics["loop_seconds"] = clock.seconds
             metrics["steps_per_second"] = global_step / clock.seconds
             stage.check_divergence(metrics, f"step {global_step}")

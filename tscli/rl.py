@@ -12,6 +12,7 @@ from tscli.distributions import Categorical, Distribution, Gaussian, MultiCatego
 
 __all__ = [
     "PolicyLoss",
+    "adaptive_lr",
     "compute_gae",
     "explained_variance",
     "imitation_loss",
@@ -64,14 +65,17 @@ class PolicyLoss(NamedTuple):
     clip_fraction: Tensor
 
 
-def policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float) -> PolicyLoss:
-    """The clipped surrogate (Schulman et al. 2017, eq. 7), to be minimised.
+def policy_loss(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float, weight: Tensor | float = 1.0
+) -> PolicyLoss:
+    """The clipped surrogate (Schulman et al. 2017, eq. 7), to be minimised; each sample's times its `weight`.
 
     `approx_kl` is the estimator E[(r - 1) - log r] of KL(old || new) (Schulman 2020), never negative.
     """
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()
-    loss = -torch.minimum(advantage * ratio, advantage * ratio.clamp(1 - clip_coef, 1 + clip_coef)).mean()
+    clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
+    loss = -(torch.minimum(advantage * ratio, advantage * clipped) * weight).mean()
     with torch.no_grad():
         approx_kl = (ratio - 1 - log_ratio).mean()
         clip_fraction = ((ratio - 1).abs() > clip_coef).float().mean()
@@ -85,6 +89,22 @@ def value_loss(value: Tensor, returns: Tensor, old_value: Tensor, clip_coef: flo
         clipped = old_value + (value - old_value).clamp(-clip_coef, clip_coef)
         error = torch.maximum(error, (clipped - returns).square())
     return 0.5 * error.mean()
+
+
+def adaptive_lr(lr: float, divergence: float, desired_kl: float) -> float:
+    """The next learning rate by how far the policy has moved, as rsl_rl has it (Rudin et al. 2022, 1.5 and 2 theirs).
+
+    Args:
+        lr: the rate so far.
+        divergence: mean KL(old || new) of a minibatch, before its update. 0, at an update's start, changes nothing.
+        desired_kl: above twice this the rate falls by a third, to 1e-5 at the least; below half of it the rate rises by
+            a half, to 1e-2 at the most.
+    """
+    if divergence > 2.0 * desired_kl:
+        return max(1e-5, lr / 1.5)
+    if 0.0 < divergence < desired_kl / 2.0:
+        return min(1e-2, lr * 1.5)
+    return lr
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:

@@ -85,6 +85,19 @@ class VecEnv(ABC):
     def render(self, row: int = 0) -> np.ndarray:
         """A picture of one env as it stands: uint8 [H, W, 3]."""
 
+    def start_part_way(self, generator: torch.Generator) -> None:
+        """Let every running episode count as begun a random number of steps ago, below the time limit.
+
+        Envs that were all reset together would otherwise reach their time limits together.
+
+        Raises:
+            UserError: the env cannot be told, or has no time limit.
+        """
+        raise UserError(
+            f"this env ({type(self).__module__.removeprefix('tscli.envs.')}) cannot start its episodes part-way: "
+            "use --no-random-start"
+        )
+
     def map_cells(self) -> Tensor:
         """The map's cell in which each env's agent stands, row * columns + column: int64 [N]."""
         raise NotImplementedError(f"{type(self).__name__} has no map")

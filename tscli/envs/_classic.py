@@ -1,4 +1,4 @@
-"""What the classic-control environments share: a small state, random starts, a time limit and same-step autoreset.
+"""What the small environments share: a state of a few numbers, random starts, a time limit and same-step autoreset.
 
 The physics is written once, for arrays of NumPy or of torch: with `xp` standing for either, `xp.cos(angle)` is the same
 line. On a CPU NumPy does it, whose operations on small arrays cost a third of torch's (0.7 against 2 us for 64 envs);
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +19,18 @@ from tscli.config import UserError, did_you_mean
 from tscli.envs import EnvStep, VecEnv
 from tscli.streams import stream_id, uniform
 
-__all__ = ["Array", "ClassicEnv"]
+__all__ = ["Array", "ClassicEnv", "Move"]
 
 Array = Any  # np.ndarray on a CPU, torch.Tensor elsewhere
+
+
+class Move(NamedTuple):
+    """One step of all envs: states [D, N] before and after it, and the action [N] or [N, A] between them."""
+
+    before: Array
+    action: Array
+    after: Array
+
 
 # Hashing a start takes some 50 operations whether for one env or for hundreds, so each env's next ones are drawn ahead.
 _AHEAD = 32
@@ -33,10 +42,10 @@ def _copy(array: Array) -> Array:
 
 
 class ClassicEnv(VecEnv):
-    """N copies of a system whose state is `state_size` float64 numbers and that is seen through the group "state".
+    """N copies of a system whose state is a few float64 numbers.
 
-    A subclass gives the physics (`_advance`), what ends an episode (`_terminal`), what it pays (`_outcome`) and what is
-    seen of a state (`_fields`). The env stands as after `reset(0)` when built.
+    A subclass gives where episodes start (`starts`), the physics (`_advance`), what ends an episode (`_terminal`), what
+    a step pays (`_outcome`) and what the groups show of a state (`_fields`). It stands as after `reset(0)` when built.
 
     Args:
         max_episode_steps: steps after which an episode is truncated.
@@ -44,8 +53,7 @@ class ClassicEnv(VecEnv):
         device: where the tensors that go in and out live.
     """
 
-    state_size = 4
-    start_width: float  # a start's numbers are uniform in [-start_width, start_width)
+    starts: tuple[tuple[float, float], ...]  # of each number of the state: a start's is uniform in [low, high)
     has_success = True
 
     def __init__(self, max_episode_steps: int, num_envs: int, device: torch.device | str) -> None:
@@ -64,12 +72,17 @@ class ClassicEnv(VecEnv):
         """Whether each state ends its episode, [N] bool."""
 
     @abstractmethod
-    def _outcome(self, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
+    def _outcome(self, move: Move, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
         """Reward (float32) and success (bool) of a step, both [N]."""
 
     @abstractmethod
-    def _fields(self, state: Array) -> Array:
-        """What is seen of states [D, K], one row for each field of the group: [F, K]."""
+    def _fields(self, group: str, state: Array) -> Array:
+        """What a group shows of states [D, K], one row for each of its entries: [F, K]."""
+
+    def _begin(self, draws: Tensor) -> Tensor:
+        """States [K, D] in which episodes start, of uniform draws [K, D] in [0, 1)."""
+        low, high = torch.tensor(self.starts, dtype=torch.float64, device=draws.device).T
+        return (low + high) / 2 + (2.0 * draws - 1.0) * ((high - low) / 2)
 
     def reset(self, seed: int) -> None:
         self._seed = seed
@@ -79,7 +92,8 @@ class ClassicEnv(VecEnv):
         self._stand_at(_copy(self._starts[:, 0].T))
 
     def step(self, action: Tensor) -> EnvStep:
-        state = self._advance(self._state, self._array(action))
+        before, chosen = self._state, self._array(action)
+        state = self._advance(before, chosen)
         ended = self._terminal(state)
         self._steps += 1
         out_of_time = (self._steps >= self.max_episode_steps) & ~ended  # terminated wins
@@ -88,18 +102,18 @@ class ClassicEnv(VecEnv):
         if done.any():
             self._restart(done)
         terminated, truncated = self._tensor(ended), self._tensor(out_of_time)
-        reward, success = self._outcome(terminated, truncated)
+        reward, success = self._outcome(Move(before, chosen, state), terminated, truncated)
         return EnvStep(reward, terminated, truncated, success)
 
     def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
         self._check(group)
-        if self._seen is None:
-            self._seen = self._observation(self._state)
-        return self._seen if rows is None else self._seen[rows]
+        if group not in self._seen:
+            self._seen[group] = self._observation(group, self._state)
+        return self._seen[group] if rows is None else self._seen[group][rows]
 
     def final_observation(self, group: str, rows: Tensor) -> Tensor:
         self._check(group)
-        return self._observation(self._final[:, self._array(rows)])
+        return self._observation(group, self._final[:, self._array(rows)])
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -119,7 +133,7 @@ class ClassicEnv(VecEnv):
 
     def _stand_at(self, state: Array) -> None:
         self._state = self._final = state
-        self._seen: Tensor | None = None
+        self._seen: dict[str, Tensor] = {}
 
     def _restart(self, done: Array) -> None:
         """Put rows at the start of their next episode; `_final` keeps the states that they ended in."""
@@ -138,12 +152,11 @@ class ClassicEnv(VecEnv):
         self._first = _copy(self._episode)
         env = torch.arange(self.num_envs, device=self.device).repeat_interleave(_AHEAD)
         episode = self._tensor(self._first)[:, None] + torch.arange(_AHEAD, device=self.device)
-        draws = uniform(self._seed, _STREAM, env, episode.flatten(), self.state_size)
-        starts = (2.0 * draws - 1.0) * self.start_width
-        self._starts = self._array(starts.view(self.num_envs, _AHEAD, self.state_size))
+        starts = self._begin(uniform(self._seed, _STREAM, env, episode.flatten(), len(self.starts)))
+        self._starts = self._array(starts.view(self.num_envs, _AHEAD, len(self.starts)))
 
-    def _observation(self, state: Array) -> Tensor:
-        fields = self._fields(state).T
+    def _observation(self, group: str, state: Array) -> Tensor:
+        fields = self._fields(group, state).T
         if self._xp is np:
             return torch.from_numpy(fields.astype(np.float32, order="C"))
         return fields.to(torch.float32, memory_format=torch.contiguous_format)

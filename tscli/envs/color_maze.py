@@ -317,6 +317,10 @@ class Env(VecEnv):
         cell = self._array(np.full(self.num_envs, self._start, np.int64))
         self._begin(cell, self._array(np.full(self.num_envs, _STILL, np.int64)))
 
+    def start_part_way(self, generator: torch.Generator) -> None:
+        steps = torch.randint(self.max_episode_steps, (self.num_envs,), generator=generator, device=generator.device)
+        self._steps = self._array(steps.to(torch.int32))
+
     def _begin(self, cell: Array, move: Array) -> None:
         """Stand there, in the mazes of the current episodes."""
         self._draw_ahead()
