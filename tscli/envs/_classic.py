@@ -91,6 +91,10 @@ class ClassicEnv(VecEnv):
         self._draw_starts()
         self._stand_at(_copy(self._starts[:, 0].T))
 
+    def start_part_way(self, generator: torch.Generator) -> None:
+        steps = torch.randint(self.max_episode_steps, (self.num_envs,), generator=generator, device=generator.device)
+        self._steps = self._array(steps)
+
     def step(self, action: Tensor) -> EnvStep:
         before, chosen = self._state, self._array(action)
         state = self._advance(before, chosen)
