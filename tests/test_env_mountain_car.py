@@ -33,7 +33,7 @@ def test_it_is_gymnasiums_step_for_step_through_goals_and_the_time_limit():
         for i, single in enumerate(theirs):
             obs, reward, terminated, truncated, _ = single.step(actions[i])
             np.testing.assert_allclose(seen_last[i].numpy(), obs, rtol=1e-5, atol=1e-7)
-            np.testing.assert_allclose(result.reward[i].item(), reward, rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(result.reward[i].item(), float(reward), rtol=1e-6, atol=1e-9)
             assert (result.terminated[i], result.truncated[i]) == (terminated, truncated)
             assert result.success[i] == terminated
             if terminated or truncated:
@@ -60,7 +60,7 @@ def test_walls_and_fast_states_are_as_gymnasiums():
         single.state = states[i]  # type: ignore[attr-defined]
         obs, reward, terminated, _, _ = single.step(actions[i])
         np.testing.assert_allclose(seen[i], obs, rtol=1e-5, atol=1e-7)
-        np.testing.assert_allclose(result.reward[i].item(), reward, rtol=1e-5)
+        np.testing.assert_allclose(result.reward[i].item(), float(reward), rtol=1e-5)
         assert result.terminated[i] == terminated
     at_wall = seen[:, 0] == np.float32(MIN_POSITION)
     assert 5 < at_wall.sum() < n

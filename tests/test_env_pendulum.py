@@ -31,7 +31,7 @@ def test_it_is_gymnasiums_step_for_step_through_the_time_limit():
         for i, single in enumerate(theirs):
             obs, reward, terminated, truncated, _ = single.step(actions[i])
             np.testing.assert_allclose(seen_last[i].numpy(), obs, rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(result.reward[i].item(), reward, rtol=1e-6)
+            np.testing.assert_allclose(result.reward[i].item(), float(reward), rtol=1e-6)
             assert (result.terminated[i], result.truncated[i], result.success[i]) == (terminated, truncated, False)
             if truncated:
                 single.reset()
@@ -54,7 +54,7 @@ def test_fast_states_and_great_torques_are_bounded_as_gymnasium_does():
         single.state = states[i]  # type: ignore[attr-defined]
         obs, reward, _, _, _ = single.step(actions[i])
         np.testing.assert_allclose(env.observe("state")[i].numpy(), obs, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(result.reward[i].item(), reward, rtol=1e-5)
+        np.testing.assert_allclose(result.reward[i].item(), float(reward), rtol=1e-5)
         bounded += abs(obs[2]) == MAX_VELOCITY
     assert bounded > 3
 

@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs._classic import Array, ClassicEnv
+from tscli.envs._classic import Array, ClassicEnv, Move
 from tscli.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -50,7 +50,7 @@ class EnvConfig(Config):
 class Env(ClassicEnv):
     """N Acrobots; the module's docstring is the specification."""
 
-    start_width = 0.1
+    starts = ((-0.1, 0.1),) * 4
     control_dt = DT
     groups = {  # noqa: RUF012 - one constant for all instances
         "state": Group(
@@ -108,10 +108,10 @@ class Env(ClassicEnv):
         xp = self._xp
         return -xp.cos(state[0]) - xp.cos(state[1] + state[0]) > 1.0
 
-    def _outcome(self, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
+    def _outcome(self, move: Move, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
         return terminated.to(torch.float32) - 1.0, terminated.clone()
 
-    def _fields(self, state: Array) -> Array:
+    def _fields(self, group: str, state: Array) -> Array:
         xp = self._xp
         cos, sin = xp.cos(state[:2]), xp.sin(state[:2])
         return xp.concatenate((cos[:1], sin[:1], cos[1:], sin[1:], state[2:]))

@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs._classic import Array, ClassicEnv
+from tscli.envs._classic import Array, ClassicEnv, Move
 from tscli.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -53,7 +53,7 @@ class EnvConfig(Config):
 class Env(ClassicEnv):
     """N CartPoles; the module's docstring is the specification."""
 
-    start_width = 0.05
+    starts = ((-0.05, 0.05),) * 4
     control_dt = DT
     groups = {  # noqa: RUF012 - one constant for all instances
         "state": Group(
@@ -89,10 +89,10 @@ class Env(ClassicEnv):
     def _terminal(self, state: Array) -> Array:
         return (abs(state[0]) > MAX_POSITION) | (abs(state[2]) > MAX_ANGLE)
 
-    def _outcome(self, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
+    def _outcome(self, move: Move, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
         return self._one.clone(), truncated.clone()
 
-    def _fields(self, state: Array) -> Array:
+    def _fields(self, group: str, state: Array) -> Array:
         return state
 
     def render(self, row: int = 0) -> np.ndarray:

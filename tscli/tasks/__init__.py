@@ -122,7 +122,8 @@ def task_names() -> list[str]:
 def load_task(name: str) -> Task:
     """A task by name, by the path of a YAML file, or by a Gymnasium id.
 
-    An id that a bundled task uses gives that task; any other gets an automatic one with the views "full" (all groups).
+    An id gets an automatic task of Gymnasium's own env with one view, "full" (all groups). So `Pendulum-v1` is that env
+    with the settings' defaults, and `pendulum` the task that comes with tscli, tuned and with a student's view.
 
     Raises:
         UserError: no such task, or a file that is not a valid one.
@@ -132,10 +133,6 @@ def load_task(name: str) -> Task:
         return _read(bundled[name])
     if is_yaml(name):
         return _read(Path(name))
-    for path in bundled.values():
-        env = load_yaml(path).get("env", {})
-        if env.get("kind") == "gym" and env.get("id") == name:
-            return _read(path)
     import gymnasium
 
     if name in gymnasium.registry or ":" in name:
