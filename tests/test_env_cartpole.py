@@ -12,7 +12,9 @@ from classic_envs import last_seen, put
 
 from tscli.config import UserError
 from tscli.envs import make_env
-from tscli.envs.cartpole import MAX_POSITION, Env, EnvConfig
+from tscli.envs.cartpole import MAX_ANGLE, MAX_POSITION, Env, EnvConfig
+from tscli.tasks import load_task
+from tscli.views import resolve_view
 
 
 def starts(env: Env, num: int) -> list[list[list[float]]]:
@@ -89,3 +91,73 @@ def test_the_picture_follows_the_cart():
     cart = lambda picture: np.abs(picture.astype(int) - [46, 64, 87]).sum(-1) < 30  # noqa: E731
     assert cart(left)[:, :300].sum() > 500 > cart(left)[:, 300:].sum()
     assert cart(right)[:, 300:].sum() > 500 > cart(right)[:, :300].sum()
+
+
+def test_with_unit_return_a_whole_episode_pays_1_and_a_fall_its_share():
+    env = Env(EnvConfig(max_episode_steps=4, unit_return=True), 2)
+    put(env, np.array([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 3.0]]))
+    first = env.step(torch.tensor([0, 0]))
+    assert first.reward.tolist() == [0.25, 0.25]  # a fall's step pays too
+    assert first.terminated.tolist() == [False, True]
+    rest = [env.step(torch.tensor([t % 2, 0])) for t in (1, 2, 3)]
+    assert rest[-1].truncated[0]
+    assert sum(result.reward[0].item() for result in rest) == 0.75
+
+
+def test_noise_has_its_deviation_and_is_held_within_twice_where_episodes_end():
+    env = Env(EnvConfig(position_noise=0.3), 20_000)
+    put(env, np.tile([1.0, 5.0, 0.1, 5.0], (20_000, 1)))
+    position, angle = (env.observe("noisy_positions").double() - torch.tensor([1.0, 0.1])).T
+    assert position.mean().abs() < 0.01 and (position.std() - 0.3).abs() < 0.01
+    high = 2 * MAX_ANGLE - 0.1  # 1.063 deviations above the angle and 1.730 below it
+    assert angle.max().item() == pytest.approx(high) and angle.min().item() == pytest.approx(-2 * MAX_ANGLE - 0.1)
+    assert (angle > high - 1e-6).double().mean().item() == pytest.approx(0.144, abs=0.01)
+    assert (angle < -high - 0.2 + 1e-6).double().mean().item() == pytest.approx(0.0418, abs=0.01)
+    assert abs(torch.corrcoef(torch.stack([position, angle]))[0, 1]) < 0.03
+
+
+def test_noise_is_fresh_at_every_step_and_the_same_for_any_episode_lengths_before():
+    readings = {}
+    for limit in (2, 3):
+        env = Env(EnvConfig(max_episode_steps=limit, position_noise=0.1), 2)
+        env.reset(7)
+        noise = []  # of the second episode's first two readings
+        for t in range(limit + 2):
+            if t >= limit:
+                clean = env.observe("state")[:, [0, 2]]
+                noise.append(env.observe("noisy_positions") - clean)
+            env.step(torch.tensor([t % 2, t % 2]))
+        readings[limit] = torch.stack(noise)
+    assert torch.equal(readings[2][0], readings[3][0])
+    assert len(readings[2].unique()) == 8
+    env = Env(EnvConfig(max_episode_steps=3, position_noise=0.1), 2)
+    assert not torch.equal(env.observe("noisy_positions") - env.observe("state")[:, [0, 2]], readings[3][0])
+
+
+def test_without_noise_there_is_no_such_group():
+    env = Env(EnvConfig(), 2)
+    assert list(env.groups) == ["state"]
+    with pytest.raises(UserError, match="noisy_positions"):
+        env.observe("noisy_positions")
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "noise"),
+    [
+        ("popgym_cartpole_easy", 200, 0.0),
+        ("popgym_cartpole_medium", 400, 0.0),
+        ("popgym_cartpole_hard", 600, 0.0),
+        ("popgym_noisy_cartpole_easy", 200, 0.1),
+        ("popgym_noisy_cartpole_medium", 200, 0.2),
+        ("popgym_noisy_cartpole_hard", 200, 0.3),
+    ],
+)
+def test_popgyms_tasks_have_their_published_lengths_noise_and_views(name, steps, noise):
+    task = load_task(name)
+    env = make_env(task.env, 1)
+    assert isinstance(env, Env)
+    config = EnvConfig.model_validate({key: value for key, value in task.env.items() if key != "kind"})
+    assert (config.max_episode_steps, config.position_noise, config.unit_return) == (steps, noise, True)
+    group = "noisy_positions" if noise else "state"
+    seen = resolve_view("student", task.views[task.student], env.groups, env.action).parts
+    assert [(part.group, part.size) for part in seen] == [(group, 2), ("previous_action", 1)]

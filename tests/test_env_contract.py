@@ -27,8 +27,14 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"id": "Acrobot-v1", "vectorization": "async"},
     ]
 }
+# Settings beside the defaults that change what is shown or paid.
+VARIANTS: dict[str, list[dict[str, Any]]] = {"cartpole": [{"position_noise": 0.3, "unit_return": True}]}
 LIMIT = 5  # of an episode, so that every test sees some end
-CASES = [{"kind": kind, **settings} for kind in env_kinds() for settings in SETTINGS.get(kind, [{}])]
+CASES = [
+    {"kind": kind, **settings}
+    for kind in env_kinds()
+    for settings in [*SETTINGS.get(kind, [{}]), *VARIANTS.get(kind, [])]
+]
 
 
 def module_of(kind: str) -> Any:

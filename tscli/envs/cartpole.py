@@ -9,11 +9,21 @@ Group `state`, float32 [4]:
     angle             rad    of the pole, 0 is upright; the episode ends beyond +-12 degrees
     angular_velocity  rad/s  of the pole
 
+Group `noisy_positions`, float32 [2], where `position_noise` is above 0:
+
+    position  m    of the cart, with Gaussian noise of deviation `position_noise`, then held within +-4.8
+    angle     rad  of the pole, with noise of the same deviation, then held within +-24 degrees
+
 Actions: 0 pushes the cart left with 10 N, 1 pushes it right.
-Reward: 1 for every step, the last one included.
+Reward: 1 for every step, the last one included; with `unit_return` 1 / `max_episode_steps`.
 Starts: all four numbers uniform in [-0.05, 0.05).
 Ends: terminated when the pole falls or the cart leaves the track; truncated after `max_episode_steps`.
 Success: the episode reached `max_episode_steps` without falling.
+
+POPGym's versions (Morad et al., ICLR 2023) are settings of this one, all with `unit_return`: PositionOnlyCartPole Easy,
+Medium and Hard are 200, 400 and 600 steps long and show the two positions; NoisyPositionOnlyCartPole Easy, Medium and
+Hard are 200 steps long and show the noisy ones, `position_noise` .1, .2 and .3. The same number is metres for the cart
+and radians for the pole, and the bounds hold back one angle reading in six at .3, where a view's `noise` has none.
 """
 
 from __future__ import annotations
@@ -28,6 +38,7 @@ from torch import Tensor
 from tscli.config import Config
 from tscli.envs._classic import Array, ClassicEnv, Move
 from tscli.spaces import ActionSpec, Group
+from tscli.streams import normal, stream_id
 
 __all__ = ["Env", "EnvConfig"]
 
@@ -40,6 +51,8 @@ FORCE = 10.0
 DT = 0.02
 MAX_POSITION = 2.4
 MAX_ANGLE = 12 * 2 * math.pi / 360
+_NOISE = stream_id("cartpole/noise")
+_EPISODE = 1 << 32  # numbers of readings set aside for each episode, more than it has steps
 
 
 class EnvConfig(Config):
@@ -47,6 +60,10 @@ class EnvConfig(Config):
 
     max_episode_steps: int = Field(
         default=500, ge=1, le=1_000_000, description="Steps after which an episode is truncated."
+    )
+    unit_return: bool = Field(default=False, description="Pay 1 / max_episode_steps a step, so that returns reach 1.")
+    position_noise: float = Field(
+        default=0.0, ge=0.0, le=10.0, description="Deviation of the noise in noisy_positions; 0: no such group."
     )
 
 
@@ -66,8 +83,22 @@ class Env(ClassicEnv):
     action = ActionSpec("discrete", nvec=(2,), names=("left", "right"))
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
+        self._noise = config.position_noise
+        if self._noise:
+            self.groups = {
+                **self.groups,
+                "noisy_positions": Group(
+                    shape=(2,),
+                    fields=("position", "angle"),
+                    units=("m", "rad"),
+                    low=-2 * MAX_POSITION,
+                    high=2 * MAX_POSITION,
+                    about="Cart and pole without velocities, with noise.",
+                ),
+            }
         super().__init__(config.max_episode_steps, num_envs, device)
-        self._one = torch.ones(num_envs, device=self.device)
+        reward = 1.0 / config.max_episode_steps if config.unit_return else 1.0
+        self._reward = torch.full((num_envs,), reward, device=self.device)
 
     def _advance(self, state: Array, action: Array) -> Array:
         """Florian (2007), "Correct equations for the dynamics of the cart-pole system", without friction."""
@@ -90,10 +121,38 @@ class Env(ClassicEnv):
         return (abs(state[0]) > MAX_POSITION) | (abs(state[2]) > MAX_ANGLE)
 
     def _outcome(self, move: Move, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
-        return self._one.clone(), truncated.clone()
+        return self._reward.clone(), truncated.clone()
 
     def _fields(self, group: str, state: Array) -> Array:
         return state
+
+    def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
+        if group == "noisy_positions" and self._noise and group not in self._seen:
+            self._seen[group] = self._noisy(self._state, self._reading())
+        return super().observe(group, rows)
+
+    def final_observation(self, group: str, rows: Tensor) -> Tensor:
+        if group != "noisy_positions" or not self._noise:
+            return super().final_observation(group, rows)
+        index = self._array(rows)
+        return self._noisy(self._final[:, index], self._final_reading[index], rows)
+
+    def _stand_at(self, state: Array) -> None:
+        super()._stand_at(state)
+        if self._noise:
+            self._final_reading = self._reading()  # before a restart sets the counts of ended rows back
+
+    def _reading(self) -> Array:
+        """Number of the reading that each env's sensor gives now, [N]: its noise depends on that alone."""
+        return self._episode * _EPISODE + self._steps
+
+    def _noisy(self, state: Array, reading: Array, rows: Tensor | None = None) -> Tensor:
+        """What the sensor reads of states [4, K] of those envs: float32 [K, 2]."""
+        env = torch.arange(self.num_envs, device=self.device) if rows is None else rows.to(self.device)
+        noise = self._noise * normal(self._seed, _NOISE, env, self._tensor(reading), 2)
+        seen = self._tensor(state)[[0, 2]].T + noise
+        bound = 2 * torch.tensor([MAX_POSITION, MAX_ANGLE], dtype=torch.float64, device=self.device)
+        return seen.clamp(-bound, bound).to(torch.float32)
 
     def render(self, row: int = 0) -> np.ndarray:
         """The cart on its track, seen from the side: uint8 [400, 600, 3]; the red marks are where an episode ends."""
