@@ -19,7 +19,7 @@ FILES = sorted(
 LAYERS = (
     {"config", "files", "rl", "streams", "spaces", "normalize", "distributions", "optim", "stats", "tables"},
     {"envs", "gymnasium_api", "networks", "views", "tasks"},
-    {"pairs", "checkpoint", "rollout", "imitation"},
+    {"pairs", "checkpoint", "rollout", "imitation", "export", "foreign"},
     {"runs", "progress", "plots"},
     {"stage", "film", "pairs_find"},
     {"scripts", "settings", "flags", "launch", "pages", "methods", "cells"},
