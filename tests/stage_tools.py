@@ -37,6 +37,13 @@ ONLINE = (
     *("distill", "--method", "online", "--total-steps", "320", "--num-envs", "4", "--rollout-steps", "10"),
     *("--gradient-length", "4", "--eval-every", "3", *_LEARN),
 )
+_PPO = (
+    *("--total-steps", "384", "--num-envs", "4", "--rollout-steps", "16", "--num-minibatches", "2"),
+    *("--num-epochs", "2", "--bptt", "8", "--eval-every", "2", *_LEARN),
+)
+FINETUNE = ("finetune", *_PPO, "--critic.hidden", "8", "--critic-warmup", "128")
+ADVISOR = ("distill", "--method", "advisor", *_PPO)
+GPO = ("gpo", "cartpole", *_PPO, "--network.hidden", "8")
 SMALL = ("--student.hidden", "8", "--student.memory", "8")
 
 # What a clock decides.

@@ -16,9 +16,12 @@ import pytest
 import torch
 import toy_envs
 from stage_tools import (
+    ADVISOR,
     BC,
     COLLECT,
     DAGGER,
+    FINETUNE,
+    GPO,
     ONLINE,
     RUNS,
     SMALL,
@@ -60,6 +63,8 @@ STAGES = {
     "collect": (SHARDED, "tscli.pairs_writer:PairsWriter.append", 40),
     "distill-bc": (BC_NOISY, "tscli.optim:FlatAdam.step", 5),
     "distill-dagger": (DAGGER_RNN, "tscli.pairs_writer:PairsWriter.append", 43),
+    "distill-advisor": ((*ADVISOR, *SMALL, "--student", "rnn"), "tscli.optim:FlatAdam.step", 14),
+    "gpo": ((*GPO, *SMALL, "--student", "gru", "--normalize-reward"), "tscli.optim:FlatAdam.step", 30),
     "distill-online": (ONLINE_RNN, "tscli.optim:FlatAdam.step", 30),
 }
 
@@ -99,6 +104,18 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(runs: Path, stage: str)
     assert not (resumed.path / "checkpoint.pt").exists()
     if stage != "collect":  # which logs nothing
         assert 0 < len(made_before) < len(expected["metrics"])
+
+
+def test_fine_tuning_goes_on_with_the_student_to_beat(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(*DAGGER, *SMALL, "--student", "rnn")
+    command = (*FINETUNE, "--teacher-kl-coef", "0.1", "--lr-schedule", "linear")
+    shutil.copytree(runs, "kept")
+    expected = fingerprint(call(*command))
+    shutil.rmtree(runs)
+    Path("kept").rename(runs)
+    stopped = interrupt(monkeypatch, command, FlatAdam, "step", 20)
+    assert 0 < len(metrics_of(stopped)) < len(expected["metrics"])
+    assert fingerprint(call("finetune", "--resume")) == expected
 
 
 def test_a_run_that_was_stopped_after_its_warm_up_goes_on_with_the_beta_that_was_due(

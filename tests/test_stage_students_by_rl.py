@@ -1,0 +1,186 @@
+"""Students that learn by reinforcement as well: fine-tuning, ADVISOR, guided policy optimisation."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stage_tools import ADVISOR, DAGGER, FINETUNE, GPO, SMALL, TEACHER, call, error_of, metrics_of, weights_hash
+from torch import Tensor
+
+from tscli import rl, stage
+from tscli.networks import Policy
+from tscli.runs import Run, find_run
+from tscli.scripts import find_script, load_script
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+
+@pytest.fixture
+def student(runs: Path) -> Run:
+    """A student of the tiny teacher, as run 3."""
+    return call(*DAGGER, *SMALL, "--student", "rnn")
+
+
+def script(name: str) -> Any:
+    return load_script(find_script(name))
+
+
+# --- fine-tuning ------------------------------------------------------------------------------------------------------
+
+
+def test_the_student_stands_still_while_the_critic_warms_up(student: Run) -> None:
+    run = call(*FINETUNE, "--critic-warmup", "100000")
+    before = weights_hash(student.path / "policy.safetensors")
+    assert weights_hash(run.path / "last.safetensors") == before == weights_hash(run.path / "policy.safetensors")
+    assert "loss/policy" not in metrics_of(run)[0] and metrics_of(run)[0]["loss/value"] > 0
+    warm = call(*FINETUNE, "3", "--critic-warmup", "128")
+    assert weights_hash(warm.path / "last.safetensors") != before
+    assert ["loss/policy" in line for line in metrics_of(warm)] == [False, False, True, True, True, True]
+
+
+def test_what_was_distilled_is_kept_unless_something_is_better(student: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "summary", lambda found: {"eval/return": 7.0, "eval/length": 1.0})
+    run = call(*FINETUNE, "--lr", "0.1")
+    before = weights_hash(student.path / "policy.safetensors")
+    assert weights_hash(run.path / "policy.safetensors") == before != weights_hash(run.path / "last.safetensors")
+    assert run.metrics["first_selection_return"] == run.metrics["best_selection_return"] == 7.0
+
+
+def test_a_strong_pull_brings_the_student_nearer_to_its_teacher(student: Run) -> None:
+    more = ("--critic-warmup", "0", "--total-steps", "2560", "--lr", "0.01", "--teacher-kl-coef")
+    free, held = (metrics_of(call(*FINETUNE, "3", *more, coef)) for coef in ("0.000001", "30"))
+    assert held[-1]["kl_teacher"] < 0.5 * free[-1]["kl_teacher"]
+
+
+def test_the_normaliser_moves_only_when_asked(student: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def counts(*more: str) -> float:
+        policy = stage.load_policy_file(call(*FINETUNE, "3", *more).path / "last.safetensors")
+        assert policy.encoder.norm is not None
+        return float(policy.encoder.norm.count)
+
+    assert counts("--update-normalizer") > counts()
+
+
+def test_a_deviation_is_set_for_continuous_actions_alone(
+    student: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--init-std 0.2: 0003-" in error_of(capsys, *FINETUNE, "--init-std", "0.2")
+    short = ("--total-steps", "64", "--eval-episodes", "1")
+    call("train-teacher", "Pendulum-v1", *TEACHER[2:], *short)
+    call(*DAGGER, *SMALL, *short, "--pairs", "none", "--teacher-episodes", "1", "--loss", "mse")
+    seen: list[Tensor] = []
+    step = Policy.step
+
+    def watched(self: Policy, *args: Any) -> Any:
+        dist, hidden = step(self, *args)
+        seen.append(dist.params()["std"])
+        return dist, hidden
+
+    monkeypatch.setattr(Policy, "step", watched)
+    call(*FINETUNE, *short, "--init-std", "0.2", "--critic-warmup", "100000")
+    assert torch.allclose(seen[0], torch.full_like(seen[0], 0.2 * 2.0)), "in the env's units: half its range is 2"
+
+
+def test_fine_tuning_needs_a_student(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no finished run" in error_of(capsys, *FINETUNE)
+
+
+# --- ADVISOR ----------------------------------------------------------------------------------------------------------
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """Per minibatch: both heads' imitation losses, and the weight of PPO's loss."""
+    calls: list[dict[str, Tensor]] = []
+    imitation, policy_loss = rl.imitation_loss, rl.policy_loss
+    heads: list[Tensor] = []
+
+    def watched_imitation(*args: Any) -> Tensor:
+        heads.append(imitation(*args))
+        return heads[-1]
+
+    def watched_policy(*args: Any) -> rl.PolicyLoss:
+        student, auxiliary = heads[-2:]
+        calls.append({"student": student.detach(), "auxiliary": auxiliary.detach(), "rl": args[4]})
+        return policy_loss(*args)
+
+    monkeypatch.setattr(rl, "imitation_loss", watched_imitation)
+    monkeypatch.setattr(rl, "policy_loss", watched_policy)
+    return calls
+
+
+def test_reinforcement_weighs_what_imitation_cannot_reach(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = watch(monkeypatch)
+    lines = metrics_of(call(*ADVISOR, *SMALL, "--alpha", "3"))
+    for each in calls:
+        torch.testing.assert_close(each["rl"], 1 - (-3.0 * each["auxiliary"]).exp())
+    assert 0 < lines[0]["weight"] < 1
+
+
+def test_with_alpha_0_and_in_the_warm_up_it_imitates_everywhere(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = watch(monkeypatch)
+    assert {line["weight"] for line in metrics_of(call(*ADVISOR, *SMALL, "--alpha", "0"))} == {1.0}
+    assert all(float(each["rl"].abs().max()) == 0 for each in calls)
+    weights = [line["weight"] for line in metrics_of(call(*ADVISOR, *SMALL, "--teacher", "1", "--warmup", "128"))]
+    assert weights[:2] == [1.0, 1.0] and max(weights[2:]) < 1
+
+
+# --- guided policy optimisation ---------------------------------------------------------------------------------------
+
+
+def test_beta_rises_above_its_target_and_falls_below() -> None:
+    gpo = script("gpo")
+    config = gpo.Config(task="cartpole", target_kl=0.01, max_beta=1.0)
+    assert gpo.steered(0.0, 0.005, config) == 0, "the guider is free until it has left"
+    assert gpo.steered(0.0, 0.02, config) == pytest.approx(0.12)
+    assert gpo.steered(0.5, 0.02, config) == pytest.approx(0.6)
+    assert gpo.steered(0.5, 0.01, config) == 0.5
+    assert gpo.steered(0.5, 0.001, config) == pytest.approx(0.5 / 1.2)
+    assert gpo.steered(0.95, 0.02, config) == 1.0
+
+
+def test_a_guider_gains_nothing_beyond_its_learners_neighbourhood() -> None:
+    gpo = script("gpo")
+    config = gpo.Config(task="cartpole", delta=0.3, clip_coef=0.2)
+    old, learner = torch.zeros(4), torch.tensor([0.0, 0.0, -1.0, 1.0])
+    log_prob = torch.tensor([0.1, 0.5, 0.1, 0.1], requires_grad=True)
+    loss, left = gpo.double_clip(log_prob, old, learner, torch.ones(4), config)
+    (gradient,) = torch.autograd.grad(loss.loss, log_prob)
+    # Within both; beyond the old policy's clip; further than the learner; still short of the learner.
+    assert left.tolist() == [False, True, True, True]
+    expected = [-math.exp(0.1) / 4, 0.0, 0.0, -math.exp(0.1) / 4]
+    torch.testing.assert_close(gradient, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("pull", ["penalty", "clip"])
+def test_guider_and_learner_are_a_pair_for_every_later_stage(folder: Path, pull: str) -> None:
+    run = call(*GPO, *SMALL, "--student", "rnn", "--pull", pull)
+    assert run.role == "student" and run.teacher_policy == "teacher"
+    assert {line["beta"] >= 0 for line in metrics_of(run)} == {True}
+    evaluated = call("eval", "--episodes", "3")
+    assert "gap" in evaluated.metrics
+    call("collect", "--teacher", run.name, "--episodes", "2", "--num-envs", "2")
+
+
+def test_the_learners_memory_is_carried_through_what_the_guider_did(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(*GPO, *SMALL, "--student", "gru")
+    gpo = script("gpo")
+    policy = stage.load_policy_file(find_run(Path("runs"), "1").path / "policy.safetensors")
+    obs = {"vector": torch.randn(16, 3, policy.spec.view.vector_size)}
+    resets = torch.zeros(17, 3, dtype=torch.bool)
+    resets[5, 1] = resets[8, 2] = True
+    hidden = torch.randn(3, policy.encoder.hidden_size)
+    starts, last = gpo.hidden_at_starts(policy, obs, hidden, resets, 8)
+    assert torch.equal(starts[:3], hidden)
+    for t in range(16):
+        if t == 8:
+            torch.testing.assert_close(starts[3:], hidden)
+        _, hidden = policy.step({k: v[t] for k, v in obs.items()}, hidden, resets[t])
+    torch.testing.assert_close(last, hidden)
