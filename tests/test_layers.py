@@ -21,7 +21,7 @@ LAYERS = (
     {"envs", "gymnasium_api", "networks", "views", "tasks"},
     {"pairs", "checkpoint", "rollout", "imitation", "export", "foreign"},
     {"runs", "progress", "plots"},
-    {"stage", "film", "pairs_find"},
+    {"stage", "film", "pairs_find", "visits"},
     {"scripts", "settings", "flags", "launch", "pages", "methods", "cells"},
     {"show", "doctor", "pipeline", "compare"},
     {"commands"},
