@@ -144,8 +144,9 @@ def compare_on_student_states(
     running, steps = ~torch.zeros_like(reset), 0
     count = torch.zeros(n, dtype=torch.int64, device=env.device)
     same, distance, divergence = 0.0, 0.0, 0.0
-    # No closed form compares a squashed Gaussian with a plain one.
-    comparable = not env.action.is_continuous or student.spec.network.squash == teacher.spec.network.squash
+    # No closed form compares a squashed Gaussian with a plain one, or with a Beta.
+    kinds = {(policy.spec.network.squash, policy.spec.network.distribution) for policy in (student, teacher)}
+    comparable = not env.action.is_continuous or len(kinds) == 1
     while bool(running.any()):
         dist, hidden = student.step(viewed.observe("student"), hidden, reset)
         label, teacher_hidden = teacher.step(viewed.observe("teacher"), teacher_hidden, reset)

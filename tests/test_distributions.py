@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import distributions as td
 
+from tscli.config import UserError
 from tscli.distributions import (
+    Beta,
     Categorical,
     Distribution,
     Gaussian,
@@ -156,3 +158,80 @@ def test_a_distribution_is_rebuilt_from_its_parameters(dist: Distribution, spec:
 def test_an_unbounded_side_leaves_the_scale_at_one() -> None:
     center, half = action_scale(ActionSpec("continuous", low=(-1.0, -float("inf"), 0.0), high=(3.0, 1.0, float("inf"))))
     assert center.tolist() == [1, 0, 0] and half.tolist() == [2, 1, 1]
+
+
+def beta_of(alpha: torch.Tensor, beta: torch.Tensor) -> tuple[Beta, td.Distribution]:
+    """Ours and torch's, on the bounds of ARM."""
+    center, half = action_scale(ARM)
+    unit = td.Beta(alpha.double(), beta.double())
+    return Beta(alpha, beta, center, half), td.TransformedDistribution(
+        unit, td.AffineTransform((center - half).double(), 2 * half.double())
+    )
+
+
+# From near uniform to as narrow as a head can make it, and skewed both ways.
+SHAPES = torch.tensor([[1.001, 1.002], [1.7, 1.7], [2.0, 30.0], [400.0, 3.0], [9000.0, 8000.0]])
+
+
+def test_a_beta_has_torchs_density_on_the_actions_bounds() -> None:
+    ours, theirs = beta_of(SHAPES, SHAPES.flip(-1))
+    action = ours.sample(seeded())
+    low, high = torch.tensor(ARM.low), torch.tensor(ARM.high)
+    assert ((action > low) & (action < high)).all()
+    torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action.double()).sum(-1).float())
+    torch.testing.assert_close(
+        ours.entropy(),
+        (td.Beta(SHAPES.double(), SHAPES.flip(-1).double()).entropy() + (high - low).log()).sum(-1).float(),
+    )
+    assert torch.isfinite(ours.log_prob(low.expand(5, 2))).all() and torch.isfinite(ours.log_prob(high)).all()
+
+
+def test_a_betas_kl_is_torchs_and_that_of_samples() -> None:
+    p, unit = beta_of(SHAPES, SHAPES.flip(-1))
+    q, other = beta_of(SHAPES * 1.2, SHAPES.flip(-1) * 0.9 + 0.2)
+    expected = td.kl_divergence(unit.base_dist, other.base_dist).sum(-1)  # type: ignore[attr-defined]
+    torch.testing.assert_close(kl(p, q), expected.float())
+    torch.testing.assert_close(kl(p, p), torch.zeros(5))
+    assert not torch.allclose(kl(p, q), kl(q, p), rtol=0.01)
+    many = Beta(p.alpha.expand(100_000, 5, 2), p.beta.expand(100_000, 5, 2), p.center, p.half)
+    action = many.sample(seeded())
+    estimate = (many.log_prob(action) - q.log_prob(action)).mean(0)
+    torch.testing.assert_close(estimate[:4], kl(p, q)[:4], rtol=0.03, atol=3e-3)
+
+
+def test_a_betas_samples_repeat_with_their_generator_and_have_its_moments() -> None:
+    alpha, beta = torch.tensor([2.0, 5.0]).expand(200_000, 2), torch.tensor([6.0, 1.5]).expand(200_000, 2)
+    ours, _ = beta_of(alpha, beta)
+    action = ours.sample(seeded(3))
+    assert torch.equal(action, ours.sample(seeded(3)))
+    torch.rand(7)  # torch's own stream has no part in it
+    assert torch.equal(action, ours.sample(seeded(3)))
+    assert not torch.equal(action, ours.sample(seeded(4)))
+    unit = td.Beta(alpha[0], beta[0])
+    center, half = action_scale(ARM)
+    torch.testing.assert_close(action.mean(0), center + half * (2 * unit.mean - 1), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(action.std(0), 2 * half * unit.stddev, rtol=0.01, atol=0.01)
+
+
+def test_a_betas_mode_is_where_its_density_is_highest() -> None:
+    ours, _ = beta_of(SHAPES[1:4], SHAPES[1:4].flip(-1))
+    mode = ours.mode()
+    for nudge in (-0.01, 0.01):
+        assert (ours.log_prob(mode) > ours.log_prob(mode + nudge)).all()
+
+
+def test_a_beta_is_rebuilt_from_its_numbers_and_compared_with_no_other_kind() -> None:
+    ours, _ = beta_of(SHAPES, SHAPES.flip(-1))
+    again = from_params(ours.params(), ARM)
+    assert isinstance(again, Beta) and torch.equal(kl(ours, again), kl(ours, ours))
+    with pytest.raises(UserError, match=r"no KL between Beta and Gaussian.*--student\.distribution beta"):
+        kl(ours, Gaussian(torch.zeros(5, 2), torch.ones(2)))
+
+
+def test_gradients_flow_through_a_betas_density_entropy_and_kl() -> None:
+    raw = torch.tensor([[2.0, 3.0], [4.0, 1.5]], requires_grad=True)
+    ours, _ = beta_of(raw, raw.flip(-1))
+    goal, _ = beta_of(torch.full((2, 2), 2.5), torch.full((2, 2), 2.0))
+    for loss in (ours.log_prob(goal.mode()), ours.entropy(), kl(goal, ours)):
+        (gradient,) = torch.autograd.grad(loss.sum(), raw, retain_graph=True)
+        assert torch.isfinite(gradient).all() and (gradient != 0).any()

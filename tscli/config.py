@@ -173,6 +173,17 @@ class NetworkConfig(Config):
         if isinstance(value, str) and value.lower() == "lstm":
             raise ValueError("the LSTM is called rnn here")
         return value
+    distribution: Literal["gaussian", "beta"] = Field(
+        default="gaussian",
+        description="Of continuous actions; beta needs bounds, never leaves them, and has no use for std or init_std.",
+    )
+
+    @model_validator(mode="after")
+    def _a_beta_is_within_its_bounds(self) -> NetworkConfig:
+        if self.distribution == "beta" and self.squash:
+            raise ValueError("squash is for gaussian actions, and a beta's are within their bounds: leave it out")
+        return self
+
 
 
 # `--student rnn` and `student: rnn` are short for `--student.kind rnn`.

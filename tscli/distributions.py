@@ -16,9 +16,21 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every torch user expects
 from torch import Tensor
 
+from tscli.config import UserError
 from tscli.spaces import ActionSpec
 
-__all__ = ["Categorical", "Distribution", "Gaussian", "MultiCategorical", "TanhGaussian", "from_params", "kl"]
+__all__ = [
+    "Beta",
+    "Categorical",
+    "Distribution",
+    "Gaussian",
+    "MultiCategorical",
+    "NoClosedFormError",
+    "TanhGaussian",
+    "action_scale",
+    "from_params",
+    "kl",
+]
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -28,7 +40,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def params(self) -> dict[str, Tensor]:
-        """{"logits": [..., K]} or {"mean": [..., D], "std": [..., D]}."""
+        """{"logits": [..., K]}, {"mean": [..., D], "std": [..., D]} or {"alpha": [..., D], "beta": [..., D]}."""
 
     @abstractmethod
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -154,6 +166,71 @@ class TanhGaussian(Gaussian):
         return super().entropy() + log_slope.sum(-1)
 
 
+class Beta(Distribution):
+    """Independent Betas on (low, high): action = center + half * (2 x - 1), x ~ Beta(alpha, beta).
+
+    Nothing lies outside the bounds, and no probability gathers at them as it does with a clipped normal (Chou, Maturana
+    and Scherer 2017). alpha, beta: [..., D], above 1, so that there is one mode within the bounds.
+    """
+
+    def __init__(self, alpha: Tensor, beta: Tensor, center: Tensor, half: Tensor):
+        self.alpha, self.beta, self.center, self.half = alpha, beta, center, half
+
+    def params(self) -> dict[str, Tensor]:
+        return {"alpha": self.alpha, "beta": self.beta}
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        with torch.no_grad():
+            # torch.distributions draws gammas with this too, but takes no generator.
+            gammas = torch._standard_gamma(torch.stack([self.alpha, self.beta]), generator=generator)  # type: ignore
+            x = gammas[0] / gammas.sum(0)
+            return self._scaled(x)
+
+    def mode(self) -> Tensor:
+        above = self.alpha - 1.0
+        return self._scaled(above / (above + self.beta - 1.0))
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        a, b = self._exact()
+        x = 0.5 * ((action.double() - self.center) / self.half + 1.0)
+        # At a bound the density is 0, and its logarithm not finite.
+        x = x.clamp(1e-6, 1.0 - 1e-6)
+        density = (a - 1.0) * x.log() + (b - 1.0) * torch.log1p(-x) - _log_beta(a, b)
+        return (density - self._log_range()).sum(-1).to(self.alpha.dtype)
+
+    def entropy(self) -> Tensor:
+        a, b = self._exact()
+        both = a + b
+        inner = (both - 2.0) * both.digamma() - (a - 1.0) * a.digamma() - (b - 1.0) * b.digamma()
+        return (_log_beta(a, b) + inner + self._log_range()).sum(-1).to(self.alpha.dtype)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return self.center + self.half * (2.0 * x - 1.0)
+
+    def _log_range(self) -> Tensor:
+        return (2.0 * self.half).log()
+
+    def _exact(self) -> tuple[Tensor, Tensor]:
+        # Large numbers cancel in what follows: in float32 a narrow Beta's density would be off by a percent.
+        return self.alpha.double(), self.beta.double()
+
+
+def _log_beta(a: Tensor, b: Tensor) -> Tensor:
+    """Logarithm of the beta function."""
+    return a.lgamma() + b.lgamma() - (a + b).lgamma()
+
+
+def _kl_beta(p: Beta, q: Beta) -> Tensor:
+    """KL(p || q) of Betas on the same bounds: [...]."""
+    (a, b), (c, d) = p._exact(), q._exact()
+    moved = (a - c) * a.digamma() + (b - d) * b.digamma() + (c - a + d - b) * (a + b).digamma()
+    return (_log_beta(c, d) - _log_beta(a, b) + moved).sum(-1).to(p.alpha.dtype)
+
+
+class NoClosedFormError(UserError, TypeError):
+    """Two distributions of different kinds, whose divergence has no formula."""
+
+
 def _log_slope(u: Tensor) -> Tensor:
     """Log |d tanh(u) / du| = 2 (log 2 - u - softplus(-2u)), which does not underflow as log(1 - tanh^2) does."""
     return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
@@ -170,7 +247,7 @@ def kl(p: Distribution, q: Distribution) -> Tensor:
     """KL(p || q), exact: [...].
 
     Raises:
-        TypeError: the distributions are of different kinds.
+        NoClosedFormError: the distributions are of different kinds.
     """
     if isinstance(p, Categorical) and isinstance(q, Categorical):
         return (p.log_p.exp() * (p.log_p - q.log_p)).sum(-1)
@@ -181,7 +258,12 @@ def kl(p: Distribution, q: Distribution) -> Tensor:
         ratio = (p.std / q.std).square()
         distance = ((p.mean - q.mean) / q.std).square()
         return 0.5 * (ratio + distance - 1.0 - ratio.log()).sum(-1)
-    raise TypeError(f"no KL between {type(p).__name__} and {type(q).__name__}")
+    if isinstance(p, Beta) and isinstance(q, Beta):
+        return _kl_beta(p, q)
+    raise NoClosedFormError(
+        f"no KL between {type(p).__name__} and {type(q).__name__}: give teacher and student the same distribution "
+        "(as in --student.distribution beta), or choose another loss"
+    )
 
 
 def action_scale(action: ActionSpec, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -199,6 +281,8 @@ def from_params(params: dict[str, Tensor], action: ActionSpec, squash: bool = Fa
         return Categorical(params["logits"])
     if action.kind == "multi_discrete":
         return MultiCategorical(params["logits"], action.nvec)
+    if "alpha" in params:
+        return Beta(params["alpha"], params["beta"], *action_scale(action, params["alpha"].device))
     if squash:
         return TanhGaussian(params["mean"], params["std"], *action_scale(action, params["mean"].device))
     return Gaussian(params["mean"], params["std"])

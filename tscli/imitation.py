@@ -171,7 +171,7 @@ def match_std(student: Policy, pairs: Pairs) -> None:
     A state-independent deviation moves slowly by gradients, and until it has arrived KL(teacher || student) weighs the
     means' distance by the wrong scale.
     """
-    if pairs.schema.action.is_continuous:
+    if "std" in pairs.schema.teacher_fields:
         index = pairs.windows(1, start="tile")
         numbers = np.unique(np.linspace(0, len(index) - 1, min(1024, len(index))).astype(np.int64))
         std = pairs.gather(index[numbers], ["teacher_std"])["teacher_std"]

@@ -69,7 +69,7 @@ class PairsSchema:
 
     Attributes:
         groups: recorded observation groups.
-        action: the action space; it decides whether the teacher's distribution is `logits` or `mean` and `std`.
+        action: the action space; it decides what `teacher_fields` are.
         task: name of the task.
         teacher: the run whose policy labelled the rows.
         seed: seed of the environments; env i's k-th episode is reset from (seed, i, k).
@@ -87,7 +87,9 @@ class PairsSchema:
 
     @property
     def teacher_fields(self) -> tuple[str, ...]:
-        """Names of the parameters of the teacher's distribution: `logits`, or `mean` and `std`."""
+        """Names of the parameters of the teacher's distribution: `logits`, `mean` and `std`, or `alpha` and `beta`."""
+        if self.extra.get("distribution") == "beta":
+            return ("alpha", "beta")
         return ("mean", "std") if self.action.is_continuous else ("logits",)
 
     def row_fields(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every torch user expects
 from torch import Tensor
 
-from tscli.distributions import Categorical, Distribution, Gaussian, MultiCategorical, kl
+from tscli.distributions import Beta, Categorical, Distribution, Gaussian, MultiCategorical, kl
 
 __all__ = [
     "PolicyLoss",
@@ -96,7 +96,8 @@ def adaptive_lr(lr: float, divergence: float, desired_kl: float) -> float:
 
     Args:
         lr: the rate so far.
-        divergence: mean KL(old || new) of a minibatch, before its update. 0, at an update's start, changes nothing.
+        divergence: mean KL(old || new) of a minibatch, before its step. 0, as before an update's first, changes
+            nothing (but for rounding, which may make it a little more).
         desired_kl: above twice this the rate falls by a third, to 1e-5 at the least; below half of it the rate rises by
             a half, to 1e-2 at the most.
     """
@@ -129,7 +130,7 @@ def imitation_loss(
         return -student.log_prob(teacher_action)
     if kind == "kl":
         return kl(teacher, student)
-    if isinstance(student, Gaussian):
+    if isinstance(student, (Beta, Gaussian)):
         difference = student.mode() - teacher.mode()
     else:
         difference = _probabilities(student) - _probabilities(teacher)

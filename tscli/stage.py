@@ -16,7 +16,7 @@ from tscli import film
 from tscli.checkpoint import load_policy_file
 from tscli.config import StageConfig, UserError, did_you_mean
 from tscli.envs import VecEnv, make_env
-from tscli.networks import Policy
+from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs
 from tscli.pairs_format import PairsSchema, read_sealed
 from tscli.rollout import Episodes, run_episodes
@@ -28,6 +28,7 @@ __all__ = [
     "Clock",
     "EpisodeStats",
     "check_divergence",
+    "check_fits",
     "check_pairs_view",
     "eval_envs",
     "expected_steps",
@@ -162,13 +163,22 @@ def open_policy(run: Run, env: VecEnv, device: torch.device, which: str = "polic
         UserError: the file has changed, or the env lacks what the policy sees or does other actions.
     """
     policy = load_policy_file(run.policy_path(which), device)
-    spec = policy.spec
+    check_fits(policy.spec, env, run.name)
+    return policy
+
+
+def check_fits(spec: PolicySpec, env: VecEnv, name: str) -> None:
+    """Refuse a policy that cannot act in an env.
+
+    Raises:
+        UserError: the env lacks what the policy sees or does other actions.
+    """
     for part in spec.view.parts:
         if part.group == PREVIOUS_ACTION:
             continue
         if part.group not in env.groups:
             raise UserError(
-                f'{run.name} sees the group "{part.group}", which this env lacks: '
+                f'{name} sees the group "{part.group}", which this env lacks: '
                 f"{did_you_mean(part.group, env.groups)}"
             )
         group = env.groups[part.group]
@@ -176,15 +186,14 @@ def open_policy(run: Run, env: VecEnv, device: torch.device, which: str = "polic
         fits = group.shape == part.shape if part.is_image else group.size >= needed
         if not fits or (part.index is None and not part.is_image and group.size != part.size):
             raise UserError(
-                f'{run.name} sees the group "{part.group}" as {part.shape}, this env gives {group.shape}: '
+                f'{name} sees the group "{part.group}" as {part.shape}, this env gives {group.shape}: '
                 "use the env that it was trained on"
             )
     if (spec.action.kind, spec.action.shape, spec.action.nvec) != (env.action.kind, env.action.shape, env.action.nvec):
         raise UserError(
-            f"{run.name} acts with {spec.action.kind} {spec.action.nvec or spec.action.shape}, this env takes "
+            f"{name} acts with {spec.action.kind} {spec.action.nvec or spec.action.shape}, this env takes "
             f"{env.action.kind} {env.action.nvec or env.action.shape}: use the env that it was trained on"
         )
-    return policy
 
 
 def open_teacher(run: Run, env: VecEnv, device: torch.device) -> Policy:
@@ -194,6 +203,10 @@ def open_teacher(run: Run, env: VecEnv, device: torch.device) -> Policy:
 
 def pairs_schema(env: VecEnv, groups: Iterable[str], teacher_run: Run, teacher: Policy, seed: int) -> PairsSchema:
     """What the rows of a dataset of this env and teacher mean."""
+    network = teacher.spec.network
+    extra = {"squash": network.squash, "control_dt": env.control_dt}
+    if network.distribution == "beta":
+        extra["distribution"] = "beta"
     return PairsSchema(
         {name: env.groups[name] for name in groups},
         env.action,
@@ -201,7 +214,7 @@ def pairs_schema(env: VecEnv, groups: Iterable[str], teacher_run: Run, teacher: 
         teacher=teacher_run.name,
         seed=seed,
         has_success=env.has_success,
-        extra={"squash": teacher.spec.network.squash, "control_dt": env.control_dt},
+        extra=extra,
     )
 
 

@@ -198,7 +198,8 @@ class _Simulator:
         self._config, self._num_envs, self._device = config, num_envs, device
         self._streams = _Streams(device)
         with self._streams:
-            venv = self._venv = _build(config, num_envs, device)
+            self._venv: Any = _build(config, num_envs, device)
+        venv = self._venv
         _check(venv, config, num_envs)
         self.num_actions = int(venv.num_actions)
         self.limit = int(torch.as_tensor(venv.max_episode_length).max())

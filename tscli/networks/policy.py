@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every torch user expects
 from torch import Tensor, nn
 
-from tscli.config import NetworkConfig
-from tscli.distributions import Categorical, Distribution, Gaussian, MultiCategorical, TanhGaussian, action_scale
+from tscli.config import NetworkConfig, UserError
+from tscli.distributions import Beta, Categorical, Distribution, Gaussian, MultiCategorical, TanhGaussian, action_scale
 from tscli.networks.bodies import build_body, linear
 from tscli.normalize import RunningNorm
 from tscli.spaces import ActionSpec
@@ -100,23 +100,31 @@ def _module_name(group: str) -> str:
 
 
 class Head(nn.Module):
-    """Latent -> distribution over actions, in the env's own units."""
+    """Latent -> distribution over actions, in the env's own units.
+
+    Raises:
+        UserError: a Beta over actions that are discrete or without bounds.
+    """
 
     def __init__(self, inputs: int, action: ActionSpec, config: NetworkConfig):
         super().__init__()
         self.action, self.squash = action, config.squash
-        self.network_std = action.is_continuous and config.std == "network"
+        self.is_beta = config.distribution == "beta"
+        if self.is_beta and not (action.is_continuous and all(map(math.isfinite, (*action.low, *action.high)))):
+            what = "some without bounds" if action.is_continuous else action.kind
+            raise UserError(f"a Beta is for continuous actions with bounds, and these are {what}: use gaussian")
+        self.network_std = action.is_continuous and (config.std == "network" or self.is_beta)
         outputs = action.num_params * (2 if self.network_std else 1)
         self.linear = linear(inputs, outputs, gain=0.01)  # near-uniform at first (Andrychowicz et al. 2021)
         if action.is_continuous:
             center, half = action_scale(action)
             self.register_buffer("action_center", center, persistent=False)
             self.register_buffer("action_half", half, persistent=False)
-            if self.network_std:
+            if not self.network_std:
+                self.log_std = nn.Parameter(torch.full((action.num_params,), math.log(config.init_std)))
+            elif not self.is_beta:  # whose biases of 0 give alpha = beta = 1.69, a deviation of .48 half ranges
                 with torch.no_grad():
                     self.linear.bias[action.num_params :] = math.log(config.init_std)
-            else:
-                self.log_std = nn.Parameter(torch.full((action.num_params,), math.log(config.init_std)))
 
     def forward(self, latent: Tensor, frozen: bool = False) -> Distribution:
         """[..., inputs] -> distribution over [...]; `frozen` lets the gradient reach the latent alone."""
@@ -127,6 +135,10 @@ class Head(nn.Module):
         if self.action.kind == "multi_discrete":
             return MultiCategorical(out, self.action.nvec)
         if self.network_std:
+        if self.is_beta:
+            # Above 1 also where softplus underflows, and not so narrow that one action is all there is.
+            alpha, beta = (1.0 + 1e-6 + F.softplus(out).clamp(max=1e4)).chunk(2, dim=-1)
+            return Beta(alpha, beta, self.get_buffer("action_center"), self.get_buffer("action_half"))
             out, log_std = out.chunk(2, dim=-1)
         else:
             log_std = (self.log_std.detach() if frozen else self.log_std).expand_as(out)
