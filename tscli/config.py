@@ -152,10 +152,16 @@ class NetworkConfig(Config):
     )
     memory: int = Field(default=64, ge=1, description="Width of the LSTM or GRU.")
     memory_layers: int = Field(default=1, ge=1, le=4, description="Number of stacked LSTM or GRU layers.")
+    hidden_after: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(), description="Width of each feed-forward layer between the memory of rnn and gru and the head."
+    )
     history: int = Field(
         default=8, ge=2, description="Observations that the history network sees, the current one included."
     )
     normalize: bool = Field(default=True, description="Normalise vector observations by running mean and deviation.")
+    normalize_clip: float | None = Field(
+        default=10.0, gt=0, description="Deviations at which normalised observations are cut off; none cuts nothing."
+    )
     std: Literal["state_independent", "network"] = Field(
         default="state_independent",
         description="Where a Gaussian policy's deviation comes from: one parameter or the network.",

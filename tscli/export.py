@@ -177,8 +177,12 @@ def _part(part: Part, groups: Mapping[str, Group], policy: Policy) -> dict[str, 
     }
 
 
-def require_onnx() -> None:
+def require_onnx(what: str = "--format onnx", instead: str = ", or use --format torchscript") -> None:
     """Refuse to begin where a package is missing.
+
+    Args:
+        what: needs them.
+        instead: what can be done without them.
 
     Raises:
         UserError: names them, and how to install them.
@@ -186,7 +190,7 @@ def require_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"--format onnx needs {', '.join(missing)}: pip install 'tscli[export]', or use --format torchscript"
+            f"{what} needs {', '.join(missing)}: pip install 'tscli[export]'{instead}"
         )
 
 

@@ -93,7 +93,7 @@ class Mlp(Body):
 
 
 class Recurrent(Body):
-    """Feed-forward layers, then an LSTM ("rnn") or a GRU ("gru")."""
+    """Feed-forward layers, an LSTM ("rnn") or a GRU ("gru"), and the layers that `hidden_after` asks for."""
 
     def __init__(self, inputs: int, config: NetworkConfig):
         super().__init__()
@@ -107,11 +107,15 @@ class Recurrent(Body):
                 nn.init.orthogonal_(parameter, 1.0)
             else:
                 nn.init.zeros_(parameter)
-        self.output_size = config.memory
+        self.after = feed_forward(config.memory, config.hidden_after, config.activation)
+        self.output_size = config.hidden_after[-1] if config.hidden_after else config.memory
         self.hidden_size = config.memory * config.memory_layers * (2 if self.is_lstm else 1)
 
     def forward(self, x: Tensor, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
-        x = self.layers(x)
+        y, hidden = self._remember(self.layers(x), hidden, reset)
+        return self.after(y), hidden
+
+    def _remember(self, x: Tensor, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
         if reset is None:
             return self._run(x, hidden)
         hidden = hidden * (~reset[0]).unsqueeze(-1)

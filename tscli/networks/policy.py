@@ -74,7 +74,8 @@ class Encoder(nn.Module):
 
     def __init__(self, view: ViewSpec, config: NetworkConfig):
         super().__init__()
-        self.norm = RunningNorm(view.vector_size) if config.normalize and view.vector_size else None
+        clip = math.inf if config.normalize_clip is None else config.normalize_clip
+        self.norm = RunningNorm(view.vector_size, clip) if config.normalize and view.vector_size else None
         self.images = nn.ModuleDict({_module_name(name): ImageEncoder(shape) for name, shape in view.images.items()})
         self._image_names = tuple(view.images)
         inputs = view.vector_size + ImageEncoder.features * len(self.images)

@@ -1,0 +1,131 @@
+"""Import a policy of Stable-Baselines3, rsl_rl or cleanrl as a teacher.
+
+Read are the weights of an actor of linear layers, an LSTM or GRU before them, a normaliser, and the deviation; nothing
+in the file is executed. Their sizes are checked against the task's view and actions. What comes of it is a teacher's
+run like any other, for `tscli collect`, `distill` and `eval`. TorchScript and ONNX files with such weights are run
+beside the imported policy, which must give the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from tscli import foreign, stage, streams
+from tscli.config import StageConfig, UserError, positional
+from tscli.distributions import action_scale
+from tscli.envs import VecEnv
+from tscli.files import file_hash
+from tscli.networks import Policy
+from tscli.rollout import run_episodes
+from tscli.runs import Run, Session
+from tscli.tasks import Task, load_task
+from tscli.views import ViewSpec
+
+COMMAND = "import"
+ORDER = 56
+
+
+class Config(StageConfig):
+    """Which file, and what it does not say itself."""
+
+    file: str = positional(description="A policy's .zip (Stable-Baselines3), .pt, .cleanrl_model or .onnx.")
+    task: str = Field(description="What it acts in: a task's name, a task's YAML file, or any Gymnasium id.")
+    obs: str = Field(
+        "", description="View that it was trained on, parts in order; empty takes the task's teacher view."
+    )
+    activation: Literal["tanh", "relu", "elu", "silu"] | None = Field(
+        None, description="Non-linearity between its layers, where the file does not say; none asks the file."
+    )
+    normalizer: str = Field("", description="Observation statistics: SB3's VecNormalize, or an .npz of mean and var.")
+    trust_pickle: bool = Field(False, description="Read a normaliser that is a pickle.")
+    std: float = Field(
+        0.1, gt=0, description="Deviation of its actions, in half ranges, where the file has none that can be used."
+    )
+    eval_episodes: int = Field(20, ge=0, description="Episodes that tell how well it does; 0: none.")
+
+
+def main(config: Config, session: Session) -> Run:
+    """Read, check, build, measure."""
+    device = stage.prepare(config)
+    path = Path(config.file)
+    source = foreign.read_policy(path)
+    task = load_task(config.task)
+    other, env = stage.eval_envs(task, config.eval_episodes or 1, device)  # its figures are what the task reports on
+    view = stage.resolve(task, config.obs or task.teacher, env)
+    policy = ours(config, source, path, task, env, view) if source.policy is None else source.policy
+    if source.policy is not None:
+        stage.check_fits(policy.spec, env, path.name)
+    name = source.found.name if source.found else "tscli"
+    session.say(f"{path}: {name}, {describe(policy)}")
+
+    with session.start(config, COMMAND, config.task, role="teacher", checkpoints=False) as run:
+        run.save_policy(policy)
+        metrics: dict[str, float] = {}
+        if config.eval_episodes:
+            per_slot = config.eval_episodes // env.num_envs
+            found = run_episodes(policy.to(device), env, streams.derive(config.seed, "report"), per_slot)
+            metrics = stage.summary(found)
+        origin = {"file": path.name, "sha256": file_hash(path), "layout": name}
+        result = run.finish(metrics, imported=origin)
+    env.close()
+    other.close()
+    return result
+
+
+def ours(config: Config, source: foreign.Source, path: Path, task: Task, env: VecEnv, view: ViewSpec) -> Policy:
+    """The policy that the file's weights make, its sizes checked against view and actions.
+
+    Raises:
+        UserError: they do not fit, or the file does not say enough.
+    """
+    found = source.found
+    assert found is not None
+    if view.images:
+        raise UserError(f'--obs: view "{view.name}" has images, and policies of vectors alone can be imported')
+    if found.num_inputs != view.vector_size:
+        sizes = {name: stage.resolve(task, name, env) for name in task.views}
+        known = ", ".join(f"{name} ({spec.vector_size})" for name, spec in sizes.items() if not spec.images)
+        raise UserError(
+            f'{path} takes {found.num_inputs} numbers and view "{view.name}" of {task.name} has {view.vector_size}: '
+            f"name the view that it was trained on with --obs ({known}, or parts joined by +)"
+        )
+    if found.num_outputs != env.action.num_params or (found.squash and not env.action.is_continuous):
+        twice = found.num_outputs == 2 * env.action.num_params and env.action.is_continuous
+        reason = "a deviation that depends on the state, or a Beta, cannot be imported" if twice else "another task's?"
+        raise UserError(
+            f"{path} ({found.name}) gives {found.num_outputs} numbers and {task.name} takes {env.action.num_params} "
+            f"({env.action.kind}): {reason}"
+        )
+    if found.bounds is not None:
+        ends = zip(found.bounds, action_scale(env.action), strict=True)
+        if not all(torch.allclose(theirs.float(), here, atol=1e-5) for theirs, here in ends):
+            raise UserError(f"{path} was trained with other action bounds than {task.name} has: name its own task")
+    normalizer = foreign.read_normalizer(Path(config.normalizer), config.trust_pickle) if config.normalizer else None
+    if normalizer is not None:
+        if len(normalizer.mean) != found.num_inputs:
+            raise UserError(
+                f"--normalizer {config.normalizer} is of {len(normalizer.mean)} numbers, {path} takes "
+                f"{found.num_inputs}"
+            )
+        found = foreign.with_normalizer(found, normalizer)
+    return foreign.settle_activation(
+        source, config.activation, lambda name: foreign.build(found, view, env.action, name, config.std), path
+    )
+
+
+def describe(policy: Policy) -> str:
+    """Its shape in a few words."""
+    network = policy.spec.network
+    size = sum(parameter.numel() for parameter in policy.parameters())
+    memory = "" if not policy.is_recurrent else f" {network.memory} x {network.memory_layers}"
+    return f"{network.kind}{memory} {list(network.hidden or network.hidden_after)} {network.activation}, {size} weights"
+
+
+if __name__ == "__main__":
+    from tscli.cli import run_script
+
+    run_script(__file__)
