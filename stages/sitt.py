@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tscli import plots, rl, stage, streams
 from tscli.checkpoint import load_policy_file
-from tscli.config import Network, NetworkConfig, StageConfig, UserError, positional
+from tscli.config import Network, NetworkConfig, PPOConfig, UserError, positional
 from tscli.distributions import Distribution, from_params, kl
 from tscli.networks import Critic, Policy, PolicySpec
 from tscli.normalize import ReturnScale
@@ -47,7 +47,7 @@ CURVES = (
 )
 
 
-class Config(StageConfig):
+class Config(PPOConfig):
     """PPO's settings, and those of the joint loop."""
 
     task: str = positional(description="A task's name, or a task's YAML file.")
@@ -83,37 +83,17 @@ class Config(StageConfig):
     total_steps: int = Field(6_000_000, ge=1, description="Env steps at the most, over all envs.")
     num_envs: int = Field(1024, ge=1, description="Envs that step together.")
     rollout_steps: int = Field(64, ge=1, description="Steps per env between updates.")
-    bptt: int = Field(
-        16, ge=1, description="Steps through which PPO's gradient flows in a network with memory; in alignment all do."
-    )
     num_minibatches: int = Field(8, ge=1, description="Minibatches per epoch.")
-    num_epochs: int = Field(4, ge=1, description="Passes over each rollout.")
-    lr: float = Field(1e-3, gt=0, description="Adam's learning rate of PPO at the start.")
-    lr_schedule: Literal["constant", "linear"] = Field("linear", description="Whether it falls to 0 over total_steps.")
-    gamma: float = Field(0.99, ge=0, le=1, description="Discount.")
-    gae_lambda: float = Field(0.95, ge=0, le=1, description="Weight of longer returns in the advantage.")
-    clip_coef: float = Field(0.2, gt=0, description="How far the probability ratio may move.")
     clip_value: bool = Field(False, description="Clip the value's movement as well, by clip_coef.")
-    entropy_coef: float = Field(0.0, ge=0, description="Weight of the entropy bonus; 0 gives none.")
-    value_coef: float = Field(0.5, ge=0, description="Weight of the value loss; 0 leaves the critic untrained.")
-    max_grad_norm: float = Field(0.5, gt=0, description="Norm to which gradients are clipped.")
-    normalize_reward: bool = Field(False, description="Divide rewards by the running deviation of the return.")
-
     eval_every: int = Field(5, ge=1, description="Iterations between greedy evaluations that choose the best student.")
-    eval_episodes: int = Field(100, ge=1, description="Episodes of such an evaluation, and of the final one.")
     stop_success: float | None = Field(
         None, gt=0, le=1, description="Stop once the greedy student succeeds this often."
     )
     stop_patience: int = Field(2, ge=1, description="That many evaluations in a row.")
 
     @model_validator(mode="after")
-    def _networks_and_sizes_fit(self) -> Config:
+    def _networks_fit(self) -> Config:
         student = self.student or self.network
-        if self.num_envs * self.rollout_steps == self.num_minibatches:
-            raise ValueError(
-                f"--num-minibatches {self.num_minibatches} leaves a minibatch of one step, which has no deviation to "
-                "normalize its advantage by: choose fewer"
-            )
         if (student.squash, student.std) != (self.network.squash, self.network.std):
             raise ValueError(
                 "--student.squash and --student.std must equal those of --network: the KL compares like with like"
@@ -134,6 +114,8 @@ def main(config: Config, session: Session) -> Run:
     env = stage.task_env(task, config.num_envs, device)
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     per_slot = config.eval_episodes // eval_env.num_envs
+    if config.stop_success is not None and not eval_env.has_success:
+        raise UserError(f"--stop-success: task {task.name} does not tell success, give --stop-return instead")
     teacher_view = stage.resolve(task, config.obs or task.teacher, env)
     student_view = stage.resolve(task, config.student_obs or task.student, env)
     if student_view.has_memory:
@@ -362,13 +344,12 @@ def main(config: Config, session: Session) -> Run:
                     found = stage.measure({"eval": student, "eval_teacher": teacher}, eval_env, select, per_slot)
                 metrics |= found
                 score = found.get("eval/success_rate", found["eval/return"])
-                if config.stop_success is not None and "eval/success_rate" not in found:
-                    raise UserError(f"--stop-success: task {task.name} does not tell success, give --stop-success none")
                 if score >= best_score:  # among equals the later one has seen more
                     best_score = score
                     run.save_policy(teacher, "teacher")
                     run.save_policy(student)
-                reached = config.stop_success is not None and found.get("eval/success_rate", 0.0) >= config.stop_success
+                goals = (config.stop_success, "eval/success_rate"), (config.stop_return, "eval/return")
+                reached = any(goal is not None and found[name] >= goal for goal, name in goals)
                 streak = streak + 1 if reached else 0
             run.log(metrics)
             shown = {"return": metrics["rollout/return"], "KL": metrics["kl_teacher_proxy"], "best student": best_score}

@@ -30,7 +30,9 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 SAME = ("--gamma", "0.9", "--gae-lambda", "0.9", "--clip-coef", "0.2", "--max-grad-norm", "1", "--entropy-coef", "0.01")
 SAME = (*SAME, "--lr", "0.001", "--lr-schedule", "linear")
 PPO = tuple(word for word in TEACHER[1:] if word not in ("--stop-return", "none"))
-SITT = ("sitt", *PPO, "--align-updates", "2", "--align-batch", "32")
+# The tasks' own students have memory.
+PLAIN = ("--student", "none", "--paired", "steps", "--paired-fraction", "0.25", "--stop-success", "none")
+SITT = ("sitt", *PPO, *PLAIN, "--align-updates", "2", "--align-batch", "32", "--penalty-coef", "0.2")
 ZERO = ("--penalty-coef", "0", "--gradient-coef", "0", "--feature-coef", "0")
 PENDULUM = ("--total-steps", "128", "--num-envs", "4", "--rollout-steps", "16", "--num-minibatches", "2")
 PENDULUM = (*PENDULUM, "--num-epochs", "2", "--network.hidden", "8", "--eval-every", "2", "--eval-episodes", "1")
@@ -56,7 +58,7 @@ def test_without_its_weights_the_teacher_is_that_of_train_teacher_bit_for_bit(
     settings = PPO[1:] if task == "cartpole" else PENDULUM
     settings = (task, *settings, *network, *SAME, "--eval-every", "1000", "--seed", "3")
     alone = call("train-teacher", *settings, "--stop-return", "none")
-    joint = call("sitt", *settings, *ZERO, "--paired", "envs", "--align-updates", "2")
+    joint = call("sitt", *settings, *PLAIN, *ZERO, "--paired", "envs", "--align-updates", "2")
     assert weights_hash(joint.path / "teacher.safetensors") == weights_hash(alone.path / "last.safetensors")
     shared = ("rollout/return", "loss/policy", "loss/value", "entropy", "approx_kl", "clip_fraction", "lr")
     for ours, theirs in zip(metrics_of(joint), metrics_of(alone), strict=True):
@@ -246,7 +248,7 @@ def test_the_hidden_state_of_a_student_with_memory_follows_the_envs_between_alig
         (("--student", "rnn"), "learns from whole sequences"),
         (("--num-minibatches", "64"), "no deviation"),
         (("--student.squash",), "like with like"),
-        (("--student.hidden", "16"), "latents of one size"),
+        (("--student", "mlp", "--student.hidden", "16"), "latents of one size"),
         (("--penalty-coef", "lots"), "lots"),
     ],
 )
@@ -268,6 +270,6 @@ def test_students_with_memory_and_gaussian_actions_run_to_their_end_and_can_be_e
     run = call(*SITT, "--student", "rnn", "--student.memory", "8", "--paired", "envs")
     assert {"eval/return", "eval_teacher/return", "best_selection_score"} <= run.metrics.keys()
     call("eval", "--episodes", "2")
-    call("sitt", "pendulum", *PENDULUM, "--student-obs", "partial")
+    call("sitt", "pendulum", *PENDULUM, *PLAIN, "--student-obs", "partial")
     report = call("eval", "--episodes", "2")
     assert report.holds == ("report",)
