@@ -5,7 +5,8 @@
     python benchmarks/env_speed.py --env color_maze --num-envs 1024
 
 Each figure is the best of the repeats of stepping with random actions and reading the observation after each step,
-resets included, policy excluded. Of the colour maze the teacher's groups are read; Gymnasium has no such environment.
+resets included, policy excluded. Of the maze and the doors the teacher's groups are read; Gymnasium has no such
+environments.
 Gymnasium's SyncVectorEnv is left out above `--sync-limit` envs: its rate does not grow with their number.
 """
 
@@ -23,9 +24,18 @@ from tscli.envs import make_env
 GROUPS = {
     "cartpole": ("state",),
     "acrobot": ("state",),
+    "pendulum": ("state",),
+    "mountain_car": ("state",),
+    "poisoned_doors": ("phase", "good_door", "next_code"),
+    "tiger_door": ("heard", "tiger"),
     "color_maze": ("goal_offset", "colors", "last_move"),
 }
-GYMNASIUM_IDS = {"cartpole": "CartPole-v1", "acrobot": "Acrobot-v1"}
+GYMNASIUM_IDS = {
+    "cartpole": "CartPole-v1",
+    "acrobot": "Acrobot-v1",
+    "pendulum": "Pendulum-v1",
+    "mountain_car": "MountainCarContinuous-v0",
+}
 
 
 def steps_per_second(step: Callable[[], None], num_envs: int, seconds: float, repeats: int) -> float:
@@ -45,7 +55,11 @@ def steps_per_second(step: Callable[[], None], num_envs: int, seconds: float, re
 def native(kind: str, num_envs: int, device: str) -> Callable[[], None]:
     """One step of a native env on tensors."""
     env = make_env({"kind": kind}, num_envs, device)
-    actions = [torch.randint(env.action.nvec[0], (num_envs,), device=device) for _ in range(64)]
+    if env.action.is_continuous:
+        low, high = torch.tensor(env.action.low, device=device), torch.tensor(env.action.high, device=device)
+        actions = [low + (high - low) * torch.rand((num_envs, len(low)), device=device) for _ in range(64)]
+    else:
+        actions = [torch.randint(env.action.nvec[0], (num_envs,), device=device) for _ in range(64)]
     count = 0
 
     def step() -> None:
@@ -96,10 +110,10 @@ def main() -> None:
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), native envs on {args.device}")
     print(f"gymnasium {gymnasium.__version__}, best of {args.repeats} x {args.seconds} s, env steps per second\n")
-    print(f"{'env':<11}{'num_envs':>9}{'tscli':>14}{'entry point':>14}{'sync':>14}")
+    print(f"{'env':<15}{'num_envs':>9}{'tscli':>14}{'entry point':>14}{'sync':>14}")
     for kind in args.env or sorted(GROUPS):
         for num_envs in (int(n) for n in args.num_envs.split(",")):
-            line = f"{kind:<11}{num_envs:>9}"
+            line = f"{kind:<15}{num_envs:>9}"
             sync = gymnasium_vector(kind, num_envs, "sync") if num_envs <= args.sync_limit else None
             for step in (
                 native(kind, num_envs, args.device),
