@@ -189,9 +189,7 @@ def require_onnx(what: str = "--format onnx", instead: str = ", or use --format 
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"{what} needs {', '.join(missing)}: pip install 'tscli[export]'{instead}"
-        )
+        raise UserError(f"{what} needs {', '.join(missing)}: pip install 'tscli[export]'{instead}")
 
 
 def write_onnx(actor: Actor, path: Path, about: dict[str, Any]) -> None:
