@@ -72,8 +72,9 @@ def main(config: Config, session: Session) -> Run:
         parents["teacher"] = student_run if student_run.teacher_policy else student_run.parent("teacher")
     if config.teacher_kl_coef:
         teacher = stage.open_teacher(parents["teacher"], env, device)
-        if teacher.spec.network.squash != policy.spec.network.squash:
-            raise UserError("--teacher-kl-coef: only one of student and teacher squashes its actions: give 0")
+        heads = [(p.spec.network.distribution, p.spec.network.squash) for p in (teacher, policy)]
+        if env.action.is_continuous and heads[0] != heads[1]:
+            raise UserError("--teacher-kl-coef: student and teacher have distributions of two kinds: give 0")
     session.say(f"student: {student_run.name}" + (f"; teacher: {parents['teacher'].name}" if teacher else ""))
     if config.init_std is not None:
         if not env.action.is_continuous or policy.spec.network.std == "network":

@@ -62,8 +62,11 @@ class Config(PPOConfig):
 
     @model_validator(mode="after")
     def _both_act_alike(self) -> Config:
-        if self.student is not None and self.student.squash != self.network.squash:
-            raise ValueError("--student.squash must equal --network.squash: the KL compares like with like")
+        student = self.student or self.network
+        if (student.distribution, student.squash) != (self.network.distribution, self.network.squash):
+            raise ValueError(
+                "--student.distribution and .squash must equal those of --network: the KL compares like with like"
+            )
         return self
 
 

@@ -94,9 +94,9 @@ class Config(PPOConfig):
     @model_validator(mode="after")
     def _networks_fit(self) -> Config:
         student = self.student or self.network
-        if (student.squash, student.std) != (self.network.squash, self.network.std):
+        if any(getattr(student, name) != getattr(self.network, name) for name in ("distribution", "squash", "std")):
             raise ValueError(
-                "--student.squash and --student.std must equal those of --network: the KL compares like with like"
+                "--student.distribution, .squash and .std must equal those of --network: the KL compares like with like"
             )
         kinds = {student.kind, self.network.kind} - {"mlp"}
         if kinds and self.paired == "steps":

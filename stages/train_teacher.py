@@ -104,7 +104,7 @@ def main(config: Config, session: Session) -> Run:
     """Roll out, update, repeat; keep the best."""
     device = stage.prepare(config)
     task = load_task(config.task)
-    env = stage.task_env(task, config.num_envs, device)
+    env = stage.task_env(task, config.num_envs, device, "teacher")
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     actor_view = stage.resolve(task, config.obs or task.teacher, env)
     critic_view = stage.resolve(task, config.critic_obs, env) if config.critic_obs else actor_view

@@ -32,6 +32,9 @@ from tscli.tasks import Task
 
 __all__ = ["Cell", "Step", "make_cell", "make_step"]
 
+# What of a task a cell's figures depend on; its settings are in the cell's own already.
+_ENVS = ("env", "teacher_env", "eval_env", "report_env", "views", "teacher", "student")
+
 SCHEMA = 1
 FOLDER = "cells"  # in the runs folder
 LOG = "log.txt"
@@ -193,7 +196,7 @@ def make_step(script: Script, config: Config, task: Task, runs_dir: Path) -> Ste
         "command": [script.command, script.method],
         "code": code,
         "settings": {name: value for name, value in settings.items() if name not in _NOT_HASHED} | named,
-        "task": task.model_dump(mode="json", include={"env", "eval_env", "views", "teacher", "student"}),
+        "task": task.model_dump(mode="json", include=set(_ENVS)),
     }
     return Step(script, settings, tuple(takes), code, _hash(content))
 

@@ -173,12 +173,6 @@ class NetworkConfig(Config):
         default=False, description="Pass Gaussian actions through tanh, so that they never leave their bounds."
     )
 
-    @field_validator("kind", mode="before")
-    @classmethod
-    def _known_by_another_name(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.lower() == "lstm":
-            raise ValueError("the LSTM is called rnn here")
-        return value
     distribution: Literal["gaussian", "beta"] = Field(
         default="gaussian",
         description="Of continuous actions; beta needs bounds, never leaves them, and has no use for std or init_std.",
@@ -190,6 +184,12 @@ class NetworkConfig(Config):
             raise ValueError("squash is for gaussian actions, and a beta's are within their bounds: leave it out")
         return self
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known_by_another_name(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.lower() == "lstm":
+            raise ValueError("the LSTM is called rnn here")
+        return value
 
 
 # `--student rnn` and `student: rnn` are short for `--student.kind rnn`.

@@ -92,7 +92,7 @@ def task_env(
     task: Task,
     num_envs: int,
     device: torch.device,
-    purpose: Literal["train", "select", "report"] = "train",
+    purpose: Literal["train", "teacher", "select", "report"] = "train",
     render: bool = False,
 ) -> VecEnv:
     """The task's env, num_envs times.
@@ -101,12 +101,15 @@ def task_env(
         task: whose `env` it is.
         num_envs: N.
         device: where its tensors live.
-        purpose: to train in, to choose a policy by (the task's `eval_env` overlays its `env`: unseen mazes, say), or
-            to report on the chosen one (its `report_env` overlays both: other mazes again).
+        purpose: to train in, to train a teacher in (the task's `teacher_env` overlays its `env`), to choose a policy by
+            (the task's `eval_env` does: unseen mazes, say), or to report on the chosen one (its `report_env` overlays
+            that: other mazes again).
         render: it will be drawn, which Gymnasium's envs must be told when they are made.
     """
     settings = dict(task.env)
-    if purpose != "train":
+    if purpose == "teacher":
+        settings |= task.teacher_env
+    elif purpose != "train":
         settings |= task.eval_env
     if purpose == "report":
         settings |= task.report_env
@@ -178,8 +181,7 @@ def check_fits(spec: PolicySpec, env: VecEnv, name: str) -> None:
             continue
         if part.group not in env.groups:
             raise UserError(
-                f'{name} sees the group "{part.group}", which this env lacks: '
-                f"{did_you_mean(part.group, env.groups)}"
+                f'{name} sees the group "{part.group}", which this env lacks: {did_you_mean(part.group, env.groups)}'
             )
         group = env.groups[part.group]
         needed = part.size if part.index is None else max(part.index) + 1

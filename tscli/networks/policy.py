@@ -135,11 +135,11 @@ class Head(nn.Module):
             return Categorical(out)
         if self.action.kind == "multi_discrete":
             return MultiCategorical(out, self.action.nvec)
-        if self.network_std:
         if self.is_beta:
             # Above 1 also where softplus underflows, and not so narrow that one action is all there is.
             alpha, beta = (1.0 + 1e-6 + F.softplus(out).clamp(max=1e4)).chunk(2, dim=-1)
             return Beta(alpha, beta, self.get_buffer("action_center"), self.get_buffer("action_half"))
+        if self.network_std:
             out, log_std = out.chunk(2, dim=-1)
         else:
             log_std = (self.log_std.detach() if frozen else self.log_std).expand_as(out)

@@ -22,6 +22,10 @@ class Task(Config):
     name: str = Field(description="Short name, as typed on the command line.")
     about: str = Field("", description="One sentence.")
     env: dict[str, Any] = Field(description="`kind`, and the settings of that kind of env.")
+    teacher_env: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Settings that replace those of `env` in `train-teacher`, which may have to know more places.",
+    )
     eval_env: dict[str, Any] = Field(
         default_factory=dict, description="Settings that replace those of `env` wherever a policy is evaluated."
     )
