@@ -7,9 +7,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tscli.config import UserError, ViewPart
 from tscli.envs import make_env
+from tscli.stage import task_env
 from tscli.tasks import Task, load_task, load_yaml, task_names
 from tscli.views import resolve_view
 
@@ -136,3 +138,12 @@ def test_any_gymnasium_id_is_a_task_of_all_its_groups() -> None:
 def test_an_id_means_gymnasiums_own_env_also_where_a_bundled_task_is_its_native_twin(env_id: str) -> None:
     task = load_task(env_id)
     assert task.env == {"kind": "gym", "id": env_id} and list(task.views) == ["full"]
+
+
+def test_a_teacher_may_train_in_an_env_of_its_own(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path, "extends: cartpole\nteacher_env: {max_episode_steps: 77}\n"))
+    steps = {
+        purpose: task_env(task, 1, torch.device("cpu"), purpose).max_episode_steps
+        for purpose in ("teacher", "train", "select", "report")
+    }
+    assert steps == {"teacher": 77, "train": 500, "select": 500, "report": 500}
