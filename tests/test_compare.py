@@ -262,7 +262,7 @@ def no_cells(monkeypatch: pytest.MonkeyPatch) -> None:
         (("color_mase",), 'did you mean "color_maze"'),
         (("cartpole", "--methods", "bc,dager"), 'no method "dager": did you mean "dagger"'),
         (("cartpole", "--methods", "bc,bc"), "twice"),
-        (("cartpole", "--methods", ","), "choose from: asymmetric, bc"),
+        (("cartpole", "--methods", ","), "choose from: advisor, asymmetric, bc"),
         (("cartpole", "--seeds", "many"), '--seeds "many"'),
         (("cartpole", "--jobs", "0"), "--jobs 0"),
         (("cartpole", "--episodes", "0"), "--episodes 0"),
