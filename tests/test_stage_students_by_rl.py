@@ -88,7 +88,7 @@ def test_a_deviation_is_set_for_continuous_actions_alone(
 
 
 def test_fine_tuning_needs_a_student(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no finished run" in error_of(capsys, *FINETUNE)
+    assert "run `tscli distill` first" in error_of(capsys, *FINETUNE)
 
 
 # --- ADVISOR ----------------------------------------------------------------------------------------------------------

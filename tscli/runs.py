@@ -327,7 +327,9 @@ def newest_run(
         fitting = [r for r in fitting if made_from.name in r.parents]
     if not fitting:
         with_flag = f" with --{flag}" if flag else ""
-        maker = {"pairs": "tscli collect"}.get(holds, "tscli train-teacher cartpole")
+        maker = "tscli distill" if role == "student" else "tscli train-teacher cartpole"
+        if holds == "pairs":
+            maker = "tscli collect"
         raise UserError(f"no finished run in {runs_dir} holds {what}: run `{maker}` first, or name one{with_flag}")
     return fitting[-1]
 
