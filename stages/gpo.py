@@ -296,15 +296,9 @@ def double_clip(
     """
     low, high = math.log(1 - config.delta), math.log(1 + config.delta)
     to_learner = log_prob - learner_log_prob
-    ratio = (log_prob - old_log_prob).exp()
-    near = (to_learner.clamp(low, high) + learner_log_prob - old_log_prob).exp()
-    near = near.clamp(1 - config.clip_coef, 1 + config.clip_coef)
-    loss = -torch.minimum(ratio * advantage, near * advantage).mean()
-    with torch.no_grad():
-        approx_kl = (ratio - 1 - (log_prob - old_log_prob)).mean()
-        clipped = (near != ratio).float().mean()
-        left = (to_learner < low) | (to_learner > high)
-    return rl.PolicyLoss(loss, approx_kl, clipped), left
+    near = to_learner.clamp(low, high) + learner_log_prob - old_log_prob
+    left = (to_learner < low) | (to_learner > high)
+    return rl.policy_loss(log_prob, old_log_prob, advantage, config.clip_coef, near=near), left
 
 
 def steered(beta: float, distance: float, config: Config) -> float:

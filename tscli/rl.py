@@ -66,15 +66,22 @@ class PolicyLoss(NamedTuple):
 
 
 def policy_loss(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float, weight: Tensor | float = 1.0
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    clip_coef: float,
+    weight: Tensor | float = 1.0,
+    near: Tensor | None = None,
 ) -> PolicyLoss:
     """The clipped surrogate (Schulman et al. 2017, eq. 7), to be minimised; each sample's times its `weight`.
+
+    What is clipped is the ratio, or exp(`near`), a log ratio that has been held to something else before.
 
     `approx_kl` is the estimator E[(r - 1) - log r] of KL(old || new) (Schulman 2020), never negative.
     """
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
+    clipped = (ratio if near is None else near.exp()).clamp(1 - clip_coef, 1 + clip_coef)
     loss = -(torch.minimum(advantage * ratio, advantage * clipped) * weight).mean()
     with torch.no_grad():
         approx_kl = (ratio - 1 - log_ratio).mean()
