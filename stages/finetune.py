@@ -68,8 +68,11 @@ def main(config: Config, session: Session) -> Run:
     policy = stage.open_policy(student_run, env, device).train().requires_grad_(True)
     critic_view = stage.resolve(task, config.critic_obs or task.teacher, env)
     teacher, parents = None, {"student": student_run}
-    if config.teacher_kl_coef or "teacher" in student_run.parents:
+    try:  # named so that `eval` finds it, but needed for its KL alone
         parents["teacher"] = student_run if student_run.teacher_policy else student_run.parent("teacher")
+    except UserError:
+        if config.teacher_kl_coef:
+            raise
     if config.teacher_kl_coef:
         teacher = stage.open_teacher(parents["teacher"], env, device)
         heads = [(p.spec.network.distribution, p.spec.network.squash) for p in (teacher, policy)]
@@ -77,10 +80,11 @@ def main(config: Config, session: Session) -> Run:
             raise UserError("--teacher-kl-coef: student and teacher have distributions of two kinds: give 0")
     session.say(f"student: {student_run.name}" + (f"; teacher: {parents['teacher'].name}" if teacher else ""))
     if config.init_std is not None:
-        if not env.action.is_continuous or policy.spec.network.std == "network":
+        network = policy.spec.network
+        if not env.action.is_continuous or network.std == "network" or network.distribution == "beta":
             raise UserError(f"--init-std {config.init_std}: {student_run.name} has no deviation to set: leave it out")
         _, half = action_scale(env.action, device)
-        policy.head.start_from_std(config.init_std * (torch.ones_like(half) if policy.spec.network.squash else half))
+        policy.head.start_from_std(config.init_std * (torch.ones_like(half) if network.squash else half))
 
     with streams.seeded_init(config.seed, "critic"):
         critic = Critic(critic_view, config.critic).to(device)

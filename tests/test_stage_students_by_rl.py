@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,12 @@ def test_a_deviation_is_set_for_continuous_actions_alone(
     monkeypatch.setattr(Policy, "step", watched)
     call(*FINETUNE, *short, "--init-std", "0.2", "--critic-warmup", "100000")
     assert torch.allclose(seen[0], torch.full_like(seen[0], 0.2 * 2.0)), "in the env's units: half its range is 2"
+
+
+def test_without_its_kl_the_teachers_run_may_be_gone(student: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(student.parent("teacher").path)
+    assert "0001-" in error_of(capsys, *FINETUNE, "--teacher-kl-coef", "0.1")
+    assert call(*FINETUNE).status == "finished"
 
 
 def test_fine_tuning_needs_a_student(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
