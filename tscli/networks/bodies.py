@@ -146,10 +146,51 @@ class Recurrent(Body):
         return h.unsqueeze(0), h
 
     def _run_split(self, x: Tensor, hidden: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-        """Cut each env's column at its resets, run the pieces side by side as one padded batch, and put them back.
+        """Steps after a reset in columns of their own. A step-by-step loop gives the same numbers at T times the calls.
 
-        A step-by-step loop gives the same numbers at T times the calls.
+        Each reset adds a column, a copy of its env's, in which memory stays zero until the reset. `source` [T, N] is
+        the column in which a step is computed.
         """
+        steps, num_envs = x.shape[:2]
+        later = reset.clone()
+        later[0] = False  # seen to by the caller
+        at, env = later.nonzero(as_tuple=True)  # in the order of time, so that an env's latest has the largest number
+        if x.is_cuda or self.memory.num_layers > 1 or len(at) > num_envs:
+            return self._run_packed(x, hidden, reset)
+        source = torch.arange(num_envs, device=x.device).repeat(steps, 1)
+        source[at, env] = torch.arange(num_envs, num_envs + len(at), device=x.device)
+        source = source.cummax(dim=0).values
+        closed = x.new_zeros(steps, num_envs + len(at), 1)
+        closed[:, num_envs:, 0] = (torch.arange(steps, device=x.device)[:, None] < at).to(x.dtype)
+        columns = torch.cat([torch.cat([x, x.index_select(1, env)], dim=1), closed], dim=-1)
+        hidden = torch.cat([hidden, hidden.new_zeros(len(at), hidden.shape[-1])])
+        y, last = self._run_gated(columns, hidden)
+        return y.gather(1, source.unsqueeze(-1).expand(-1, -1, y.shape[-1])), last[source[-1]]
+
+    def _run_gated(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """One layer, where the last input is 1 for steps that leave a memory of zeros as it is.
+
+        It closes the LSTM's input gate, or opens the GRU's update gate, so far that a sigmoid in float32 is exactly 0
+        or 1. Unlike packed sequences, this keeps to torch's fast CPU kernel: a third of the time.
+        """
+        w_ih, w_hh, b_ih, b_hh = self.memory.all_weights[0]
+        size, shut = self.memory.hidden_size, -1e4
+        gate = w_ih.new_zeros(len(w_ih), 1)
+        if self.is_lstm:
+            gate[:size] = shut  # input, forget, cell, output
+        else:
+            gate[size : 2 * size] = -shut  # reset, update, new
+        weights = [torch.cat([w_ih, gate], dim=1), w_hh, b_ih, b_hh]
+        options = (True, 1, 0.0, self.training, False, False)  # biases, layers, dropout, train, both ways, batch first
+        if self.is_lstm:
+            h, c = hidden.chunk(2, dim=-1)
+            y, h, c = torch.lstm(x, (h.unsqueeze(0).contiguous(), c.unsqueeze(0).contiguous()), weights, *options)
+            return y, torch.cat([h[0], c[0]], dim=-1)
+        y, h = torch.gru(x, hidden.unsqueeze(0), weights, *options)
+        return y, h[0]
+
+    def _run_packed(self, x: Tensor, hidden: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut each env's column at its resets, run the pieces side by side as one padded batch, and put them back."""
         steps, num_envs = x.shape[:2]
         starts = reset.clone()
         starts[0] = True
