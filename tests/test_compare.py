@@ -218,9 +218,12 @@ def test_a_budget_is_that_of_everything_that_starts_from_the_task() -> None:
     assert allowed["dagger"][2] != 12345 and allowed["bc"][2] == 0
 
 
-def test_views_of_a_role_are_those_of_the_task() -> None:
+def test_views_and_network_of_a_role_are_those_of_the_task() -> None:
     settings = cells_of(plan("asymmetric", task="cartpole"), "asymmetric")[0].settings
     assert (settings["obs"], settings["critic_obs"]) == ("partial", "full")
+    assert settings["network"]["kind"] == "rnn" and settings["network"]["memory"] == 32
+    without = cells_of(plan("asymmetric", task="color_maze"), "asymmetric")[0].settings
+    assert without["network"]["kind"] == "mlp"
 
 
 def test_seeds_and_sweeps_are_read() -> None:

@@ -176,6 +176,12 @@ class _Planner:
         self._scripts = find_scripts()
         self._models: dict[Path, type[Config]] = {}
         self._steps: dict[str, Step] = {}
+        # What stands for the task's own in a method; a task without a network for its student leaves the default.
+        self._filled = {
+            "{teacher}": self.task.teacher,
+            "{student}": self.task.student,
+            "{student_network}": self.task.stages.get("distill", {}).get("student"),
+        }
         self._task_name = _kept_task(comparison.task, runs_dir)
         self.calls = {name: list(self._calls(name, method)) for name, method in comparison.methods.items()}
         self._assigned = {key: self._targets("--set", key, value) for key, value in comparison.assignments.items()}
@@ -192,8 +198,8 @@ class _Planner:
             if not issubclass(model, StageConfig):
                 raise UserError(f"method {name}: `tscli {script.command}` makes no run, so it cannot be compared")
             ((_, settings),) = stage.items()
-            views = {"{teacher}": self.task.teacher, "{student}": self.task.student}
-            own = {k: views.get(v, v) if isinstance(v, str) else v for k, v in settings.items() if k != "method"}
+            own = {k: self._filled.get(v, v) if isinstance(v, str) else v for k, v in settings.items() if k != "method"}
+            own = {k: v for k, v in own.items() if v is not None or settings[k] is None}
             yield _Call(script, model, f"method {name}, {script.name}", own)
 
     def _script(self, stage: Mapping[str, Mapping[str, Any]]) -> Script:
