@@ -77,7 +77,7 @@ class Config(PPOConfig):
     align_every: int = Field(1, ge=1, description="Iterations between alignments.")
     align_updates: int = Field(10, ge=0, description="Gradient steps of an alignment; 0 aligns nothing.")
     align_batch: int = Field(4096, ge=1, description="Pairs per gradient step of the alignment.")
-    align_lr: float = Field(1e-3, gt=0, description="Adam's learning rate in the alignment.")
+    align_lr: float = Field(1e-3, gt=0, description="Adam's learning rate in the alignment; it falls as lr does.")
     holdout_fraction: float = Field(0.05, ge=0, le=0.5, description="Share of pairs held out to measure; 0: none.")
 
     total_steps: int = Field(6_000_000, ge=1, description="Env steps at the most, over all envs.")
@@ -195,7 +195,9 @@ def main(config: Config, session: Session) -> Run:
             aligns = (iteration + 1) % config.align_every == 0 and config.align_updates > 0
             pairs_up = aligns or student.is_recurrent  # its hidden state must follow the envs
             if config.lr_schedule == "linear":
-                optimizer.lr = config.lr * (1 - iteration / iterations)
+                left = 1 - iteration / iterations
+                optimizer.lr = config.lr * left
+                student_optimizer.lr = proxy_optimizer.lr = config.align_lr * left
 
             # --- phase 1: roll-out ----------------------------------------------------------------------------------
             names = ("action", "log_prob", "reward", "terminated", "done")
@@ -334,7 +336,7 @@ def main(config: Config, session: Session) -> Run:
             metrics |= dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
             metrics["kl_teacher_proxy"] = float(kl(teacher_dist, proxy_dist).mean())
             metrics["penalty"] = penalty_coef * float(divergence.mean())
-            metrics |= {"lr": optimizer.lr, "loop_seconds": clock.seconds}
+            metrics |= {"lr": optimizer.lr, "align_lr": student_optimizer.lr, "loop_seconds": clock.seconds}
             metrics["steps_per_second"] = global_step / clock.seconds
             stage.check_divergence(metrics, f"step {global_step}", "--lr or --align-lr")
             is_last = iteration + 1 == iterations

@@ -102,6 +102,16 @@ def test_the_penalty_grows_to_its_full_weight_over_the_warm_up(folder: Path, mon
         assert 1 - float(reward.mean()) == pytest.approx(2 * share * line["kl_teacher_proxy"], abs=1e-6)
 
 
+@pytest.mark.parametrize(("schedule", "falls"), [("linear", True), ("constant", False)])
+def test_the_rate_of_the_alignment_falls_as_the_teachers_does(folder: Path, schedule: str, falls: bool) -> None:
+    found = metrics_of(call(*SITT, "--lr-schedule", schedule))
+    rates = [(entry["lr"], entry["align_lr"]) for entry in found if "align_lr" in entry]
+    assert len(rates) >= 2
+    middle = rates[len(rates) // 2]
+    assert middle[0] / rates[0][0] == pytest.approx(middle[1] / rates[0][1])
+    assert (middle[1] < rates[0][1]) == falls
+
+
 @pytest.mark.parametrize(
     ("settings", "rows"),
     [(("--paired-fraction", "0.5"), 2), (("--paired-fraction", "0.25", "--paired", "envs"), 1)],
