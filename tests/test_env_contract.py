@@ -25,20 +25,31 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"id": "MountainCar-v0"},
         {"id": "FrozenLake-v1"},
         {"id": "Acrobot-v1", "vectorization": "async"},
-    ]
+    ],
+    "mixed": [
+        {"tasks": {"a": {"kind": "cartpole"}, "b": {"kind": "cartpole", "swapped": True}}},
+        {"tasks": {"one": {"kind": "pendulum"}, "gym": {"kind": "gym", "id": "Pendulum-v1"}}},
+    ],
 }
 # Settings beside the defaults that change what is shown or paid.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "cartpole": [{"position_noise": 0.3, "unit_return": True}],
+    "cartpole": [{"position_noise": 0.3, "unit_return": True, "swapped": True}],
     "poisoned_doors": [{"num_doors": 6, "combination_length": 3, "lock_starts": 0.2}],
 }
 PATIENT = {"poisoned_doors": 0, "tiger_door": 2}  # an action that ends no episode, where most others do
+DRAWN_BY_OTHERS = ("gym", "rsl")
 LIMIT = 5  # of an episode, so that every test sees some end
 CASES = [
     {"kind": kind, **settings}
     for kind in env_kinds()
     for settings in [*SETTINGS.get(kind, [{}]), *VARIANTS.get(kind, [])]
 ]
+
+
+def name_of(case: dict[str, Any]) -> str:
+    """The case in a word, of which a mixture's members are named by their kinds alone."""
+    values = [value.values() if isinstance(value, dict) else [value] for value in case.values()]
+    return "-".join(str(v["kind"] if isinstance(v, dict) else v) for part in values for v in part)
 
 
 def module_of(kind: str) -> Any:
@@ -48,7 +59,10 @@ def module_of(kind: str) -> Any:
 def build(case: dict[str, Any], num_envs: int = 3, limit: int = LIMIT) -> VecEnv:
     """The case's env, with short episodes where it has that setting; a missing extra skips the test."""
     config = module_of(case["kind"]).EnvConfig
-    settings = {"max_episode_steps": limit} if "max_episode_steps" in config.model_fields else {}
+    short = {"max_episode_steps": limit}
+    settings: dict[str, Any] = short if "max_episode_steps" in config.model_fields else {}
+    if case["kind"] == "mixed":
+        settings = {"tasks": {name: {**member, **short} for name, member in case["tasks"].items()}}
     try:
         config.model_validate({k: v for k, v in case.items() if k != "kind"} | settings)
     except ValidationError as error:
@@ -86,7 +100,7 @@ def same(a: EnvStep | dict[str, Tensor], b: EnvStep | dict[str, Tensor], rows: s
     return all(torch.equal(x, y[rows]) for x, y in zip(left, right, strict=True))
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(str(value) for value in case.values()))
+@pytest.fixture(params=CASES, ids=name_of)
 def case(request: pytest.FixtureRequest) -> dict[str, Any]:
     return request.param
 
@@ -255,7 +269,7 @@ def test_a_misspelt_group_is_an_error(case):
 
 
 def test_native_envs_draw_themselves(case):
-    if case["kind"] in SETTINGS:
+    if case["kind"] in DRAWN_BY_OTHERS or "gym" in case.get("tasks", {}):
         pytest.skip("draws by what its library needs")
     env = build(case)
     env.reset(0)

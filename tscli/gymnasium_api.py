@@ -3,9 +3,10 @@
     import gymnasium, tscli.gymnasium_api
     env = gymnasium.make("tscli/CartPole-v0")
 
-Every environment of `tscli/envs` that is not itself a bridge to another library is registered, its file name in
-camel case: `color_maze.py` is `tscli/ColorMaze-v0`. Observations are a Dict of the env's groups. Settings go into
-`config`, as in a task's `env:` section: `gymnasium.make("tscli/Acrobot-v0", config={"max_episode_steps": 200})`.
+Every environment of `tscli/envs` that is not made of others (a bridge to another library, a mixture) is registered,
+its file name in camel case: `color_maze.py` is `tscli/ColorMaze-v0`. Observations are a Dict of the env's groups.
+Settings go into `config`, as in a task's `env:` section: `gymnasium.make("tscli/Acrobot-v0",
+config={"max_episode_steps": 200})`.
 
 Importing this module registers the ids and loads no torch; that comes with the first environment.
 """
@@ -25,14 +26,14 @@ from tscli.spaces import ActionSpec, Group
 
 __all__ = ["SingleEnv", "env_ids", "register_envs"]
 
-_BRIDGES = {"gym", "rsl"}
+_NOT_NATIVE = {"gym", "rsl", "mixed"}
 _SPELLING = {"cartpole": "CartPole"}  # as Gymnasium writes it
 
 
 def env_ids() -> dict[str, str]:
     """Gymnasium id of every native kind of environment."""
     kinds = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "envs")]))
-    native = sorted(kind for kind in kinds if not kind.startswith("_") and kind not in _BRIDGES)
+    native = sorted(kind for kind in kinds if not kind.startswith("_") and kind not in _NOT_NATIVE)
     return {f"tscli/{_SPELLING.get(kind) or kind.title().replace('_', '')}-v0": kind for kind in native}
 
 

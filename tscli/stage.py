@@ -15,7 +15,7 @@ from torch import Tensor
 from tscli import film
 from tscli.checkpoint import load_policy_file
 from tscli.config import StageConfig, UserError, did_you_mean
-from tscli.envs import VecEnv, make_env
+from tscli.envs import VecEnv, make_env, mixed
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs
 from tscli.pairs_format import PairsSchema, read_sealed
@@ -113,7 +113,7 @@ def task_env(
         settings |= task.eval_env
     if purpose == "report":
         settings |= task.report_env
-    if render and settings.get("kind") == "gym":
+    if render and settings.get("kind") in ("gym", "mixed"):
         settings["render"] = True
     return make_env(settings, num_envs, device)
 
@@ -133,8 +133,9 @@ def eval_envs(task: Task, episodes: int, device: torch.device) -> tuple[VecEnv, 
 def most_slots(task: Task) -> int | None:
     """Slots to evaluate in at the most; None where one more costs next to nothing, since the env is batched."""
     settings = task.env | task.eval_env | task.report_env
-    single = settings.get("kind") == "gym" and settings.get("vectorization") != "vector_entry_point"
-    return _MOST_COPIES if single else None
+    members = mixed.member_settings(settings).values() if settings.get("kind") == "mixed" else [settings]
+    single = [one.get("kind") == "gym" and one.get("vectorization") != "vector_entry_point" for one in members]
+    return _MOST_COPIES if any(single) else None
 
 
 def film_env(task: Task, render: str, device: torch.device | str = "cpu") -> VecEnv | None:

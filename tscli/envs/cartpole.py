@@ -14,7 +14,7 @@ Group `noisy_positions`, float32 [2], where `position_noise` is above 0:
     position  m    of the cart, with Gaussian noise of deviation `position_noise`, then held within +-4.8
     angle     rad  of the pole, with noise of the same deviation, then held within +-24 degrees
 
-Actions: 0 pushes the cart left with 10 N, 1 pushes it right.
+Actions: 0 pushes the cart left with 10 N, 1 pushes it right; with `swapped` it is the other way round.
 Reward: 1 for every step, the last one included; with `unit_return` 1 / `max_episode_steps`.
 Starts: all four numbers uniform in [-0.05, 0.05).
 Ends: terminated when the pole falls or the cart leaves the track; truncated after `max_episode_steps`.
@@ -65,6 +65,7 @@ class EnvConfig(Config):
     position_noise: float = Field(
         default=0.0, ge=0.0, le=10.0, description="Deviation of the noise in noisy_positions; 0: no such group."
     )
+    swapped: bool = Field(default=False, description="Let action 0 push to the right and 1 to the left.")
 
 
 class Env(ClassicEnv):
@@ -84,6 +85,10 @@ class Env(ClassicEnv):
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
         self._noise = config.position_noise
+        self._force = FORCE
+        if config.swapped:
+            self._force = -FORCE
+            self.action = ActionSpec("discrete", nvec=(2,), names=("right", "left"))
         if self._noise:
             self.groups = {
                 **self.groups,
@@ -105,7 +110,7 @@ class Env(ClassicEnv):
         xp = self._xp
         position, velocity, angle, spin = state
         cos, sin = xp.cos(angle), xp.sin(angle)
-        force = action * (2 * FORCE) - FORCE
+        force = action * (2 * self._force) - self._force
         push = (force + POLE_MOMENT * xp.square(spin) * sin) / TOTAL_MASS
         leverage = HALF_LENGTH * (4.0 / 3.0 - POLE_MASS * xp.square(cos) / TOTAL_MASS)
         spin_rate = (GRAVITY * sin - cos * push) / leverage
