@@ -32,6 +32,7 @@ from tscli.pairs_format import (
     write_sidecar,
 )
 from tscli.runs import Run, Session, find_run
+from tscli.stage_teachers import TeacherRuns
 
 ORDER = 62
 
@@ -62,15 +63,18 @@ def main(config: Config, session: Session) -> Run:
                 "merge datasets of one teacher, or name several where they are used"
             )
     num_envs = max(header["num_envs"] for header in headers)
-    parents: dict[str, Run] = {}
+    runs: tuple[Run, ...] = ()
     try:
-        parents["teacher"] = find_run(session.runs_dir, schema.teacher)
+        runs = tuple(find_run(session.runs_dir, name) for name in schema.teacher.split(", "))
     except UserError:
         session.say(f"the teacher's run {schema.teacher} is not in {session.runs_dir}: distill will ask for it")
+    teachers = TeacherRuns(runs, schema.extra.get("teacher_by", ""), schema.task)
+    parents, tasks = teachers.parents, []
     for i, folder in enumerate(folders):
         if (folder.parent / "manifest.json").exists():
-            parents[f"pairs-{i + 1}"] = find_run(session.runs_dir, str(folder.parent))
-    task = parents["teacher"].task if "teacher" in parents else schema.task
+            source = parents[f"pairs-{i + 1}"] = find_run(session.runs_dir, str(folder.parent))
+            tasks.append(source.task)
+    task = next(iter(tasks), schema.task)
     with session.start(config, "merge", task, parents=parents) as run:
         target = run.fresh_folder("pairs")
         (target / "shards").mkdir()
@@ -85,7 +89,8 @@ def main(config: Config, session: Session) -> Run:
         merged = Pairs(target, verify="size")
         if (merged.num_steps, merged.num_episodes) != (pairs.num_steps, pairs.num_episodes):
             raise RuntimeError("the merged dataset does not hold what its sources hold")
-        return run.finish({"steps": merged.num_steps, "episodes": merged.num_episodes}, holds=("pairs",))
+        metrics = {"steps": merged.num_steps, "episodes": merged.num_episodes}
+        return run.finish(metrics, holds=("pairs",), **teachers.details)
 
 
 def add(

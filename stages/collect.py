@@ -18,6 +18,7 @@ from tscli.config import StageConfig, UserError, did_you_mean
 from tscli.pairs_writer import PairsWriter
 from tscli.rollout import ViewedEnv, perturb
 from tscli.runs import Run, Session, newest_run
+from tscli.stage_teachers import find_teachers
 from tscli.tasks import load_task
 
 ORDER = 20
@@ -26,7 +27,13 @@ ORDER = 20
 class Config(StageConfig):
     """What to record, and who acts."""
 
-    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
+    teacher: str = Field(
+        "", description="Run of the teacher: number, name or path, or several as in 1,2; empty takes the newest."
+    )
+    teacher_by: str = Field(
+        "", description="Of several teachers: group whose largest entry, or index, tells whose a row is; empty: task."
+    )
+    task: str = Field("", description="Where to act; empty takes the teacher's task.")
     episodes: int | None = Field(None, ge=1, description="Episodes to record, the same number in each env; none: 100.")
     steps: int | None = Field(None, ge=1, description="Env steps to record, over all envs; goes before --episodes.")
     num_envs: int = Field(50, ge=1, description="Envs that step together.")
@@ -51,14 +58,14 @@ class Config(StageConfig):
 def main(config: Config, session: Session) -> Run:
     """Step, label, append; a finished file is safe whatever happens next."""
     device = stage.prepare(config)
-    teacher_run = newest_run(session.runs_dir, config.teacher, "policy", "teacher", role="teacher")
-    session.say(f"teacher: {teacher_run.name}")
-    task = load_task(teacher_run.task)
+    teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
+    session.say(f"teacher: {teachers.name}")
+    task = load_task(teachers.task)
     by_steps = config.steps is not None
     episodes = config.episodes or 100
     num_envs = config.num_envs if by_steps else min(config.num_envs, episodes)
     env = stage.task_env(task, num_envs, device)
-    teacher = stage.open_teacher(teacher_run, env, device)
+    teacher = teachers.open(env, device)
     student_run = newest_run(session.runs_dir, config.student, "policy", "student") if config.student else None
     student = stage.open_policy(student_run, env, device) if student_run else None
     for group in config.groups:
@@ -80,14 +87,14 @@ def main(config: Config, session: Session) -> Run:
     student_hidden = student.initial_hidden(num_envs) if student else hidden
     count = torch.zeros(num_envs, dtype=torch.int64)
     parts = {"viewed": viewed, "act": act_stream, "mix": mix_stream}
-    parents = {"teacher": teacher_run} | ({"student": student_run} if student_run else {})
+    parents = teachers.parents | ({"student": student_run} if student_run else {})
 
     with (
-        session.start(config, "collect", teacher_run.task, parents=parents) as run,
+        session.start(config, "collect", teachers.task, parents=parents) as run,
         session.progress(total, "steps" if by_steps else "episodes") as progress,
     ):
         if run.state is None:
-            schema = stage.pairs_schema(env, groups, teacher_run, teacher, config.seed)
+            schema = teachers.schema(env, groups, teacher, config.seed)
             expected = -(-total // num_envs) if by_steps else stage.expected_steps(env, int(quota.max()))
             writer = PairsWriter(run.fresh_folder("pairs"), schema, num_envs, int(config.shard_mb * 2**20), expected)
         else:
@@ -132,7 +139,7 @@ def main(config: Config, session: Session) -> Run:
             )
         writer.close()
 
-        result = run.finish(stage.pairs_summary(run.path / "pairs"), holds=("pairs",))
+        result = run.finish(stage.pairs_summary(run.path / "pairs"), holds=("pairs",), **teachers.details)
     env.close()
     return result
 

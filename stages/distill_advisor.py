@@ -27,6 +27,7 @@ from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
 from tscli.rollout import Final, ViewedEnv, columns, rollout_values, run_episodes, sequences, take
 from tscli.runs import Run, Session
+from tscli.stage_teachers import find_teachers
 from tscli.tasks import load_task
 from tscli.views import Obs
 
@@ -48,7 +49,13 @@ CURVES = (
 class Config(PPOConfig):
     """PPO's settings, and those of the imitation."""
 
-    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
+    teacher: str = Field(
+        "", description="Run of the teacher: number, name or path, or several as in 1,2; empty takes the newest."
+    )
+    teacher_by: str = Field(
+        "", description="Of several teachers: group whose largest entry, or index, tells whose a row is; empty: task."
+    )
+    task: str = Field("", description="What the student learns; empty takes the teacher's task.")
     obs: str = Field("", description="View of the student; empty takes the task's student view.")
     student: Network = Field(NetworkConfig(), description="Body of the student.")
     critic_obs: str = Field("", description="View of the critic; empty takes the student's. One that sees more helps.")
@@ -63,16 +70,16 @@ class Config(PPOConfig):
 def main(config: Config, session: Session) -> Run:
     """Roll out, weigh, update, repeat; keep the best."""
     device = stage.prepare(config)
-    teacher_run = stage.teacher_of(session, config.teacher, None)
-    task = load_task(teacher_run.task)
+    teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
+    task = load_task(teachers.task)
     env = stage.task_env(task, config.num_envs, device)
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
-    teacher = stage.open_teacher(teacher_run, env, device)
+    teacher = teachers.open(env, device)
     student_view = stage.resolve(task, config.obs or task.student, env)
     critic_view = stage.resolve(task, config.critic_obs, env) if config.critic_obs else student_view
     spec = PolicySpec(student_view, env.action, config.student)
     check_loss(config.loss, spec, teacher.spec.network.squash)
-    session.say(f"teacher: {teacher_run.name}")
+    session.say(f"teacher: {teachers.name}")
 
     with streams.seeded_init(config.seed, "student"):
         policy = Policy(spec).to(device)
@@ -104,9 +111,7 @@ def main(config: Config, session: Session) -> Run:
     parts |= {"reward_scale": reward_scale}
 
     with (
-        session.start(
-            config, COMMAND, teacher_run.task, method=METHOD, role="student", parents={"teacher": teacher_run}
-        ) as run,
+        session.start(config, COMMAND, teachers.task, method=METHOD, role="student", parents=teachers.parents) as run,
         session.progress(config.total_steps) as progress,
     ):
         if run.state is not None:
@@ -248,7 +253,7 @@ def main(config: Config, session: Session) -> Run:
         final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
         plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: ADVISOR", columns=4)
         final |= {"step": global_step, "loop_seconds": loop_seconds}
-        result = run.finish(final | {"best_selection_return": best_return})
+        result = run.finish(final | {"best_selection_return": best_return}, **teachers.details)
     env.close()
     eval_env.close()
     report_env.close()

@@ -22,6 +22,7 @@ from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
 from tscli.rollout import run_episodes
 from tscli.runs import Run, Session
+from tscli.stage_teachers import find_pairs_and_teachers
 from tscli.tasks import load_task
 
 COMMAND = "distill"
@@ -37,7 +38,9 @@ CURVES = (
 class Config(StageConfig):
     """Behaviour cloning's settings; the defaults suit small control tasks."""
 
-    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
+    teacher: str = Field(
+        "", description="Run of the teacher: number, name or path, or several as in 1,2; empty takes the newest."
+    )
     pairs: str = Field("", description="Run of collected pairs; empty takes the newest of the teacher.")
     obs: str = Field("", description="View of the student; empty takes the task's student view.")
     student: Network = Field(NetworkConfig(), description="Body of the student.")
@@ -73,9 +76,9 @@ class Config(StageConfig):
 def main(config: Config, session: Session) -> Run:
     """Draw, learn, measure; keep the best."""
     device = stage.prepare(config)
-    pairs_run, teacher_run = stage.pairs_and_teacher(session, config.pairs, config.teacher)
-    session.say(f"pairs: {pairs_run.name}, labelled by {teacher_run.name}")
-    task = load_task(teacher_run.task)
+    pairs_run, teachers = find_pairs_and_teachers(session, config.pairs, config.teacher)
+    session.say(f"pairs: {pairs_run.name}, labelled by {teachers.name}")
+    task = load_task(teachers.task)
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     student_view = stage.resolve(task, config.obs or task.student, eval_env)
     stage.check_pairs_view([pairs_run.path / "pairs"], student_view)
@@ -100,10 +103,10 @@ def main(config: Config, session: Session) -> Run:
     per_slot = config.eval_episodes // eval_env.num_envs
     best_return, best_loss, streak, stale, updates, start, seconds = -float("inf"), float("inf"), 0, 0, 0, 0, 0.0
     parts = {"student": student, "optimizer": optimizer, "shuffle": shuffle_stream, "noise": noise_stream}
-    parents = {"pairs": pairs_run, "teacher": teacher_run}
+    parents = {"pairs": pairs_run, **teachers.parents}
 
     with (
-        session.start(config, COMMAND, teacher_run.task, method=METHOD, role="student", parents=parents) as run,
+        session.start(config, COMMAND, teachers.task, method=METHOD, role="student", parents=parents) as run,
         session.progress(config.num_epochs, "epochs") as progress,
     ):
         if run.state is not None:
@@ -166,7 +169,8 @@ def main(config: Config, session: Session) -> Run:
         final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
         plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: behaviour cloning")
         final |= {"epoch": epoch + 1, "updates": updates, "loop_seconds": loop_seconds}
-        result = run.finish(final | {"best_selection_return": best_return, "best_validation_loss": best_loss})
+        final |= {"best_selection_return": best_return, "best_validation_loss": best_loss}
+        result = run.finish(final, **teachers.details)
     eval_env.close()
     report_env.close()
     return result

@@ -22,6 +22,7 @@ from tscli.pairs import Pairs
 from tscli.pairs_writer import PairsWriter
 from tscli.rollout import ViewedEnv, run_episodes
 from tscli.runs import Run, Session
+from tscli.stage_teachers import find_pairs, find_teachers
 from tscli.tasks import load_task
 
 COMMAND = "distill"
@@ -42,8 +43,14 @@ class Config(StageConfig):
     """DAgger's settings; the defaults suit small control tasks."""
 
     teacher: str = Field(
-        "", description="Run of the teacher: number, name or path; empty takes that of --pairs, or the newest."
+        "",
+        description="Run of the teacher: number, name or path, or several as in 1,2; empty takes that of --pairs, or "
+        "the newest.",
     )
+    teacher_by: str = Field(
+        "", description="Of several teachers: group whose largest entry, or index, tells whose a row is; empty: task."
+    )
+    task: str = Field("", description="What the student learns; empty takes the teacher's task.")
     pairs: str | None = Field(
         "",
         description="Run of collected pairs to start from; empty takes this teacher's newest, none starts without.",
@@ -101,14 +108,14 @@ class Config(StageConfig):
 def main(config: Config, session: Session) -> Run:
     """Act, label, append, learn; keep the best."""
     device = stage.prepare(config)
-    teacher_run = stage.teacher_of(session, config.teacher, config.pairs)
-    task = load_task(teacher_run.task)
+    teachers = find_teachers(session, config.teacher, config.teacher_by, config.task, config.pairs)
+    task = load_task(teachers.task)
     env = stage.task_env(task, config.num_envs, device)
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
-    teacher = stage.open_teacher(teacher_run, env, device)
+    teacher = teachers.open(env, device)
     student_view = stage.resolve(task, config.obs or task.student, env)
-    pairs_run = stage.pairs_of(session, config.pairs, teacher_run, optional=True)
-    session.say(f"teacher: {teacher_run.name}; pairs: {pairs_run.name if pairs_run else 'none, the teacher begins'}")
+    pairs_run = find_pairs(session, config.pairs, teachers)
+    session.say(f"teacher: {teachers.name}; pairs: {pairs_run.name if pairs_run else 'none, the teacher begins'}")
     collected = [pairs_run.path / "pairs"] if pairs_run else []
     stage.check_pairs_view(collected, student_view)
     # What is added has the groups of what is there. Opening it now finds damage before a run is begun.
@@ -137,14 +144,14 @@ def main(config: Config, session: Session) -> Run:
     mixed_rounds = cleared_at = forgotten = 0
     parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes}
     parts |= {"act": act_stream, "mix": mix_stream, "draw": draw_stream, "noise": noise_stream}
-    parents = {"teacher": teacher_run} | ({"pairs": pairs_run} if pairs_run else {})
+    parents = teachers.parents | ({"pairs": pairs_run} if pairs_run else {})
 
     with (
-        session.start(config, COMMAND, teacher_run.task, method=METHOD, role="student", parents=parents) as run,
+        session.start(config, COMMAND, teachers.task, method=METHOD, role="student", parents=parents) as run,
         session.progress(config.total_steps) as progress,
     ):
         if run.state is None:
-            schema = stage.pairs_schema(env, groups, teacher_run, teacher, config.seed)
+            schema = teachers.schema(env, groups, teacher, config.seed)
             shard_bytes, expected = int(config.shard_mb * 2**20), rounds * config.round_steps
             writer = PairsWriter(run.fresh_folder("pairs"), schema, num_envs, shard_bytes, expected)
             pairs = Pairs(collected, "size", live=writer)
@@ -271,7 +278,7 @@ def main(config: Config, session: Session) -> Run:
         final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
         plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: DAgger student")
         final |= {"step": step_count, "episodes": episodes.episodes, "updates": updates, "loop_seconds": loop_seconds}
-        result = run.finish(final | {"best_selection_return": best_return}, holds=("pairs",))
+        result = run.finish(final | {"best_selection_return": best_return}, holds=("pairs",), **teachers.details)
     env.close()
     eval_env.close()
     report_env.close()

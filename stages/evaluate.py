@@ -24,9 +24,10 @@ from tscli.config import StageConfig, UserError, positional
 from tscli.distributions import kl
 from tscli.envs import VecEnv
 from tscli.files import atomic_write
-from tscli.networks import Policy
+from tscli.networks import Actor
 from tscli.rollout import Episodes, ViewedEnv, run_episodes
 from tscli.runs import Run, Session, newest_run
+from tscli.stage_teachers import teachers_of
 from tscli.tables import FitTable
 from tscli.tasks import load_task
 
@@ -64,14 +65,14 @@ def main(config: Config, session: Session) -> Run:
     # What a film needs is looked for now, not after everything has been measured.
     film_env = stage.film_env(task, config.render, device)
     main_role = "teacher" if config.which == "teacher" else policy_run.role or "policy"
-    policies = {main_role: stage.open_policy(policy_run, env, device, config.which)}
-    runs = {main_role: policy_run}
+    policies: dict[str, Actor] = {main_role: stage.open_policy(policy_run, env, device, config.which)}
+    names = {main_role: policy_run.name}
     if main_role == "student" and config.teacher:
         try:
-            runs["teacher"] = policy_run if policy_run.teacher_policy else policy_run.parent("teacher")
+            teachers = teachers_of(policy_run)
         except UserError as error:
             raise UserError(f"{error}; or --no-teacher measures the student alone") from None
-        policies["teacher"] = stage.open_teacher(runs["teacher"], env, device)
+        policies["teacher"], names["teacher"] = teachers.open(env, device), teachers.name
 
     parents = {"policy": policy_run}
     with session.start(config, COMMAND, config.task or policy_run.task, parents=parents, checkpoints=False) as run:
@@ -81,7 +82,7 @@ def main(config: Config, session: Session) -> Run:
         greedy_returns: dict[str, torch.Tensor] = {}
         maps: dict[str, torch.Tensor] = {}
         for role, policy in policies.items():
-            entry: dict[str, Any] = {"run": runs[role].name, "view": policy.spec.view.name}
+            entry: dict[str, Any] = {"run": names[role], "view": policy.spec.view.name}
             for mode in ("greedy", "sampled"):
                 counter = visits.Visits(env) if mode == "greedy" and env.map_shape is not None else None
                 found = run_episodes(policy, env, seed, per_slot, greedy=mode == "greedy", watch=counter)
@@ -134,7 +135,7 @@ def figures(found: Episodes, count: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def compare_on_student_states(
-    student: Policy, teacher: Policy, env: VecEnv, seed: int, per_slot: int
+    student: Actor, teacher: Actor, env: VecEnv, seed: int, per_slot: int
 ) -> dict[str, float]:
     """Agreement and KL over the steps of the greedy student's first `per_slot` episodes in each slot."""
     n = env.num_envs
@@ -166,7 +167,7 @@ def compare_on_student_states(
     return {**out, "kl_teacher_student": divergence / steps} if comparable else out
 
 
-def make_film(config: Config, policies: Mapping[str, Policy], env: VecEnv, seed: int, folder: Path) -> Path | None:
+def make_film(config: Config, policies: Mapping[str, Actor], env: VecEnv, seed: int, folder: Path) -> Path | None:
     """Film greedy episodes of one env; of several policies side by side, each with the same episodes."""
     fps = 1 / env.control_dt if env.control_dt else 30.0
     # Drawing is what takes the time: a GIF shows 25 pictures per second of the env's time, a film or window all.
@@ -191,7 +192,7 @@ def make_film(config: Config, policies: Mapping[str, Policy], env: VecEnv, seed:
 
 
 @torch.no_grad()
-def frames_of(policy: Policy, env: VecEnv, seed: int, episodes: int, stride: int, name: str) -> Iterator[np.ndarray]:
+def frames_of(policy: Actor, env: VecEnv, seed: int, episodes: int, stride: int, name: str) -> Iterator[np.ndarray]:
     """Every `stride`-th frame of greedy episodes, uint8 [H, W, 3].
 
     Frames are taken before each step: after an episode's last step the env already shows the next episode.

@@ -22,6 +22,7 @@ from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
 from tscli.rollout import Final, ViewedEnv, columns, rollout_values, run_episodes, sequences, take
 from tscli.runs import Run, Session, newest_run
+from tscli.stage_teachers import teachers_of
 from tscli.tasks import load_task
 from tscli.views import Obs
 
@@ -67,18 +68,19 @@ def main(config: Config, session: Session) -> Run:
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     policy = stage.open_policy(student_run, env, device).train().requires_grad_(True)
     critic_view = stage.resolve(task, config.critic_obs or task.teacher, env)
-    teacher, parents = None, {"student": student_run}
+    teacher, teachers, parents = None, None, {"student": student_run}
     try:  # named so that `eval` finds it, but needed for its KL alone
-        parents["teacher"] = student_run if student_run.teacher_policy else student_run.parent("teacher")
+        teachers = teachers_of(student_run)
+        parents |= teachers.parents
     except UserError:
         if config.teacher_kl_coef:
             raise
-    if config.teacher_kl_coef:
-        teacher = stage.open_teacher(parents["teacher"], env, device)
+    if config.teacher_kl_coef and teachers is not None:
+        teacher = teachers.open(env, device)
         heads = [(p.spec.network.distribution, p.spec.network.squash) for p in (teacher, policy)]
         if env.action.is_continuous and heads[0] != heads[1]:
             raise UserError("--teacher-kl-coef: student and teacher have distributions of two kinds: give 0")
-    session.say(f"student: {student_run.name}" + (f"; teacher: {parents['teacher'].name}" if teacher else ""))
+    session.say(f"student: {student_run.name}" + (f"; teacher: {teachers.name}" if teachers and teacher else ""))
     if config.init_std is not None:
         network = policy.spec.network
         if not env.action.is_continuous or network.std == "network" or network.distribution == "beta":
@@ -274,7 +276,7 @@ def main(config: Config, session: Session) -> Run:
         plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: fine-tuning", columns=4)
         final |= {"step": global_step, "loop_seconds": loop_seconds}
         final |= {"best_selection_return": best_return, "first_selection_return": first_return}
-        result = run.finish(final)
+        result = run.finish(final, **(teachers.details if teachers else {}))
     env.close()
     eval_env.close()
     report_env.close()

@@ -198,9 +198,14 @@ def test_the_newest_fitting_run_is_taken(session: Session) -> None:
     assert newest_run(where, "", "policy", "run").name == student.name
     assert newest_run(where, "", "policy", "teacher", role="teacher").name == second.name
     assert newest_run(where, "1", "policy", "teacher", role="teacher").name == first.name
-    assert newest_run(where, "", "pairs", "pairs", made_from=first, commands=("collect",)).name == pairs.name
+    assert (
+        newest_run(
+            where, "", "pairs", "pairs", fits=lambda run: run.teachers == [first.name], commands=("collect",)
+        ).name
+        == pairs.name
+    )
     assert pairs.parents == [first.name]
-    wrongs: list[dict[str, Any]] = [{"made_from": second}, {"commands": ("distill",)}]
+    wrongs: list[dict[str, Any]] = [{"fits": lambda run: run.teachers == [second.name]}, {"commands": ("distill",)}]
     for wrong in wrongs:
         with pytest.raises(UserError, match=r"no finished run in .* holds pairs: run `tscli collect` first"):
             newest_run(where, "", "pairs", "pairs", **wrong)

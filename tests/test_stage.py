@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tscli.config import NetworkConfig, StageConfig, UserError, parse_view
 from tscli.networks import Policy, PolicySpec
 from tscli.runs import Run, Session
 from tscli.spaces import ActionSpec, Group
+from tscli.stage_teachers import TeacherRuns, find_pairs, find_pairs_and_teachers, find_teachers
 from tscli.tasks import load_task
 from tscli.views import resolve_view
 
@@ -188,8 +190,8 @@ def test_the_teacher_of_a_run_that_trained_both_is_opened_where_a_teacher_is_ask
     for made in (alone, both):
         assert stage.open_teacher(made, env, torch.device("cpu")).spec.view.name in ("full", "state")
     assert stage.open_policy(both, env, torch.device("cpu")).spec.view.name == "flag"
-    assert stage.teacher_of(session, "2", None).name == both.name
-    assert stage.teacher_of(session, "", None).name == alone.name  # the newest one is of a run for teachers
+    assert find_teachers(session, "2", "", "").name == both.name
+    assert find_teachers(session, "", "", "").name == alone.name  # the newest one is of a run for teachers
 
 
 def test_cloning_takes_the_newest_pairs_and_their_own_teacher(session: Session) -> None:
@@ -198,24 +200,25 @@ def test_cloning_takes_the_newest_pairs_and_their_own_teacher(session: Session) 
     second = train(session)  # which nobody has collected from
     with session.start(StageConfig(), "distill", "cartpole", parents={"teacher": second}) as run:
         run.finish({}, holds=("pairs",))  # a student's own pairs are not what is meant by the newest
-    found = stage.pairs_and_teacher(session, "", "")
-    assert [run.name for run in found] == [pairs.name, first.name]
-    assert [run.name for run in stage.pairs_and_teacher(session, "2", "1")] == [pairs.name, first.name]
+    found = find_pairs_and_teachers(session, "", "")
+    assert [one.name for one in found] == [pairs.name, first.name]
+    assert [one.name for one in find_pairs_and_teachers(session, "2", "1")] == [pairs.name, first.name]
     with pytest.raises(UserError, match=r"no finished run in .* holds pairs: run `tscli collect`"):
-        stage.pairs_and_teacher(session, "", "3")
+        find_pairs_and_teachers(session, "", "3")
     with pytest.raises(UserError, match="was labelled by another teacher than 0003"):
-        stage.pairs_and_teacher(session, "2", "3")
+        find_pairs_and_teachers(session, "2", "3")
 
 
 def test_learning_in_the_loop_begins_with_the_teachers_own_pairs_where_there_are_any(session: Session) -> None:
     first = train(session)
-    assert stage.pairs_of(session, "", first, optional=True) is None
-    assert stage.pairs_of(session, None, first) is None
+    ones, others = TeacherRuns((first,), "", "cartpole"), TeacherRuns((train(session),), "", "cartpole")
+    assert find_pairs(session, "", ones) is None
+    assert find_pairs(session, None, ones) is None
     pairs = collect(session, first)
-    second = train(session)
-    found = stage.pairs_of(session, "", first, optional=True)
+    found = find_pairs(session, "", ones)
     assert found is not None and found.name == pairs.name
-    assert stage.pairs_of(session, "", second, optional=True) is None
+    assert find_pairs(session, "", others) is None
+    assert find_pairs(session, "", replace(ones, task="cartpole_mixed")) is None
 
 
 def test_a_sequence_length_that_does_not_divide_a_rollout_is_refused() -> None:

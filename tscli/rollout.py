@@ -14,7 +14,7 @@ from tscli import streams
 from tscli.config import UserError
 from tscli.distributions import action_scale
 from tscli.envs import VecEnv
-from tscli.networks import Critic, Policy
+from tscli.networks import Actor, Critic
 from tscli.spaces import ActionSpec
 from tscli.views import Obs, View, ViewSpec
 
@@ -304,7 +304,7 @@ class Episodes:
 
 @torch.no_grad()
 def run_episodes(
-    policy: Policy,
+    policy: Actor,
     env: VecEnv,
     seed: int,
     per_slot: int = 1,

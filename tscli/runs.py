@@ -27,7 +27,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -57,6 +57,8 @@ __all__ = [
     "lock_folder",
     "newest_run",
     "parent_task",
+    "run_refs",
+    "teacher_roles",
 ]
 
 SCHEMA = 1
@@ -159,6 +161,17 @@ class Run:
         return [parent["name"] for parent in self.manifest["parents"].values()]
 
     @property
+    def teachers(self) -> list[str]:
+        """Names of the runs whose policies labelled it, in the order in which `teacher_by` counts them."""
+        parents = self.manifest["parents"]
+        return [parents[role]["name"] for role in teacher_roles(parents)]
+
+    @property
+    def teacher_by(self) -> str:
+        """What said which of several teachers labels a row; "" where there was one."""
+        return str(self.manifest.get("teacher_by", ""))
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """Final metrics."""
         return self.manifest["metrics"]
@@ -204,6 +217,25 @@ class Run:
         if not path.exists() or file_hash(path) != expected:
             raise UserError(f"{path} has changed since its run finished: train it again, or restore it from a copy")
         return path
+
+
+def teacher_roles(parents: Mapping[str, Any]) -> list[str]:
+    """Which of a run's parents are its teachers: "teacher", and "teacher-2" and so on where there were several."""
+    return [role for role in parents if role == "teacher" or role.startswith("teacher-")]
+
+
+def run_refs(setting: str) -> list[str]:
+    """The runs that a setting names: one, or several separated by commas; [""] for the newest.
+
+    Raises:
+        UserError: nothing stands beside a comma.
+    """
+    if Path(setting).exists():  # also one in a folder with a comma in its name
+        return [setting]
+    refs = [part.strip() for part in setting.split(",")]
+    if len(refs) > 1 and not all(refs):
+        raise UserError(f'--teacher "{setting}" has a comma without a run beside it: write it as in --teacher 1,2')
+    return refs
 
 
 def _existing(path: Path, child: str) -> Path:
@@ -292,7 +324,7 @@ def newest_run(
     holds: str,
     flag: str,
     role: str | None = None,
-    made_from: Run | None = None,
+    fits: Callable[[Run], bool] | None = None,
     commands: tuple[str, ...] = (),
 ) -> Run:
     """The run that `ref` names or, when it is empty, the newest finished one that fits.
@@ -304,7 +336,7 @@ def newest_run(
         flag: the setting that names such a run, for the error line; "" where it has no flag.
         role: of the policy, "teacher" or "student"; None takes either. A run that trained a teacher together with its
             student counts as a teacher's where it is named, see `Run.teacher_policy`.
-        made_from: only runs that have this one as a parent.
+        fits: what else the newest one has to be.
         commands: only runs of these commands, where the newest is asked for; empty takes any.
 
     Raises:
@@ -314,8 +346,8 @@ def newest_run(
     named = f"--{flag} {ref}" if flag else f"run {ref}"
     if ref:
         run = find_run(runs_dir, ref)
-        fits = role in (None, run.role) or (role == "teacher" and run.teacher_policy is not None)
-        if holds not in run.holds or not fits:
+        has_role = role in (None, run.role) or (role == "teacher" and run.teacher_policy is not None)
+        if holds not in run.holds or not has_role:
             raise UserError(f"{named}: {run.name} is a {run.command} run, which does not hold {what}")
         if run.status != FINISHED:
             raise UserError(f"{named}: {run.name} is {run.status}, not finished: resume it first (--resume)")
@@ -323,8 +355,7 @@ def newest_run(
     fitting = [r for r in list_runs(runs_dir) if holds in r.holds and r.status == FINISHED]
     fitting = [r for r in fitting if role is None or r.role == role]
     fitting = [r for r in fitting if not commands or r.command in commands]
-    if made_from is not None:
-        fitting = [r for r in fitting if made_from.name in r.parents]
+    fitting = [r for r in fitting if fits is None or fits(r)]
     if not fitting:
         with_flag = f" with --{flag}" if flag else ""
         maker = "tscli distill" if role == "student" else "tscli train-teacher cartpole"
@@ -341,7 +372,8 @@ def parent_task(runs_dir: Path, command: str, values: dict[str, Any]) -> str | N
     """
     for key in ("run", "pairs", "teacher"):
         if values.get(key):
-            return find_run(runs_dir, str(values[key])).task
+            refs = run_refs(str(values[key])) if key == "teacher" else [str(values[key])]
+            return find_run(runs_dir, refs[0]).task
     role = {"eval": None, "export": None, "finetune": "student"}.get(command, "teacher")
     with contextlib.suppress(UserError):
         return newest_run(runs_dir, "", "policy", "teacher", role).task
@@ -647,7 +679,8 @@ def _with_parents(config: Config, parents: dict[str, dict[str, Any]]) -> dict[st
     for key, entry in parents.items():
         name = "run" if key == "policy" else key
         if settings.get(name) == "":
-            settings[name] = entry.get("path", entry["name"])
+            chosen = [parents[role] for role in teacher_roles(parents)] if key == "teacher" else [entry]
+            settings[name] = ",".join(one.get("path", one["name"]) for one in chosen)
     if settings.get("pairs") == "" and type(None) in get_args(type(config).model_fields["pairs"].annotation):
         settings["pairs"] = None  # there were none
     return settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs
 from tscli.pairs_format import PairsSchema, read_sealed
 from tscli.rollout import Episodes, run_episodes
-from tscli.runs import Run, Session, list_runs, newest_run
+from tscli.runs import Run
 from tscli.tasks import Task
 from tscli.views import PREVIOUS_ACTION, ViewSpec, resolve_view
 
@@ -38,9 +38,6 @@ __all__ = [
     "most_slots",
     "open_policy",
     "open_teacher",
-    "pairs_and_teacher",
-    "pairs_of",
-    "pairs_schema",
     "pairs_summary",
     "prepare",
     "resolve",
@@ -50,12 +47,8 @@ __all__ = [
     "snapshot",
     "summary",
     "task_env",
-    "teacher_of",
 ]
 
-
-# Commands whose pairs are taken when none are named; a DAgger student's own are not.
-_MAKES_PAIRS = ("collect", "merge")
 
 # What the loops were made for and are tried on: others lack float64, or a generator of their own.
 _DEVICES = ("cpu", "cuda")
@@ -202,77 +195,6 @@ def check_fits(spec: PolicySpec, env: VecEnv, name: str) -> None:
 def open_teacher(run: Run, env: VecEnv, device: torch.device) -> Policy:
     """`open_policy` of a run's teacher, also of one that was trained together with its student."""
     return open_policy(run, env, device, run.teacher_policy or "policy")
-
-
-def pairs_schema(env: VecEnv, groups: Iterable[str], teacher_run: Run, teacher: Policy, seed: int) -> PairsSchema:
-    """What the rows of a dataset of this env and teacher mean."""
-    network = teacher.spec.network
-    extra = {"squash": network.squash, "control_dt": env.control_dt}
-    if network.distribution == "beta":
-        extra["distribution"] = "beta"
-    return PairsSchema(
-        {name: env.groups[name] for name in groups},
-        env.action,
-        task=teacher_run.task,
-        teacher=teacher_run.name,
-        seed=seed,
-        has_success=env.has_success,
-        extra=extra,
-    )
-
-
-def teacher_of(session: Session, ref: str, pairs_ref: str | None) -> Run:
-    """The teacher to learn from: the named run, else the one that labelled the named pairs, else the newest.
-
-    Raises:
-        UserError: there is none, or the named run does not fit.
-    """
-    if pairs_ref and not ref:
-        return newest_run(session.runs_dir, pairs_ref, "pairs", "pairs").parent("teacher")
-    return newest_run(session.runs_dir, ref, "policy", "teacher", role="teacher")
-
-
-def pairs_of(session: Session, ref: str | None, teacher_run: Run, optional: bool = False) -> Run | None:
-    """The collected pairs to learn from: the named run, or the newest one labelled by this teacher.
-
-    Args:
-        session: where to look.
-        ref: a run, "" for the newest, None for no pairs at all.
-        teacher_run: whose labels they must carry.
-        optional: give None where nothing was collected, instead of an error.
-
-    Raises:
-        UserError: the named run does not fit, or there is none.
-    """
-    if ref is None:
-        return None
-    if not ref and optional:
-        fitting = [r for r in list_runs(session.runs_dir) if r.command in _MAKES_PAIRS and r.status == "finished"]
-        if not any(teacher_run.name in r.parents for r in fitting):
-            return None
-    made_from = None if ref else teacher_run
-    run = newest_run(session.runs_dir, ref, "pairs", "pairs", made_from=made_from, commands=_MAKES_PAIRS)
-    if run.manifest["parents"].get("teacher", {}).get("name") != teacher_run.name:
-        raise UserError(
-            f"--pairs {ref}: {run.name} was labelled by another teacher than {teacher_run.name}: --teacher names it"
-        )
-    run.parent("teacher")  # refuses a teacher that has changed since
-    return run
-
-
-def pairs_and_teacher(session: Session, pairs_ref: str, teacher_ref: str) -> tuple[Run, Run]:
-    """The pairs to clone and the teacher that labelled them, unchanged since; with neither named, the newest pairs.
-
-    Raises:
-        UserError: no such runs, or they do not belong together.
-    """
-    if teacher_ref:
-        teacher_run = newest_run(session.runs_dir, teacher_ref, "policy", "teacher", role="teacher")
-        pairs_run = pairs_of(session, pairs_ref, teacher_run)
-        assert pairs_run is not None
-        return pairs_run, teacher_run
-    pairs_run = newest_run(session.runs_dir, pairs_ref, "pairs", "pairs", commands=_MAKES_PAIRS)
-    return pairs_run, pairs_run.parent("teacher")
 
 
 def check_pairs_view(folders: Sequence[Path], view: ViewSpec) -> None:

@@ -1,5 +1,6 @@
 """Networks: bodies with and without memory, action heads, policies and critics behind one interface."""
 
 from tscli.networks.policy import Critic, Encoder, Head, Policy, PolicySpec
+from tscli.networks.teachers import Actor, Teachers
 
-__all__ = ["Critic", "Encoder", "Head", "Policy", "PolicySpec"]
+__all__ = ["Actor", "Critic", "Encoder", "Head", "Policy", "PolicySpec", "Teachers"]
