@@ -4,11 +4,13 @@ How many episodes each env slot plays is fixed beforehand, so that short episode
 in all; where that gives more than were asked for, the last slot's surplus is not counted. A student is
 measured on the seeds of its teacher; while it acts, the teacher says what it would have done, which gives the share of
 equal actions and KL(teacher || student) on the states that the student itself reaches. Where the env has a map, a
-picture shows where each of them goes.
+picture shows where each of them goes. In a mixture of tasks everyone is measured on each of them as well; of several
+teachers the row's own one acts and says what it would have done.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -86,7 +88,7 @@ def main(config: Config, session: Session) -> Run:
             for mode in ("greedy", "sampled"):
                 counter = visits.Visits(env) if mode == "greedy" and env.map_shape is not None else None
                 found = run_episodes(policy, env, seed, per_slot, greedy=mode == "greedy", watch=counter)
-                entry[mode] = figures(found, config.episodes)
+                entry[mode] = figures(found, config.episodes) | task_figures(found, config.episodes, env)
                 if mode == "greedy":
                     greedy_returns[role] = found.returns[: config.episodes]
                 if counter is not None:
@@ -133,6 +135,21 @@ def figures(found: Episodes, count: int) -> dict[str, Any]:
     return {name: estimate._asdict() for name, estimate in out.items()}
 
 
+def task_figures(found: Episodes, count: int, env: VecEnv) -> dict[str, Any]:
+    """In a mixture of tasks, under "tasks": the figures of each task that has an episode among the first `count`."""
+    if not env.members:
+        return {}
+    per_slot = len(found.returns) // env.num_envs
+    task = torch.arange(count) // per_slot % len(env.members)
+    by_task = {}
+    for number, name in enumerate(env.members):
+        mine = (task == number).nonzero()[:, 0].to(found.returns.device)
+        if len(mine):
+            success = None if found.success is None else found.success[mine]
+            by_task[name] = figures(Episodes(found.returns[mine], found.lengths[mine], success), len(mine))
+    return {"tasks": by_task}
+
+
 @torch.no_grad()
 def compare_on_student_states(
     student: Actor, teacher: Actor, env: VecEnv, seed: int, per_slot: int
@@ -168,16 +185,17 @@ def compare_on_student_states(
 
 
 def make_film(config: Config, policies: Mapping[str, Actor], env: VecEnv, seed: int, folder: Path) -> Path | None:
-    """Film greedy episodes of one env; of several policies side by side, each with the same episodes."""
+    """Film greedy episodes of one env, or of each task; of several policies side by side, with the same episodes."""
     fps = 1 / env.control_dt if env.control_dt else 30.0
     # Drawing is what takes the time: a GIF shows 25 pictures per second of the env's time, a film or window all.
     stride = max(1, round(fps / 25)) if config.render == "gif" else 1
     window = film.Window(fps) if config.render == "human" else None
     reels = []
-    for role, policy in policies.items():
-        name = role if len(policies) > 1 else ""
+    tasks = env.members or ("",)
+    for (role, policy), (row, task) in itertools.product(policies.items(), enumerate(tasks)):
+        name = ", ".join(filter(None, [role if len(policies) > 1 else "", task]))
         reel = []
-        for frame in frames_of(policy, env, seed, config.render_episodes, stride, name):
+        for frame in frames_of(policy, env, row, seed, config.render_episodes, stride, name):
             if window is None:
                 reel.append(frame)
             elif not window.show(frame):
@@ -192,28 +210,31 @@ def make_film(config: Config, policies: Mapping[str, Actor], env: VecEnv, seed: 
 
 
 @torch.no_grad()
-def frames_of(policy: Actor, env: VecEnv, seed: int, episodes: int, stride: int, name: str) -> Iterator[np.ndarray]:
-    """Every `stride`-th frame of greedy episodes, uint8 [H, W, 3].
+def frames_of(
+    policy: Actor, env: VecEnv, row: int, seed: int, episodes: int, stride: int, name: str
+) -> Iterator[np.ndarray]:
+    """Every `stride`-th frame of greedy episodes in one row, uint8 [H, W, 3].
 
     Frames are taken before each step: after an episode's last step the env already shows the next episode.
     """
     viewed = ViewedEnv(env, {"policy": policy.spec.view}, seed)
-    hidden, reset = policy.initial_hidden(1), torch.ones(1, dtype=torch.bool, device=env.device)
+    n = env.num_envs
+    hidden, reset = policy.initial_hidden(n), torch.ones(n, dtype=torch.bool, device=env.device)
     episode, step_count, total = 1, 0, 0.0
     while episode <= episodes:
         if step_count % stride == 0:
             said = f"episode {episode}   step {step_count}   return {total:.1f}"
-            yield film.caption(env.render(0), f"{name}   {said}" if name else said)
+            yield film.caption(env.render(row), f"{name}   {said}" if name else said)
         dist, hidden = policy.step(viewed.observe("policy"), hidden, reset)
         step = viewed.step(dist.mode())
         reset = step.done
-        step_count, total = step_count + 1, total + float(step.reward[0])
-        if bool(step.done[0]):
+        step_count, total = step_count + 1, total + float(step.reward[row])
+        if bool(step.done[row]):
             episode, step_count, total = episode + 1, 0, 0.0
 
 
 def eval_table(report: dict[str, Any]) -> FitTable:
-    """The report as a table: one row per policy and mode."""
+    """The report as a table: one row per policy and mode, and for greedy ones one per task of a mixture."""
     entries = report["policies"]
     has_success = any("success_rate" in entry["greedy"] for entry in entries.values())
     numbers = ["return", "95 % interval", "sd", *(["success"] if has_success else []), "length"]
@@ -224,11 +245,12 @@ def eval_table(report: dict[str, Any]) -> FitTable:
         title=f"{report['task']}: {report['episodes']} episodes, seed {report['seed']}",
         caption=_comparison(report) if "gap" in report else "",
     )
-    for role, entry in entries.items():
-        for mode in ("greedy", "sampled"):
-            found = entry[mode]
+    rows = [(role, entry, mode, entry[mode]) for role, entry in entries.items() for mode in ("greedy", "sampled")]
+    for role, entry, mode, whole in rows:
+        tasks = whole.get("tasks", {}) if mode == "greedy" else {}
+        for what, found in {role: whole, **{f"  {escape(name)}": part for name, part in tasks.items()}}.items():
             value = found["return"]
-            cells = [role, escape(entry["view"]), mode, f"[bold]{value['mean']:.1f}[/]"]
+            cells = [what, escape(entry["view"]), mode, f"[bold]{value['mean']:.1f}[/]"]
             cells += [f"{value['low']:.1f} to {value['high']:.1f}", f"{value['sd']:.1f}"]
             cells += [f"{100 * found['success_rate']['mean']:.0f} %"] if has_success else []
             table.add(*cells, f"{found['length']['mean']:.0f}")

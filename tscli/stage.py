@@ -132,7 +132,12 @@ def most_slots(task: Task) -> int | None:
 
 
 def film_env(task: Task, render: str, device: torch.device | str = "cpu") -> VecEnv | None:
-    """One env to be filmed, with all that `render` ("none", "gif", "mp4", "human") needs checked by drawing it once.
+    """One env to be filmed, or a row of each task, with all that `render` needs checked by drawing it once.
+
+    Args:
+        task: whose env it is.
+        render: "none", "gif", "mp4" or "human".
+        device: where its tensors live.
 
     Raises:
         UserError: a package, a program or the screen is missing.
@@ -144,7 +149,11 @@ def film_env(task: Task, render: str, device: torch.device | str = "cpu") -> Vec
     elif render == "human":
         film.require_screen()
     env = task_env(task, 1, torch.device(device), "report", render=True)
-    env.render(0)
+    if env.members:
+        env.close()
+        env = task_env(task, len(env.members), torch.device(device), "report", render=True)
+    for row in range(env.num_envs):
+        env.render(row)
     return env
 
 
