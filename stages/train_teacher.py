@@ -2,7 +2,8 @@
 
 Proximal policy optimisation (Schulman et al. 2017) with generalised advantages: discrete, multi-discrete and continuous
 actions, memoryless or recurrent policies (truncated BPTT), and a critic that may see more than the actor (asymmetric
-actor-critic, Pinto et al. 2018). Every so often the greedy policy is measured on episodes of its own seeds; the best
+actor-critic, Pinto et al. 2018). With noise on the actions that the env is given, the teacher gets smoother (Song et
+al. 2025, "To Distill or Decide?"). Every so often the greedy policy is measured on episodes of its own seeds; the best
 one is kept, and reported on other seeds at the end.
 """
 
@@ -20,7 +21,7 @@ from tscli.distributions import from_params, kl
 from tscli.networks import Critic, Policy, PolicySpec
 from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
-from tscli.rollout import Final, ViewedEnv, columns, rollout_values, run_episodes, sequences, take
+from tscli.rollout import Final, ViewedEnv, columns, perturb, rollout_values, run_episodes, sequences, take
 from tscli.runs import Run, Session
 from tscli.tasks import load_task
 from tscli.views import Obs
@@ -54,6 +55,13 @@ class Config(StageConfig):
     rollout_steps: int = Field(32, ge=1, description="Steps per env between updates.")
     random_start: bool = Field(
         False, description="Let first episodes count as begun some steps ago, so that time limits are spread out."
+    )
+    action_noise: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Noise on the actions that the env is given: share of random ones, or deviation in half ranges; 0: "
+        "none. A teacher that puts up with it is smoother, and easier to imitate.",
     )
     bptt: int = Field(16, ge=1, description="Steps through which a recurrent policy's gradient flows.")
     num_minibatches: int = Field(4, ge=1, description="Minibatches per epoch.")
@@ -116,6 +124,7 @@ def main(config: Config, session: Session) -> Run:
     optimizer = FlatAdam([*policy.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
     act_stream = streams.generator(config.seed, "teacher/act", device)
     shuffle_stream = streams.generator(config.seed, "teacher/shuffle")
+    noise_stream = streams.generator(config.seed, "teacher/noise", device)
     reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
 
     # Sequences of a memoryless policy are single steps; those of a recurrent one are what its gradient flows through.
@@ -124,7 +133,7 @@ def main(config: Config, session: Session) -> Run:
     num_sequences = num_envs * steps // length
     minibatch = stage.minibatch_size(num_sequences, config.num_minibatches, length)
     iterations = -(-config.total_steps // (steps * num_envs))
-    adaptive = config.lr_schedule == "adaptive"
+    adaptive, is_noisy = config.lr_schedule == "adaptive", config.action_noise > 0
 
     viewed = ViewedEnv(env, {"actor": actor_view, "critic": critic_view}, config.seed, final_for=("critic",))
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
@@ -136,7 +145,7 @@ def main(config: Config, session: Session) -> Run:
     per_slot = config.eval_episodes // eval_env.num_envs
     best_return, streak, start, seconds = -float("inf"), 0, 0, 0.0
     parts = {"policy": policy, "critic": critic, "optimizer": optimizer, "viewed": viewed, "episodes": episodes}
-    parts |= {"act": act_stream, "shuffle": shuffle_stream, "reward_scale": reward_scale}
+    parts |= {"act": act_stream, "shuffle": shuffle_stream, "noise": noise_stream, "reward_scale": reward_scale}
 
     with (
         session.start(config, "train-teacher", config.task, role="teacher") as run,
@@ -177,7 +186,10 @@ def main(config: Config, session: Session) -> Run:
                     resets.append(reset)
                     dist, hidden = policy.step(actor_obs[-1], hidden, reset)
                     action = dist.sample(act_stream)
-                    step = viewed.step(action)
+                    # The noise belongs to the env: the policy learns from what it meant to do, whose probability it
+                    # knows, and is paid for what came of it.
+                    noisy = perturb(action, env.action, config.action_noise, noise_stream) if is_noisy else action
+                    step = viewed.step(noisy)
                     data["action"].append(action)  # as drawn: the env clips it, the ratio must not
                     data["log_prob"].append(dist.log_prob(action))
                     if adaptive:

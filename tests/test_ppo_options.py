@@ -1,4 +1,4 @@
-"""PPO's options of legged locomotion: a learning rate by KL, episodes that start part-way, and Beta actions."""
+"""PPO's options: a learning rate by KL, noise on actions, episodes that start part-way, and Beta actions."""
 
 # ruff: noqa: D103 - tests say in their names what they show
 
@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,14 +23,15 @@ from stage_tools import (
 from torch import Tensor
 
 import tscli
-from tscli import rl
+from tscli import rl, rollout
 from tscli.cli import main
 from tscli.config import NetworkConfig, UserError
-from tscli.distributions import Beta, Distribution, kl
+from tscli.distributions import Beta, Categorical, Distribution, kl
 from tscli.envs import env_kinds, make_env
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
+from tscli.rollout import ViewedEnv
 from tscli.spaces import ActionSpec, Group
 from tscli.views import resolve_view
 
@@ -95,7 +97,10 @@ def test_the_other_schedules_neither_compute_nor_log_a_kl(folder: Path, monkeypa
     assert all("kl" not in line for line in metrics_of(call(*TEACHER)))
 
 
-@pytest.mark.parametrize("options", [("--lr-schedule", "adaptive", "--desired-kl", "0.0003"), ("--random-start",)])
+@pytest.mark.parametrize(
+    "options",
+    [("--lr-schedule", "adaptive", "--desired-kl", "0.0003"), ("--random-start",), ("--action-noise", "0.3")],
+)
 def test_a_run_with_these_options_resumes_exactly(
     folder: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
@@ -109,9 +114,88 @@ def test_a_run_with_these_options_resumes_exactly(
     assert fingerprint(resumed) == fingerprint(whole)
 
 
+# --- noise on actions -------------------------------------------------------------------------------------------------
+
+
+def watch_actions(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Tensor], list[Tensor]]:
+    """What four envs were given step by step, and what the policy drew for them."""
+    given: list[Tensor] = []
+    drawn: list[Tensor] = []
+    step, sample = ViewedEnv.step, Categorical.sample
+
+    def watched_step(self: ViewedEnv, action: Tensor) -> Any:
+        if len(action) == 4:  # in training, not in an evaluation
+            given.append(action.clone())
+        return step(self, action)
+
+    def watched_sample(self: Categorical, generator: torch.Generator | None = None) -> Tensor:
+        drawn.append(sample(self, generator))
+        return drawn[-1]
+
+    monkeypatch.setattr(ViewedEnv, "step", watched_step)
+    monkeypatch.setattr(Categorical, "sample", watched_sample)
+    return given, drawn
+
+
+def test_the_env_gets_noisy_actions_and_ppo_learns_from_those_that_were_meant(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, drawn = watch_actions(monkeypatch)
+    learnt: list[Tensor] = []
+    log_prob = Categorical.log_prob
+
+    def watched(self: Categorical, action: Tensor) -> Tensor:
+        learnt.append(action.flatten())
+        return log_prob(self, action)
+
+    monkeypatch.setattr(Categorical, "log_prob", watched)
+    call(*TEACHER, "--action-noise", "0.5", "--total-steps", "64", "--num-epochs", "1")
+    assert len(given) == len(drawn) == 16
+    changed = (torch.stack(given) != torch.stack(drawn)).float()
+    assert changed.mean().item() == pytest.approx(0.25, abs=0.12)  # half are random, of which half are as meant
+    rollout, minibatches = torch.stack(learnt[:16]), torch.cat(learnt[16:])
+    assert torch.equal(rollout, torch.stack(drawn))
+    assert torch.equal(minibatches.sort().values, rollout.flatten().sort().values)
+
+
+def test_without_noise_all_is_as_it_was_and_noise_takes_nothing_from_other_streams(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = call(*TEACHER)
+    given, drawn = watch_actions(monkeypatch)
+    none = call(*TEACHER, "--action-noise", "0")
+    assert fingerprint(none) == fingerprint(usual)
+    assert all(map(torch.equal, given, drawn))
+    first = drawn[0]
+    drawn.clear()
+    noisy = call(*TEACHER, "--action-noise", "0.5")
+    assert torch.equal(drawn[0], first)
+    assert fingerprint(noisy) != fingerprint(usual)
+
+
+def test_evaluations_of_a_noisy_teacher_have_no_noise(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    perturb = rollout.perturb
+
+    def watched(action: Tensor, *args: Any) -> Tensor:
+        sizes.append(len(action))
+        return perturb(action, *args)
+
+    monkeypatch.setattr(rollout, "perturb", watched)
+    call(*TEACHER, "--action-noise", "0.5")  # four envs, and three to evaluate in
+    assert sizes == [4] * 96
+
+
+@pytest.mark.parametrize("noise", ["-0.1", "1.1"])
+def test_a_share_of_random_actions_out_of_bounds_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], noise: str
+) -> None:
+    assert f"--action-noise '{noise}'" in error_of(capsys, *TEACHER, "--action-noise", noise)
+
+
 # --- episodes that start part-way -------------------------------------------------------------------------------------
 
-NATIVE = [kind for kind in env_kinds() if kind not in ("gym", "rsl")]
+NATIVE = [kind for kind in env_kinds() if kind not in ("gym", "rsl", "mixed")]
 
 
 @pytest.mark.parametrize("kind", NATIVE)
