@@ -20,7 +20,7 @@ LAYERS = (
     {"config", "files", "rl", "streams", "spaces", "normalize", "distributions", "optim", "stats", "tables"},
     {"envs", "gymnasium_api", "networks", "views", "tasks"},
     {"pairs", "checkpoint", "rollout", "imitation", "export", "foreign"},
-    {"runs", "progress", "plots"},
+    {"runs", "progress", "plots", "sinks"},
     {"stage", "film", "pairs_find", "visits"},
     {"scripts", "settings", "flags", "launch", "pages", "methods", "cells"},
     {"show", "doctor", "pipeline", "compare"},

@@ -30,6 +30,7 @@ _COMMON = {
 _STAGE_ONLY = {
     "_preset": (str, "--preset", "NAME", "One of the task's named sets of settings."),
     "_resume": (str, "--resume", "[RUN]", "Continue a run, the newest unfinished one when none is named."),
+    "_log_to": (list[str], "--log-to", "SINK", "Where metrics go as well: tensorboard, wandb; may be repeated."),
 }
 
 
@@ -164,8 +165,8 @@ def _run_script(script: Script, settings: dict[str, Any], values: dict[str, Any]
     runs_dir = values["_runs_dir"] or default_runs_dir()
     places = given_places(values["_config"], values["_set"] or [], "", settings)
     resume, preset = values.get("_resume"), values.get("_preset")
+    calling = session(runs_dir, quiet=values["_quiet"], json=values["_json"], log_to=values.get("_log_to"))
     what = plan(script, places, preset=preset, runs_dir=runs_dir, resume=resume)
-    calling = session(runs_dir, quiet=values["_quiet"], json=values["_json"])
     made = launch(what, calling)
     if made is not None:
         if calling.json and "report" not in made.holds:  # a report has been shown by its script
@@ -175,11 +176,18 @@ def _run_script(script: Script, settings: dict[str, Any], values: dict[str, Any]
         calling.say(pages.closing_words(made))
 
 
-def session(runs_dir: Path, quiet: bool, json: bool) -> Any:
-    """How stages speak when called from the command line: results on stdout, progress and remarks on stderr."""
-    from tscli.runs import Session
+def session(runs_dir: Path, quiet: bool, json: bool, log_to: list[str] | None = None) -> Any:
+    """How stages speak when called from the command line: results on stdout, progress and remarks on stderr.
 
-    return Session(runs_dir, quiet=quiet, json=json, console=pages.console(), log=pages.console(stderr=True))
+    Raises:
+        UserError: `log_to` names an unknown sink, or one whose package is missing.
+    """
+    from tscli.runs import Session
+    from tscli.sinks import parse_sinks
+
+    sinks = parse_sinks(log_to) if log_to else None
+    log = pages.console(stderr=True)
+    return Session(runs_dir, quiet=quiet, json=json, console=pages.console(), log=log, sinks=sinks)
 
 
 RunsDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Where runs live. [default ./runs, or $TSCLI_RUNS]")]
@@ -288,6 +296,10 @@ def pipeline(
         str | None, typer.Option(metavar="NAME", help="One of the task's named sets of settings.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the newest unfinished pipeline.")] = False,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option("--log-to", metavar="SINK", help=_STAGE_ONLY["_log_to"][-1]),
+    ] = None,
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
@@ -300,7 +312,8 @@ def pipeline(
     """
     from tscli.pipeline import run_pipeline
 
-    run_pipeline(task, seed, assignments or [], preset, resume, session(runs_dir or default_runs_dir(), quiet, json))
+    calling = session(runs_dir or default_runs_dir(), quiet, json, log_to)
+    run_pipeline(task, seed, assignments or [], preset, resume, calling)
 
 
 @app.command(cls=Page)

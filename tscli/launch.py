@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +130,7 @@ def run(
     config: str | Path | None = None,
     resume: str | None = None,
     runs_dir: str | Path | None = None,
+    log_to: Iterable[str] | None = None,
     quiet: bool = True,
     **settings: Any,
 ) -> Run:
@@ -145,6 +146,7 @@ def run(
         config: A YAML file of settings.
         resume: A run to continue, "" for the newest unfinished one.
         runs_dir: Where runs live; `./runs` or TSCLI_RUNS when left out.
+        log_to: Where metrics go besides metrics.jsonl: "tensorboard", "wandb".
         quiet: Say nothing while it works.
         **settings: The script's settings.
 
@@ -154,11 +156,14 @@ def run(
     from rich.console import Console
 
     from tscli.runs import Session
+    from tscli.sinks import parse_sinks
 
+    sinks = None if log_to is None else parse_sinks(log_to)
     where = Path(runs_dir) if runs_dir is not None else default_runs_dir()
     places = given_places(Path(config) if config is not None else None, [], f"tscli.run({command!r})", settings)
     what = plan(find_script(command, method), places, preset=preset, runs_dir=where, resume=resume)
-    done = launch(what, Session(runs_dir=where, quiet=quiet, log=None if quiet else Console(stderr=True)))
+    log = None if quiet else Console(stderr=True)
+    done = launch(what, Session(runs_dir=where, quiet=quiet, log=log, sinks=sinks))
     if done is None:
         raise UserError(f"`tscli {command}` makes no run: call it on the command line")
     return done

@@ -4,6 +4,7 @@
         config.yaml          resolved settings
         task/                copy of the task's YAML file, where it has one of the user's own
         metrics.jsonl        one line per logged point
+        tensorboard/, wandb/ the same for these, where they were asked for
         policy.safetensors   the artifact (or pairs/, or report.json)
         checkpoint.pt        what --resume continues from, gone once finished
         manifest.json        status, versions, parents with hashes, what it holds, final metrics
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from tscli.networks import Policy
     from tscli.progress import Progress
+    from tscli.sinks import Sinks
 
 __all__ = [
     "Lock",
@@ -416,11 +418,18 @@ class Session:
     log: Console | None = None  # progress and remarks; stderr on the command line
     console: Console | None = None  # results; stdout on the command line
     script: Path | None = None
+    sinks: tuple[str, ...] | None = None  # where metrics go besides their file; None: nowhere, or on as before a resume
 
     def say(self, text: str) -> None:
         """One remark, such as which run was taken."""
         if not self.quiet and self.log is not None:
             self.log.print(text, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """`say` of a text that others have written, in which brackets are no markup."""
+        from rich.markup import escape
+
+        self.say(escape(text))
 
     def show(self, result: Any, data: Any) -> None:
         """A result on stdout: something that rich can print or, with --json, the same as plain data."""
@@ -469,6 +478,7 @@ class RunWriter:
     ):
         self._session, self._config, self._checkpoints = session, config, checkpoints
         self._stop_asked = False
+        self._sinks: Sinks | None = None
         self._old_handlers: dict[int, Any] = {}
         self.state: dict[str, Any] | None = None
         """What the checkpoint held, when this run is resumed."""
@@ -513,6 +523,7 @@ class RunWriter:
         self._lock = lock_folder(self.path)
         try:
             self._open(settings)
+            self._open_sinks(settings)
         except BaseException as error:
             self._lock.close()
             if session.resume is None:  # a full disk: nothing of it is of use
@@ -545,6 +556,16 @@ class RunWriter:
         }
         self._write_manifest()
 
+    def _open_sinks(self, settings: dict[str, Any]) -> None:
+        wanted = self._session.sinks
+        names = tuple(self.manifest.get("sinks", ())) if wanted is None else wanted
+        if not names:
+            return
+        from tscli.sinks import Sinks
+
+        self._sinks = Sinks(names, self.path, settings, self.manifest, self.read_metrics(), self._session.note)
+        self._write_manifest()
+
     def _keep_task_file(self) -> None:
         """Copy the task's YAML file: the run then serves its children wherever they are made and whatever is moved."""
         source = Path(self.manifest["task"])
@@ -568,6 +589,8 @@ class RunWriter:
             signal.signal(number, handler)
         with contextlib.suppress(OSError):  # a full disk, of which `log` has told
             self._log_file.close()
+        if self._sinks is not None:
+            self._sinks.close(self.manifest["metrics"], self.manifest["status"] == FINISHED)
         if self.manifest["status"] == RUNNING:
             stopped = kind is not None and issubclass(kind, (Stopped, KeyboardInterrupt))
             self.manifest["status"] = STOPPED if stopped else FAILED
@@ -583,11 +606,14 @@ class RunWriter:
         Raises:
             UserError: the disk is full.
         """
+        line = _finite(metrics)
         try:
-            self._log_file.write(json.dumps(_finite(metrics)).encode() + b"\n")
+            self._log_file.write(json.dumps(line).encode() + b"\n")
             self._log_file.flush()
         except OSError as error:
             raise UserError(f"cannot write {self._metrics}: {error.strerror}: free some space, then --resume") from None
+        if self._sinks is not None:
+            self._sinks.log(line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines logged so far."""
