@@ -48,6 +48,7 @@ def main(config: Config, session: Session) -> None:
             "return": spread(finished["return"]),
             "seeds": sorted(set(episodes["seed"].tolist())),
         },
+        "labels": ["action", *schema.teacher_fields],
         "acted_by_teacher": float(actor[0] / pairs.num_steps),
         "groups": {name: describe_group(pairs, name) for name in schema.groups},
         "action": describe_action(pairs),
@@ -134,6 +135,7 @@ def summary(data: dict[str, Any]) -> Table:
             table.add_row(name, text)
     if episodes["success_rate"] is not None:
         table.add_row("success", f"{100 * episodes['success_rate']:.1f} %")
+    table.add_row("labels", ", ".join(data["labels"]))
     share = 100 * data["acted_by_teacher"]
     table.add_row("acted by", f"teacher {share:.1f} %, student {100 - share:.1f} %")
     return table

@@ -64,10 +64,14 @@ def main(config: Config, session: Session) -> Run:
             )
     num_envs = max(header["num_envs"] for header in headers)
     runs: tuple[Run, ...] = ()
-    try:
-        runs = tuple(find_run(session.runs_dir, name) for name in schema.teacher.split(", "))
-    except UserError:
-        session.say(f"the teacher's run {schema.teacher} is not in {session.runs_dir}: distill will ask for it")
+    if schema.teacher:
+        try:
+            runs = tuple(find_run(session.runs_dir, name) for name in schema.teacher.split(", "))
+        except UserError:
+            session.say(
+                f"the teacher's run {schema.teacher} is not in {session.runs_dir}: "
+                "behaviour cloning needs its labels alone, the other methods ask for it"
+            )
     teachers = TeacherRuns(runs, schema.extra.get("teacher_by", ""), schema.task)
     parents, tasks = teachers.parents, []
     for i, folder in enumerate(folders):

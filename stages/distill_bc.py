@@ -16,7 +16,16 @@ from pydantic import Field
 from tscli import plots, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
-from tscli.imitation import batch_loss, check_loss, fit_normalizer, match_std, mean_loss, read_batch, window_lengths
+from tscli.imitation import (
+    batch_loss,
+    check_labels,
+    check_loss,
+    fit_normalizer,
+    match_std,
+    mean_loss,
+    read_batch,
+    window_lengths,
+)
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
@@ -77,7 +86,7 @@ def main(config: Config, session: Session) -> Run:
     """Draw, learn, measure; keep the best."""
     device = stage.prepare(config)
     pairs_run, teachers = find_pairs_and_teachers(session, config.pairs, config.teacher)
-    session.say(f"pairs: {pairs_run.name}, labelled by {teachers.name}")
+    session.say(f"pairs: {pairs_run.name}, labelled by {teachers.name or 'no teacher of ours'}")
     task = load_task(teachers.task)
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     student_view = stage.resolve(task, config.obs or task.student, eval_env)
@@ -85,6 +94,7 @@ def main(config: Config, session: Session) -> Run:
     pairs = Pairs(pairs_run.path / "pairs")
 
     spec = PolicySpec(student_view, eval_env.action, config.student)
+    check_labels(config.loss, pairs.schema, pairs_run.name)
     check_loss(config.loss, spec, bool(pairs.schema.extra.get("squash")))
 
     with streams.seeded_init(config.seed, "student"):

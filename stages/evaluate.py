@@ -69,7 +69,10 @@ def main(config: Config, session: Session) -> Run:
     main_role = "teacher" if config.which == "teacher" else policy_run.role or "policy"
     policies: dict[str, Actor] = {main_role: stage.open_policy(policy_run, env, device, config.which)}
     names = {main_role: policy_run.name}
-    if main_role == "student" and config.teacher:
+    has_teacher = policy_run.teacher_policy is not None or bool(policy_run.teachers)
+    if main_role == "student" and config.teacher and not has_teacher:
+        session.say(f"{policy_run.name} learned from pairs without a teacher's run: it is measured alone")
+    elif main_role == "student" and config.teacher:
         try:
             teachers = teachers_of(policy_run)
         except UserError as error:

@@ -19,7 +19,7 @@ FILES = sorted(
 LAYERS = (
     {"config", "files", "rl", "streams", "spaces", "normalize", "distributions", "optim", "stats", "tables"},
     {"envs", "gymnasium_api", "networks", "views", "tasks"},
-    {"pairs", "checkpoint", "rollout", "imitation", "export", "foreign"},
+    {"pairs", "checkpoint", "rollout", "imitation", "export", "foreign", "minari"},
     {"runs", "progress", "plots", "sinks"},
     {"stage", "film", "pairs_find", "visits"},
     {"scripts", "settings", "flags", "launch", "pages", "methods", "cells"},

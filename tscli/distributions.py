@@ -28,6 +28,7 @@ __all__ = [
     "NoClosedFormError",
     "TanhGaussian",
     "action_scale",
+    "certain",
     "from_params",
     "kl",
 ]
@@ -273,6 +274,20 @@ def action_scale(action: ActionSpec, device: torch.device | str = "cpu") -> tupl
     center = torch.where(bounded, (low + high) / 2, torch.zeros_like(low))
     half = torch.where(bounded, (high - low) / 2, torch.ones_like(low))
     return center, half
+
+
+def certain(choice: Tensor, action: ActionSpec) -> Distribution:
+    """The distribution that has one action alone, where no more is known of a teacher. It has no finite KL.
+
+    Args:
+        choice: that action, [...] int64 or [..., D].
+        action: the action space.
+    """
+    if action.is_continuous:
+        return Gaussian(choice, torch.zeros_like(choice))
+    columns = choice.unsqueeze(-1) if action.kind == "discrete" else choice
+    parts = [F.one_hot(columns[..., i], n).to(torch.float32) for i, n in enumerate(action.nvec)]
+    return from_params({"logits": torch.cat(parts, dim=-1).log()}, action)
 
 
 def from_params(params: dict[str, Tensor], action: ActionSpec, squash: bool = False) -> Distribution:

@@ -24,7 +24,7 @@ from gymnasium import spaces
 from tscli.config import UserError
 from tscli.spaces import ActionSpec, Group
 
-__all__ = ["SingleEnv", "env_ids", "register_envs"]
+__all__ = ["SingleEnv", "action_space", "env_ids", "group_box", "register_envs"]
 
 _NOT_NATIVE = {"gym", "rsl", "mixed"}
 _SPELLING = {"cartpole": "CartPole"}  # as Gymnasium writes it
@@ -72,8 +72,8 @@ class SingleEnv(gymnasium.Env):
         self.render_mode = render_mode
         if self._env.control_dt:
             self.metadata = {**self.metadata, "render_fps": max(1, round(1 / self._env.control_dt))}
-        self.observation_space = spaces.Dict({name: _box(group) for name, group in self._env.groups.items()})
-        self.action_space = _action_space(self._env.action)
+        self.observation_space = spaces.Dict({name: group_box(group) for name, group in self._env.groups.items()})
+        self.action_space = action_space(self._env.action)
         self._begun = False
         self._ended = False
         self._frame: np.ndarray | None = None
@@ -119,13 +119,15 @@ class SingleEnv(gymnasium.Env):
         self._env.close()
 
 
-def _box(group: Group) -> spaces.Box:
+def group_box(group: Group) -> spaces.Box:
+    """A group as a Gymnasium space."""
     dtype = np.uint8 if group.dtype == "uint8" else np.float32
     low, high = (group.low, group.high) if dtype is np.float32 else (0, 255)
     return spaces.Box(low, high, group.shape, dtype)
 
 
-def _action_space(action: ActionSpec) -> spaces.Space:
+def action_space(action: ActionSpec) -> spaces.Space:
+    """Actions as a Gymnasium space; discrete ones count from 0."""
     if action.kind == "discrete":
         return spaces.Discrete(action.nvec[0])
     if action.kind == "multi_discrete":

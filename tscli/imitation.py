@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tscli.config import NetworkConfig, UserError
-from tscli.distributions import Distribution, from_params
+from tscli.distributions import Distribution, certain, from_params
 from tscli.networks import Policy, PolicySpec
-from tscli.pairs import Pairs, Windows, as_tensors
+from tscli.pairs import Pairs, PairsSchema, Windows, as_tensors
 from tscli.rl import imitation_loss
 from tscli.streams import generator as stream
 from tscli.views import Obs, ViewSpec, view_of_pairs
@@ -20,6 +20,7 @@ from tscli.views import Obs, ViewSpec, view_of_pairs
 __all__ = [
     "Batch",
     "batch_loss",
+    "check_labels",
     "check_loss",
     "fit_normalizer",
     "match_std",
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
     """Windows of T steps, B of them.
 
     obs: what the student sees, dict of [T, B, ...].
-    teacher: distribution over [T, B]; `label` [T, B, ...] is its greedy action.
+    teacher: distribution over [T, B]; `label` [T, B, ...] is its greedy action, and all of it where no more is known.
     weight: [T, B], 1 where a step counts: not padding, and not burn-in of a window that begins within an episode.
     """
 
@@ -73,15 +74,17 @@ def read_batch(
     raw = as_tensors(arrays)
     raw = {name: value.to(device, non_blocking=True) for name, value in raw.items()}
     params = {name: raw[f"teacher_{name}"] for name in schema.teacher_fields}
-    weight = raw["valid"]
+    label, weight = raw["teacher_action"], raw["valid"]
     if burn_in:
         at_start = raw["first"][:1]
         later = torch.arange(len(weight), device=weight.device)[:, None] >= burn_in
         weight = weight & (at_start | later)
     return Batch(
         view_of_pairs(view, schema.action, raw, generator),
-        from_params(params, schema.action, squash=bool(schema.extra.get("squash"))),
-        raw["teacher_action"],
+        from_params(params, schema.action, squash=bool(schema.extra.get("squash")))
+        if params
+        else certain(label, schema.action),
+        label,
         weight.to(torch.float32),
     )
 
@@ -95,6 +98,19 @@ def check_loss(kind: str, student: PolicySpec, teacher_squash: bool) -> None:
     if kind == "kl" and student.action.is_continuous and student.network.squash != teacher_squash:
         flag = "--student.squash" if teacher_squash else "--no-student.squash"
         raise UserError(f"--loss kl needs a student whose actions are squashed as its teacher's: use {flag}")
+
+
+def check_labels(kind: str, schema: PairsSchema, name: str) -> None:
+    """Refuse the KL where the labels are actions alone; `name` is that of the dataset's run.
+
+    Raises:
+        UserError: names the losses that need no more.
+    """
+    if kind == "kl" and not schema.teacher_fields:
+        raise UserError(
+            f"--loss kl needs the teacher's distribution, and {name} has its actions alone: use --loss cross_entropy, "
+            "or mse"
+        )
 
 
 def window_lengths(student: NetworkConfig, window: int, burn_in: int) -> tuple[int, int]:

@@ -25,6 +25,7 @@ __all__ = [
     "status_text",
 ]
 
+_FROM_ELSEWHERE = ("merge", "convert")  # whose pairs are of any teacher, and which begin anew after a stop
 PIPELINE_STATE = "pipeline.json"  # in the runs folder: how far the newest pipeline is
 TAGLINE = "a teacher that sees everything, a student that sees what the robot will see"
 OWN_COMMANDS = {
@@ -108,7 +109,7 @@ def status_text(run: Run) -> str:
 
 def next_step(runs: list[Run]) -> str:
     """The command that continues from what there is."""
-    if runs and runs[-1].status in ("stopped", "failed"):
+    if runs and runs[-1].status in ("stopped", "failed") and runs[-1].command not in _FROM_ELSEWHERE:
         return _unfinished_pipeline(runs[-1].path.parent) or f"tscli {runs[-1].command} --resume"
     finished = [run for run in runs if run.status == "finished"]
     if not finished:
@@ -118,11 +119,12 @@ def next_step(runs: list[Run]) -> str:
         return "tscli collect" if newest.role == "teacher" else "tscli eval --render gif"
     if "pairs" not in newest.holds:
         return f"tscli runs {newest.number}"
-    if newest.command != "merge":
+    if newest.command not in _FROM_ELSEWHERE:
         return "tscli distill --student rnn"
-    # Of whatever teacher; where that is not here, nobody can learn from it here.
-    labelled = "teacher" in newest.manifest["parents"]
-    return f"tscli distill --pairs {newest.number} --student rnn" if labelled else f"tscli describe {newest.number}"
+    # Of whatever teacher; where that is not here, its labels are.
+    if "teacher" in newest.manifest["parents"]:
+        return f"tscli distill --pairs {newest.number} --student rnn"
+    return f"tscli distill --method bc --pairs {newest.number} --loss cross_entropy"
 
 
 def _unfinished_pipeline(runs_dir: Path) -> str | None:

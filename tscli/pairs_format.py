@@ -75,6 +75,8 @@ class PairsSchema:
         seed: seed of the environments; env i's k-th episode is reset from (seed, i, k).
         has_success: whether `success` of the episodes means anything.
         extra: anything else that JSON can hold and later stages need to understand the rows (the control period).
+            `distribution` is there where the teacher's is no Gaussian: "beta", or "none" where its actions are all
+            that is known, as of demonstrations.
     """
 
     groups: dict[str, Group]
@@ -87,9 +89,10 @@ class PairsSchema:
 
     @property
     def teacher_fields(self) -> tuple[str, ...]:
-        """Names of the parameters of the teacher's distribution: `logits`, `mean` and `std`, or `alpha` and `beta`."""
-        if self.extra.get("distribution") == "beta":
-            return ("alpha", "beta")
+        """Names of the parameters of the teacher's distribution: `logits`; `mean`, `std`; `alpha`, `beta`; or none."""
+        known = {"beta": ("alpha", "beta"), "none": ()}
+        if self.extra.get("distribution") in known:
+            return known[self.extra["distribution"]]
         return ("mean", "std") if self.action.is_continuous else ("logits",)
 
     def row_fields(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

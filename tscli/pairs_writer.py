@@ -176,7 +176,7 @@ class PairsWriter:
             obs: group -> [N, *shape], seen before acting.
             action: [N, ...] as executed.
             teacher_action: [N, ...] what the teacher would do.
-            teacher_dist: `logits` [N, P], or `mean` and `std` [N, D], of the teacher.
+            teacher_dist: the teacher's `schema.teacher_fields`: `logits` [N, P], or `mean` and `std` [N, D].
             reward: [N], of this action.
             terminated: [N] bool, the episode ended.
             truncated: [N] bool, the episode was cut off.

@@ -21,7 +21,7 @@ from tscli.views import resolve_view
 __all__ = ["TeacherRuns", "find_pairs", "find_pairs_and_teachers", "find_teachers", "teachers_of"]
 
 # Commands whose pairs are taken when none are named; a DAgger student's own are not.
-_MAKES_PAIRS = ("collect", "merge")
+_MAKES_PAIRS = ("collect", "merge", "convert")
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,8 @@ def _other_teacher(ref: str, run: Run, names: str) -> UserError:
 def find_pairs_and_teachers(session: Session, pairs_ref: str, refs: str) -> tuple[Run, TeacherRuns]:
     """The pairs to clone and the teachers that labelled them, unchanged since; with neither named, the newest pairs.
 
+    There are no teachers of pairs that came without one, as demonstrations do.
+
     Raises:
         UserError: no such runs, or they do not belong together.
     """
@@ -190,4 +192,4 @@ def find_pairs_and_teachers(session: Session, pairs_ref: str, refs: str) -> tupl
     )
     if names is not None and pairs_run.teachers != names:
         raise _other_teacher(pairs_ref, pairs_run, ", ".join(names))
-    return pairs_run, teachers_of(pairs_run)
+    return pairs_run, teachers_of(pairs_run) if pairs_run.teachers else TeacherRuns((), "", pairs_run.task)

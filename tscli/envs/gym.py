@@ -26,7 +26,7 @@ import difflib
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ from tscli.config import Config, UserError, did_you_mean
 from tscli.envs import EnvStep, VecEnv
 from tscli.spaces import ActionSpec, Group
 
-__all__ = ["Env", "EnvConfig"]
+__all__ = ["Env", "EnvConfig", "Source", "action_spec", "group_sources"]
 
 # What to install for the families of environments that come with Gymnasium.
 _EXTRAS = {
@@ -86,14 +86,15 @@ class EnvConfig(Config):
 
 
 @dataclass(frozen=True)
-class _Source:
-    """Where a group comes from: the path into the observation, and how a batch of it becomes a tensor."""
+class Source:
+    """Where a group comes from: the path into the observation, and how a batch of it becomes the group's array."""
 
     path: tuple[str, ...]
     group: Group
     encode: Callable[[np.ndarray], np.ndarray]  # [K, ...] as the env gives it -> [K, *group.shape], always a copy
 
     def pick(self, obs: Any) -> Any:
+        """This entry of an observation, or of a batch of them."""
         for key in self.path:
             obs = obs[key]
         return obs
@@ -122,10 +123,10 @@ class Env(VecEnv):
             self._venv, self.control_dt = _from_single_envs(config, spec, num_envs)
             self._resets_by_mask = False
         self.max_episode_steps = config.max_episode_steps or spec.max_episode_steps
-        self._sources = _sources(self._venv.single_observation_space, config.id)
+        self._sources = group_sources(self._venv.single_observation_space, config.id)
         self.groups = {name: source.group for name, source in self._sources.items()}
         self._action_space = self._venv.single_action_space
-        self.action = _action_spec(self._action_space, config.id)
+        self.action = action_spec(self._action_space, config.id)
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -210,7 +211,7 @@ class Env(VecEnv):
         """End the envs, and their processes."""
         self._venv.close()
 
-    def _source(self, group: str) -> _Source:
+    def _source(self, group: str) -> Source:
         if group not in self._sources:
             raise UserError(f'unknown observation group "{group}": {did_you_mean(group, self._sources)}')
         return self._sources[group]
@@ -340,8 +341,8 @@ def _from_single_envs(config: EnvConfig, spec: EnvSpec, num_envs: int) -> tuple[
     control_dt = _control_dt(probe)
     if config.render:
         _check_drawing(config, probe)
-    _sources(probe.observation_space, config.id)
-    _action_spec(probe.action_space, config.id)
+    group_sources(probe.observation_space, config.id)
+    action_spec(probe.action_space, config.id)
     probe.close()
 
     mode = "rgb_array" if config.render else None
@@ -387,7 +388,7 @@ def _from_entry_point(config: EnvConfig, spec: EnvSpec, num_envs: int) -> tuple[
 
 def _resets_by_mask(venv: VectorEnv, config: EnvConfig) -> bool:
     """Whether a masked reset leaves the other envs alone, found out by trying: many ignore the option and reset all."""
-    sources = _sources(venv.single_observation_space, config.id).values()
+    sources = group_sources(venv.single_observation_space, config.id).values()
     venv.reset(seed=0)
     venv.action_space.seed(0)
     before = copy.deepcopy(venv.step(venv.action_space.sample())[0])
@@ -398,24 +399,38 @@ def _resets_by_mask(venv: VectorEnv, config: EnvConfig) -> bool:
     return all(np.array_equal(np.asarray(s.pick(before))[1], np.asarray(s.pick(after))[1]) for s in sources)
 
 
-def _sources(space: spaces.Space, env_id: str, path: tuple[str, ...] = ()) -> dict[str, _Source]:
-    """Every group that an observation space gives, by name."""
+def group_sources(
+    space: spaces.Space, owner: str, path: tuple[str, ...] = (), wanted: Collection[str] = ()
+) -> dict[str, Source]:
+    """Every group that an observation space gives, by name.
+
+    Args:
+        space: of the observations.
+        owner: whose they are, for the error line.
+        path: where in them this space stands.
+        wanted: the entries of a Dict to look at; empty takes all.
+
+    Raises:
+        UserError: an entry is of a kind that is not supported.
+    """
     if isinstance(space, spaces.Dict):
-        found: dict[str, _Source] = {}
+        found: dict[str, Source] = {}
         for key, inner in space.spaces.items():
-            found |= _sources(inner, env_id, (*path, str(key)))
+            found |= group_sources(inner, owner, (*path, str(key)), wanted)
         return found
+    if path and wanted and ".".join(path) not in wanted:
+        return {}
     source = _image(space, path) or _vector(space, path)
     if source is None:
         where = f' entry "{".".join(path)}"' if path else ""
         raise UserError(
-            f"{env_id}: observation{where} is a {type(space).__name__} space, which is not supported: "
+            f"{owner}: observation{where} is a {type(space).__name__} space, which is not supported: "
             "wrap the env so that it gives Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them"
         )
     return {".".join(path) or ("image" if source.group.is_image else "state"): source}
 
 
-def _image(space: spaces.Space, path: tuple[str, ...]) -> _Source | None:
+def _image(space: spaces.Space, path: tuple[str, ...]) -> Source | None:
     if not (isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)):
         return None
     shape = space.shape
@@ -429,16 +444,16 @@ def _image(space: spaces.Space, path: tuple[str, ...]) -> _Source | None:
         batch = batch if axis is None else np.moveaxis(batch, axis, -1)
         return np.array(batch, dtype=np.uint8, order="C").reshape(len(batch), *shape)
 
-    return _Source(
+    return Source(
         path, Group(shape=shape, dtype="uint8", low=float(space.low.min()), high=float(space.high.max())), encode
     )
 
 
-def _vector(space: spaces.Space, path: tuple[str, ...]) -> _Source | None:
+def _vector(space: spaces.Space, path: tuple[str, ...]) -> Source | None:
     if isinstance(space, (spaces.Box, spaces.MultiBinary)):
         bounds = (float(space.low.min()), float(space.high.max())) if isinstance(space, spaces.Box) else (0.0, 1.0)
         group = Group(shape=(math.prod(space.shape),), low=bounds[0], high=bounds[1])
-        return _Source(path, group, lambda batch: batch.reshape(len(batch), -1).astype(np.float32))
+        return Source(path, group, lambda batch: batch.reshape(len(batch), -1).astype(np.float32))
     if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return None
     nvec, start = (
@@ -452,10 +467,15 @@ def _vector(space: spaces.Space, path: tuple[str, ...]) -> _Source | None:
         hot[np.arange(len(batch))[:, None], batch.reshape(len(batch), -1) + first] = 1.0
         return hot
 
-    return _Source(path, Group(shape=(int(nvec.sum()),), low=0.0, high=1.0), one_hot)
+    return Source(path, Group(shape=(int(nvec.sum()),), low=0.0, high=1.0), one_hot)
 
 
-def _action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
+def action_spec(space: spaces.Space, owner: str) -> ActionSpec:
+    """The actions of a Gymnasium space.
+
+    Raises:
+        UserError: of a kind that is not supported; names the owner.
+    """
     if isinstance(space, spaces.Discrete):
         return ActionSpec("discrete", nvec=(int(space.n),))
     if isinstance(space, spaces.MultiDiscrete):
@@ -464,6 +484,6 @@ def _action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
         low, high = (tuple(float(v) for v in side.ravel()) for side in (space.low, space.high))
         return ActionSpec("continuous", low=low, high=high)
     raise UserError(
-        f"{env_id}: actions are a {type(space).__name__} space of {space.dtype}, which is not supported: "
+        f"{owner}: actions are a {type(space).__name__} space of {space.dtype}, which is not supported: "
         "wrap the env so that it takes Discrete, MultiDiscrete or Box of floats"
     )
