@@ -23,7 +23,7 @@ from tscli.imitation import (
     fit_normalizer,
     match_std,
     mean_loss,
-    read_batch,
+    read_batches,
     window_lengths,
 )
 from tscli.networks import Policy, PolicySpec
@@ -109,6 +109,9 @@ def main(config: Config, session: Session) -> Run:
     index = pairs.windows(window, start=config.window_start, episodes=train)
     # Overlapping windows show every step several times: an epoch is as many as show each step once.
     per_epoch = -(-len(index) // window) if config.window_start == "anywhere" else len(index)
+    # Batches of one size; the few windows that are left over are others in each epoch.
+    num_batches = max(1, round(per_epoch / config.batch_size))
+    batch_size = per_epoch // num_batches
 
     per_slot = config.eval_episodes // eval_env.num_envs
     best_return, best_loss, streak, stale, updates, start, seconds = -float("inf"), float("inf"), 0, 0, 0, 0, 0.0
@@ -131,9 +134,9 @@ def main(config: Config, session: Session) -> Run:
 
             # --- learn ----------------------------------------------------------------------------------------------
             losses = []
-            order = torch.randperm(len(index), generator=shuffle_stream)[:per_epoch].numpy()
-            for numbers in np.array_split(order, max(1, round(len(order) / config.batch_size))):
-                batch = read_batch(pairs, index[np.sort(numbers)], student_view, burn_in, noise_stream, device)
+            order = torch.randperm(len(index), generator=shuffle_stream)[: num_batches * batch_size].numpy()
+            drawn = index[np.sort(order.reshape(num_batches, batch_size)).ravel()]
+            for batch in read_batches(pairs, drawn, batch_size, student_view, burn_in, noise_stream, device):
                 loss = batch_loss(student, batch, config.loss)
                 optimizer.zero_grad()
                 loss.backward()
@@ -146,7 +149,7 @@ def main(config: Config, session: Session) -> Run:
             # --- log, evaluate, save --------------------------------------------------------------------------------
             metrics = {"epoch": epoch + 1, "updates": updates, "lr": optimizer.lr, "loop_seconds": clock.seconds}
             metrics["loss/imitation"] = float(torch.stack(losses).mean())
-            metrics["samples_per_second"] = (epoch + 1) * per_epoch * window / clock.seconds
+            metrics["samples_per_second"] = (epoch + 1) * num_batches * batch_size * window / clock.seconds
             if len(held_out):
                 metrics["loss/validation"] = mean_loss(student, pairs, held_out, window, burn_in, config.loss)
                 stale = 0 if metrics["loss/validation"] < best_loss else stale + 1

@@ -13,8 +13,18 @@ import pytest
 import torch
 from fake_env import DISCRETE, GROUPS, FakeEnv
 
+from tscli import imitation
 from tscli.config import NetworkConfig, UserError, ViewPart, parse_view
-from tscli.imitation import Batch, batch_loss, check_loss, fit_normalizer, mean_loss, read_batch, window_lengths
+from tscli.imitation import (
+    Batch,
+    batch_loss,
+    check_loss,
+    fit_normalizer,
+    mean_loss,
+    read_batch,
+    read_batches,
+    window_lengths,
+)
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs, PairsSchema
 from tscli.pairs_writer import PairsWriter
@@ -74,6 +84,24 @@ def test_labels_and_teacher_are_those_of_the_step(tmp_path: Path) -> None:
     step = batch.obs["vector"][..., 0]
     assert torch.equal(batch.label, step.long() % 2)
     assert torch.equal(batch.teacher.params()["logits"], torch.stack([step, 3.0 - step], dim=-1))
+
+
+@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize("read_bytes", [1, 200, 2**20])
+def test_batches_are_the_same_however_many_are_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, read_bytes: int
+) -> None:
+    monkeypatch.setattr(imitation, "_READ_BYTES", read_bytes)
+    pairs = record(tmp_path, ARM)
+    view = make_student(pairs, "state + previous_action").spec.view
+    windows = pairs.windows(length)[np.arange(31)[::-1]]
+    begins = range(0, 31, 4)
+    for begin, found in zip(begins, read_batches(pairs, windows, 4, view, burn_in=1), strict=True):
+        expected = read_batch(pairs, windows.part(slice(begin, begin + 4)), view, burn_in=1)
+        assert torch.equal(found.obs["vector"], expected.obs["vector"])
+        assert torch.equal(found.label, expected.label) and torch.equal(found.weight, expected.weight)
+        assert all(torch.equal(v, expected.teacher.params()[k]) for k, v in found.teacher.params().items())
+    assert not list(read_batches(pairs, windows.part(slice(0, 0)), 4, view))
 
 
 def test_padding_and_burn_in_carry_no_loss(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,8 +28,11 @@ __all__ = [
     "match_std",
     "mean_loss",
     "read_batch",
+    "read_batches",
     "window_lengths",
 ]
+
+_READ_BYTES = 2**20  # that `read_batches` reads at once: far more than a small batch, and well within a cache
 
 
 class Batch(NamedTuple):
@@ -87,6 +92,32 @@ def read_batch(
         label,
         weight.to(torch.float32),
     )
+
+
+def read_batches(
+    pairs: Pairs,
+    windows: Windows,
+    size: int,
+    view: ViewSpec,
+    burn_in: int = 0,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Iterator[Batch]:
+    """Read windows as one batch after the other, `size` windows each, the last one with what is left.
+
+    It reads several small batches at a time: most of a read's time is per call. The other arguments are those of
+    `read_batch`.
+    """
+    step_bytes = 4 * view.vector_size + sum(math.prod(shape) for shape in view.images.values())
+    at_once = size * max(1, _READ_BYTES // (size * windows.length * step_bytes))
+    action, squash = pairs.schema.action, bool(pairs.schema.extra.get("squash"))
+    for begin in range(0, len(windows), at_once):
+        found = read_batch(pairs, windows.part(slice(begin, begin + at_once)), view, burn_in, generator, device)
+        obs, params = found.obs, found.teacher.params()
+        columns = [*obs.values(), *params.values(), found.label, found.weight]
+        for *values, label, weight in zip(*(value.split(size, dim=1) for value in columns), strict=True):
+            teacher = from_params(dict(zip(params, values[len(obs) :], strict=True)), action, squash)
+            yield Batch(dict(zip(obs, values[: len(obs)], strict=True)), teacher, label, weight)
 
 
 def check_loss(kind: str, student: PolicySpec, teacher_squash: bool) -> None:

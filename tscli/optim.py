@@ -51,7 +51,9 @@ class FlatOptimizer(ABC):
         parts = (torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters)
         gradient = torch.cat([part.reshape(-1) for part in parts])
         if self.max_grad_norm is not None:
-            gradient.mul_((self.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1.0))
+            # In place, and without torch.norm's own Python: two thirds of the time, for a small network.
+            norm = torch.linalg.vector_norm(gradient)
+            gradient.mul_(norm.add_(1e-6).reciprocal_().mul_(self.max_grad_norm).clamp_(max=1.0))
         self._steps += 1
         self._move(gradient)
 

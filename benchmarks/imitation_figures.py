@@ -1,0 +1,161 @@
+"""Behaviour cloning beside the `imitation` library: full-observation CartPole, the same demonstrations and network.
+
+`imitation` 1.0.1 pins an older Gymnasium than tscli needs, so it lives in an environment of its own:
+
+    python -m venv peer && peer/bin/pip install -c constraints.txt torch
+    peer/bin/pip install imitation==1.0.1
+    python benchmarks/imitation_figures.py --peer-python peer/bin/python --seeds 3
+
+For each seed it trains a teacher with `tscli train-teacher cartpole`, records `--episodes` episodes of it with `tscli
+collect`, and clones its greedy actions in turns by
+
+    imitation            its BC as it comes: two layers of 32 with tanh, Adam at 1e-3, batches of 32, entropy bonus
+    tscli, the same      stages/distill_bc.py with that network, rate and batch, cross-entropy, nothing normalised
+    tscli                stages/distill_bc.py with its own defaults
+
+on one thread each, `imitation` in a process of its own. "to 500" is the time spent in the training loop when the greedy
+policy first had the full return in every one of 100 episodes, the same ones for all; evaluations are not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from tscli import stage, streams
+from tscli.config import NetworkConfig, StageConfig
+from tscli.networks import Policy, PolicySpec
+from tscli.pairs import Pairs
+from tscli.rollout import run_episodes
+from tscli.runs import Run, Session
+from tscli.scripts import find_script, load_script
+from tscli.tasks import load_task
+
+train_teacher = load_script(find_script("train-teacher"))
+collect = load_script(find_script("collect"))
+distill_bc = load_script(find_script("distill", "bc"))
+
+FULL, EPISODES = 500.0, 100
+PEER_EVERY = 100  # batches between evaluations; ours come once an epoch, six to seven times as far apart
+THEIR_NETWORK = NetworkConfig(hidden=(32, 32), activation="tanh", normalize=False)
+SAME: dict[str, Any] = {"student": THEIR_NETWORK, "loss": "cross_entropy", "lr": 1e-3, "batch_size": 32}
+
+
+class Curve(NamedTuple):
+    """One student: samples per second of its loop, seconds in it until the full return, and the last return."""
+
+    speed: float
+    to_full: float
+    last: float
+
+
+def demonstrations(teacher_config: StageConfig, episodes: int, session: Session) -> tuple[Run, Run]:
+    """A teacher and its recorded episodes."""
+    teacher = train_teacher.main(teacher_config, session)
+    config = collect.Config(teacher=str(teacher.path), episodes=episodes, seed=teacher_config.seed, threads=1)
+    return teacher, collect.main(config, session)
+
+
+def write_demonstrations(pairs: Run, path: Path) -> int:
+    """The same steps for the other library; gives their number."""
+    episodes = [episode.rows for episode in Pairs(pairs.path / "pairs").iter_episodes(["obs/state", "teacher_action"])]
+    obs, acts = (np.concatenate([rows[name] for rows in episodes]) for name in ("obs/state", "teacher_action"))
+    np.savez(path, obs=obs, acts=acts, length=np.array([len(rows["obs/state"]) for rows in episodes]))
+    return len(acts)
+
+
+def imitation(python: str, demos: Path, seed: int, batches: int) -> tuple[Curve, str]:
+    """The other library in a process of its own; its policies are measured here."""
+    curve = demos.with_name("curve.pt")
+    script = Path(__file__).with_name("imitation_peer.py")
+    command = [python, str(script), str(demos), str(curve), "--seed", str(seed), "--batches", str(batches)]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--every", str(PEER_EVERY)], check=True, env=environment, stderr=subprocess.DEVNULL)
+    found = torch.load(curve, weights_only=True)
+    to_full = next((seconds for seconds, weights in found["points"] if greedy_return(weights) >= FULL), float("nan"))
+    last = greedy_return(found["points"][-1][1])
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return Curve(found["samples_per_second"], to_full, last), versions
+
+
+def greedy_return(weights: list[torch.Tensor]) -> float:
+    """Mean return of the other library's network, in our env and on the episodes that choose our students."""
+    task = load_task("cartpole")
+    env, _ = stage.eval_envs(task, EPISODES, torch.device("cpu"))
+    policy = Policy(PolicySpec(stage.resolve(task, task.teacher, env), env.action, THEIR_NETWORK))
+    with torch.no_grad():
+        for parameter, value in zip(policy.parameters(), weights, strict=True):
+            parameter.copy_(value)
+    found = run_episodes(policy, env, streams.derive(0, "select"), EPISODES // env.num_envs)
+    return stage.summary(found)["eval/return"]
+
+
+def ours(teacher: Run, pairs: Run, epochs: int, session: Session, **settings: Any) -> Curve:
+    """Our stage, evaluated after every epoch; it never stops early."""
+    config = distill_bc.Config(
+        teacher=str(teacher.path),
+        pairs=str(pairs.path),
+        obs="full",
+        num_epochs=epochs,
+        patience=epochs,
+        eval_every=1,
+        eval_episodes=EPISODES,
+        threads=1,
+        **settings,
+    )
+    lines = (distill_bc.main(config, session).path / "metrics.jsonl").read_text().splitlines()
+    points = [json.loads(line) for line in lines]
+    to_full = next((p["loop_seconds"] for p in points if p["eval/return"] >= FULL), float("nan"))
+    return Curve(points[-1]["samples_per_second"], to_full, points[-1]["eval/return"])
+
+
+def main() -> None:
+    """Run all and print rows, then medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", required=True, help="python of the environment that has imitation")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--episodes", type=int, default=50, help="episodes of the teacher to clone")
+    parser.add_argument("--epochs", type=int, default=12, help="passes over them")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}")
+    print(f"{'seed':>4} {'':18}{'samples/s':>10}{'to 500':>9}{'last':>8}")
+    found: dict[str, list[Curve]] = {}
+    versions = ""
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(Path(folder) / "runs", quiet=True)
+        for seed in range(1, args.seeds + 1):
+            settings = load_task("cartpole").stages["train-teacher"]
+            config = train_teacher.Config(**{"task": "cartpole", **settings, "seed": seed, "threads": 1})
+            teacher, pairs = demonstrations(config, args.episodes, session)
+            demos = Path(folder) / "demonstrations.npz"
+            batches = write_demonstrations(pairs, demos) * args.epochs // 32
+            theirs, versions = imitation(args.peer_python, demos, seed, batches)
+            curves = {
+                "imitation": theirs,
+                "tscli, the same": ours(teacher, pairs, args.epochs, session, seed=seed, **SAME),
+                "tscli": ours(teacher, pairs, args.epochs, session, seed=seed),
+            }
+            for name, curve in curves.items():
+                found.setdefault(name, []).append(curve)
+                print(f"{seed:4} {name:18}{curve.speed:10.0f}{curve.to_full:9.2f}{curve.last:8.1f}", flush=True)
+    print(versions)
+    for name, curves in found.items():
+        speed, to_full = (statistics.median(getattr(c, key) for c in curves) for key in ("speed", "to_full"))
+        ratios = [(c.speed / t.speed, c.to_full / t.to_full) for c, t in zip(curves, found["imitation"], strict=True)]
+        speeds, times = (statistics.median(column) for column in zip(*ratios, strict=True))
+        print(f"median {name:18} {speed:.0f} samples/s ({speeds:.1f}x), {to_full:.2f} s to 500 ({times:.2f} of it)")
+
+
+if __name__ == "__main__":
+    main()
