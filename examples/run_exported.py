@@ -1,6 +1,7 @@
 """Run a policy exported by `tscli export --format onnx`: needs numpy and onnxruntime, nothing of tscli.
 
-    python run_exported.py policy.onnx        # says what it needs, runs it on made-up readings, measures its latency
+    python run_exported.py policy.onnx                       # what it needs; its latency on made-up readings
+    python run_exported.py policy.onnx --env CartPole-v1     # drives a Gymnasium environment (needs gymnasium)
 
 On a robot:
 
@@ -12,9 +13,10 @@ On a robot:
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -26,7 +28,8 @@ class ExportedPolicy:
     Attributes:
         about: all that is known of the policy: inputs with names and units, action space, where it comes from.
         control_dt: seconds between actions in training; None where its env had no physical time.
-        params: the latest distribution's parameters: {"logits": [K]} or {"mean": [D], "std": [D]}.
+        params: the latest distribution's parameters: {"logits": [K]}, {"mean": [D], "std": [D]} or {"alpha": [D],
+            "beta": [D]}.
     """
 
     def __init__(self, path: str, threads: int = 1):
@@ -107,9 +110,40 @@ def made_up(policy: ExportedPolicy, rng: np.random.Generator) -> dict[str, np.nd
     return readings
 
 
-def main(path: str, steps: int = 2000) -> None:
-    """Say what the policy needs, run it, measure it."""
-    policy, rng = ExportedPolicy(path), np.random.default_rng(1)
+def readings_of(observation: Any, name: str = "") -> dict[str, np.ndarray]:
+    """A Gymnasium observation under the names that tscli gives its groups, which are those in the policy's file.
+
+    A Dict gives one group per entry, nested names joined by a dot; any other gives `state`, or `image` for a picture.
+    """
+    if isinstance(observation, dict):
+        found = {}
+        for key, value in observation.items():
+            found |= readings_of(value, f"{name}.{key}" if name else key)
+        return found
+    value = np.asarray(observation)
+    return {name or ("image" if value.dtype == np.uint8 and value.ndim > 1 else "state"): value}
+
+
+def drive(policy: ExportedPolicy, env_id: str, episodes: int, seed: int) -> list[float]:
+    """The return of each episode; the first one is reset with the seed, and the others go on from there."""
+    import gymnasium  # a robot does not need it
+
+    env, returns = gymnasium.make(env_id), []
+    for episode in range(episodes):
+        observation, _ = env.reset(seed=seed if episode == 0 else None)
+        policy.reset()
+        total, done = 0.0, False
+        while not done:
+            action = policy.act(readings_of(observation)).reshape(env.action_space.shape)
+            observation, reward, terminated, truncated, _ = env.step(action.astype(env.action_space.dtype))
+            total, done = total + float(reward), terminated or truncated
+        returns.append(total)
+    env.close()
+    return returns
+
+
+def say(policy: ExportedPolicy) -> None:
+    """Print what the policy sees and does."""
     print(f"{policy.about['task']}, {policy.about['run']}, tscli {policy.about['tscli']}")
     for entry in policy.about["inputs"]:
         for part in entry.get("parts", [entry]):
@@ -121,17 +155,38 @@ def main(path: str, steps: int = 2000) -> None:
             )
     action = policy.about["action"]
     print(f"  acts  {action['kind']} {action['names'] or action['nvec'] or [action['low'], action['high']]}")
-    times = []
+
+
+def measure(policy: ExportedPolicy, steps: int = 2000) -> str:
+    """Microseconds per action, on readings that mean nothing."""
+    rng, times = np.random.default_rng(1), []
     for _ in range(steps):
         readings = made_up(policy, rng)
         start = time.perf_counter()
         policy.act(readings)
         times.append(time.perf_counter() - start)
     median, p95 = np.percentile(np.array(times[steps // 10 :]) * 1e6, [50, 95])
-    print(f"{median:.0f} us median, {p95:.0f} us 95th percentile, per action")
+    return f"{median:.0f} us median, {p95:.0f} us 95th percentile, per action"
+
+
+def main() -> None:
+    """Say what the policy needs; then drive an environment, or measure its latency."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path")
+    parser.add_argument("--env", help="Gymnasium id to drive; module:id imports the module first")
+    parser.add_argument("--episodes", type=int, default=100, help="how many, at least 2")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode's reset")
+    args = parser.parse_args()
+    policy = ExportedPolicy(args.path)
+    say(policy)
+    if args.env is None:
+        print(measure(policy))
+        return
+    returns = drive(policy, args.env, args.episodes, args.seed)
+    print(
+        f"{args.env}: return {np.mean(returns):.2f}, deviation {np.std(returns, ddof=1):.2f}, {len(returns)} episodes"
+    )
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(sys.argv[1])
+    main()

@@ -84,6 +84,7 @@ def main(config: Config, session: Session) -> Run:
         # Not the seed itself: a policy trained with it has seen those episodes.
         seed = streams.derive(config.seed, "eval")
         report: dict[str, Any] = {"task": task.name, "episodes": config.episodes, "seed": config.seed, "policies": {}}
+        report["reset_seed"] = seed  # what the env was given: the same episodes outside of tscli
         greedy_returns: dict[str, torch.Tensor] = {}
         maps: dict[str, torch.Tensor] = {}
         for role, policy in policies.items():

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from fake_env import FakeEnv
-from stage_tools import TEACHER, call, error_of
+from stage_tools import BC, SMALL, TEACHER, call, error_of
 
 from tscli import export
 from tscli.cli import main
 from tscli.config import NetworkConfig, UserError, parse_view
 from tscli.networks import Policy, PolicySpec
-from tscli.spaces import ActionSpec
+from tscli.spaces import ActionSpec, Group
 from tscli.views import resolve_view
 
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
@@ -82,21 +82,25 @@ def test_every_network_gives_the_same_over_whole_episodes(network: Any, format: 
 
 
 HEADS = (
-    ("discrete", False, "state_independent"),
-    ("multi_discrete", False, "state_independent"),
-    ("bounded", False, "state_independent"),
-    ("bounded", True, "network"),
-    ("unbounded", False, "network"),
-    ("unbounded", True, "state_independent"),
+    ("discrete", {}),
+    ("multi_discrete", {}),
+    ("bounded", {}),
+    ("bounded", {"squash": True, "std": "network"}),
+    ("bounded", {"distribution": "beta"}),
+    ("unbounded", {"std": "network"}),
+    ("unbounded", {"squash": True}),
 )
 
 
-@pytest.mark.parametrize(("kind", "squash", "std"), HEADS)
-def test_every_action_space_gives_the_same_within_its_bounds(kind: str, squash: bool, std: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "network"), HEADS)
+def test_every_action_space_gives_the_same_within_its_bounds(
+    kind: str, network: dict[str, Any], tmp_path: Path
+) -> None:
     action = ACTIONS[kind]
-    policy, env = make({"squash": squash, "std": std}, action)
+    policy, env = make(network, action)
     # ONNX, which takes seconds, for the richest of them.
-    actor, _, run = exported(policy, env, "onnx" if HAS_ONNX and squash else "torchscript", tmp_path)
+    rich = "squash" in network or "distribution" in network
+    actor, _, run = exported(policy, env, "onnx" if HAS_ONNX and rich else "torchscript", tmp_path)
     recording = export.record(policy, env, 1, 10)
     assert export.max_error(actor, recording, run) < 1e-5
     far = [np.full((5, policy.spec.view.vector_size), 100, np.float32)]
@@ -104,7 +108,8 @@ def test_every_action_space_gives_the_same_within_its_bounds(kind: str, squash: 
     assert found.shape == (5, *action.shape)
     if action.is_continuous:
         assert (found >= action.low).all() and (found <= action.high).all()
-        assert actor.outputs == ("action", "mean", "std")
+        params = ("alpha", "beta") if "distribution" in network else ("mean", "std")
+        assert actor.outputs == ("action", *params)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -113,6 +118,25 @@ def test_images_are_inputs_of_their_own(format: str, tmp_path: Path) -> None:
     actor, _, run = exported(policy, env, format, tmp_path)
     assert actor.inputs == ("vector", "camera", "hidden")
     assert export.max_error(actor, export.record(policy, env, 1, 12), run) < 1e-5
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_pictures_of_a_size_that_the_network_has_to_pool_unevenly_give_the_same(format: str, tmp_path: Path) -> None:
+    camera = Group((50, 71, 3), dtype="uint8")
+    groups = {"robot.camera": camera}  # an entry of a Dict within a Dict
+    action = ACTIONS["discrete"]
+    torch.manual_seed(3)
+    view = resolve_view("seen", parse_view("robot.camera"), groups, action)
+    policy = Policy(PolicySpec(view, action, NetworkConfig(hidden=(8,)))).eval().requires_grad_(False)
+    env = FakeEnv(LENGTHS, action)
+    env.groups = groups
+    actor, path, run = exported(policy, env, format, tmp_path)
+    assert actor.inputs == ("robot.camera",)
+    pictures = torch.randint(0, 256, (7, *camera.shape), dtype=torch.uint8)
+    for expected, found in zip(actor(pictures), run([pictures.numpy()]), strict=True):
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    about = export.read_metadata(path)
+    assert about is not None and about["inputs"][0]["shape"] == ["batch", 50, 71, 3]
 
 
 def test_a_choice_between_equals_is_no_error_and_another_one_is() -> None:
@@ -146,17 +170,51 @@ def test_the_file_says_what_goes_in_and_comes_out(format: str, tmp_path: Path) -
     assert PolicySpec.from_json(about["spec"]) == policy.spec
 
 
+def load_runner() -> Any:
+    """The example, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("run_exported", RUNNER)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@needs_onnx
+def test_an_exported_lstm_student_has_the_returns_outside_that_it_has_inside(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(*BC, *SMALL, "--student", "rnn", "--obs", "partial", "--lr", "0.02")
+    capsys.readouterr()
+    assert main(["eval", "--num-envs", "1", "--episodes", "8", "--no-teacher", "--json", "--quiet"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    inside = report["policies"]["student"]["greedy"]["return"]
+    assert main(["export", "3"]) == 0
+    assert "next: python examples/run_exported.py runs/0005-export" in "".join(capsys.readouterr())
+
+    path, seed = "runs/0005-export-cartpole-seed1/policy.onnx", str(report["reset_seed"])
+    command = ["run_exported.py", path, "--env", "tscli.gymnasium_api:tscli/CartPole-v0", "--episodes", "8"]
+    monkeypatch.setattr(sys, "argv", [*command, "--seed", seed])
+    load_runner().main()
+    expected = f"return {inside['mean']:.2f}, deviation {inside['sd']:.2f}, 8 episodes"
+    assert expected in capsys.readouterr().out and inside["sd"] > 0
+
+
+@needs_onnx
+def test_the_example_names_what_an_environment_shows_as_tscli_does() -> None:
+    module = load_runner()
+    seen = module.readings_of({"robot": {"joints": [1.0, 2.0]}, "goal": np.zeros(1)})
+    assert set(seen) == {"robot.joints", "goal"}
+    assert set(module.readings_of(np.zeros((4, 4, 3), np.uint8))) == {"image"}
+    assert set(module.readings_of(np.zeros(4, np.uint8))) == {"state"}
+
+
 @needs_onnx
 @pytest.mark.parametrize("kind", ["multi_discrete", "bounded"])
 def test_the_example_acts_as_the_policy_does(kind: str, tmp_path: Path) -> None:
     network = {"kind": "rnn", "memory": 6} if kind == "bounded" else {}
     policy, env = make(network, ACTIONS[kind], lengths=[[5, -9, 30]])
     _, path, _ = exported(policy, env, "onnx", tmp_path)
-    spec = importlib.util.spec_from_file_location("run_exported", RUNNER)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    robot = module.ExportedPolicy(str(path))
+    robot = load_runner().ExportedPolicy(str(path))
     recording = export.record(policy, env, 1, 25)
     env.reset(1)
     for reset, dist in zip(recording.resets, recording.dists, strict=True):

@@ -117,6 +117,8 @@ def next_step(runs: list[Run]) -> str:
     newest = finished[-1]
     if "policy" in newest.holds:  # DAgger's student brings the pairs that it gathered: they come second
         return "tscli collect" if newest.role == "teacher" else "tscli eval --render gif"
+    if "policy.onnx" in newest.manifest["artifacts"]:
+        return f"python examples/run_exported.py {newest.path / 'policy.onnx'}"
     if "pairs" not in newest.holds:
         return f"tscli runs {newest.number}"
     if newest.command not in _FROM_ELSEWHERE:
