@@ -136,7 +136,8 @@ def main(config: Config, session: Session) -> Run:
             losses = []
             order = torch.randperm(len(index), generator=shuffle_stream)[: num_batches * batch_size].numpy()
             drawn = index[np.sort(order.reshape(num_batches, batch_size)).ravel()]
-            for batch in read_batches(pairs, drawn, batch_size, student_view, burn_in, noise_stream, device):
+            reading = (student_view, burn_in, noise_stream, device)
+            for batch in read_batches(pairs, drawn, batch_size, *reading, flat=not student.is_recurrent):
                 loss = batch_loss(student, batch, config.loss)
                 optimizer.zero_grad()
                 loss.backward()

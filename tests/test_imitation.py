@@ -104,6 +104,18 @@ def test_batches_are_the_same_however_many_are_read_at_once(
     assert not list(read_batches(pairs, windows.part(slice(0, 0)), 4, view))
 
 
+@pytest.mark.parametrize("kind", ["kl", "cross_entropy", "mse"])
+def test_without_memory_the_loss_is_the_same_without_the_time_axis(tmp_path: Path, kind: str) -> None:
+    pairs = record(tmp_path)
+    student = make_student(pairs, "state + previous_action")
+    windows = pairs.windows(1)[np.arange(20)]
+    whole = read_batch(pairs, windows, student.spec.view)
+    (flat,) = read_batches(pairs, windows, 20, student.spec.view, flat=True)
+    assert flat.obs["vector"].shape == whole.obs["vector"].shape[1:]
+    losses = [batch_loss(student, batch, kind) for batch in (whole, flat)]
+    torch.testing.assert_close(*losses)
+
+
 def test_padding_and_burn_in_carry_no_loss(tmp_path: Path) -> None:
     pairs = record(tmp_path)
     student = make_student(pairs, "state", kind="rnn")

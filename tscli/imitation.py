@@ -36,7 +36,7 @@ _READ_BYTES = 2**20  # that `read_batches` reads at once: far more than a small 
 
 
 class Batch(NamedTuple):
-    """Windows of T steps, B of them.
+    """Windows of T steps, B of them. For a student without memory the time axis may be left out: [B] for [T, B].
 
     obs: what the student sees, dict of [T, B, ...].
     teacher: distribution over [T, B]; `label` [T, B, ...] is its greedy action, and all of it where no more is known.
@@ -102,11 +102,16 @@ def read_batches(
     burn_in: int = 0,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
+    flat: bool = False,
 ) -> Iterator[Batch]:
     """Read windows as one batch after the other, `size` windows each, the last one with what is left.
 
     It reads several small batches at a time: most of a read's time is per call. The other arguments are those of
     `read_batch`.
+
+    Args:
+        flat: windows are of one step each, and their time axis is left out. A linear layer is then a node of the
+            gradient's graph instead of three.
     """
     step_bytes = 4 * view.vector_size + sum(math.prod(shape) for shape in view.images.values())
     at_once = size * max(1, _READ_BYTES // (size * windows.length * step_bytes))
@@ -115,7 +120,8 @@ def read_batches(
         found = read_batch(pairs, windows.part(slice(begin, begin + at_once)), view, burn_in, generator, device)
         obs, params = found.obs, found.teacher.params()
         columns = [*obs.values(), *params.values(), found.label, found.weight]
-        for *values, label, weight in zip(*(value.split(size, dim=1) for value in columns), strict=True):
+        parts = [value.squeeze(0).split(size) if flat else value.split(size, dim=1) for value in columns]
+        for *values, label, weight in zip(*parts, strict=True):
             teacher = from_params(dict(zip(params, values[len(obs) :], strict=True)), action, squash)
             yield Batch(dict(zip(obs, values[: len(obs)], strict=True)), teacher, label, weight)
 
@@ -167,7 +173,7 @@ def batch_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
 
 def _summed_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
     # A window lies within one episode, so its only reset can be at its start, where hidden is zero anyway.
-    dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[1]), None)
+    dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[-1]), None)
     return (imitation_loss(dist, batch.teacher, batch.label, kind) * batch.weight).sum()
 
 
