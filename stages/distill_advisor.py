@@ -20,6 +20,7 @@ from torch import Tensor
 from tscli import plots, rl, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, PPOConfig
+from tscli.diagnose import before_distillation
 from tscli.distributions import from_params
 from tscli.imitation import check_loss
 from tscli.networks import Critic, Head, Policy, PolicySpec
@@ -58,6 +59,7 @@ class Config(PPOConfig):
     task: str = Field("", description="What the student learns; empty takes the teacher's task.")
     obs: str = Field("", description="View of the student; empty takes the task's student view.")
     student: Network = Field(NetworkConfig(), description="Body of the student.")
+    diagnose: bool = Field(True, description="Say first what may keep the student from learning; costs a second.")
     critic_obs: str = Field("", description="View of the critic; empty takes the student's. One that sees more helps.")
     critic: Network | None = Field(None, description="Body of the critic; none makes it like the student's.")
     alpha: float = Field(20.0, ge=0, description="How fast the weight falls with the auxiliary head's distance.")
@@ -80,6 +82,8 @@ def main(config: Config, session: Session) -> Run:
     spec = PolicySpec(student_view, env.action, config.student)
     check_loss(config.loss, spec, teacher.spec.network.squash)
     session.say(f"teacher: {teachers.name}")
+    if config.diagnose:
+        before_distillation(session, teachers, task, student_view, config.student, None, env)
 
     with streams.seeded_init(config.seed, "student"):
         policy = Policy(spec).to(device)

@@ -16,6 +16,7 @@ from pydantic import Field
 from tscli import plots, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
+from tscli.diagnose import before_distillation
 from tscli.imitation import (
     batch_loss,
     check_labels,
@@ -53,6 +54,7 @@ class Config(StageConfig):
     pairs: str = Field("", description="Run of collected pairs; empty takes the newest of the teacher.")
     obs: str = Field("", description="View of the student; empty takes the task's student view.")
     student: Network = Field(NetworkConfig(), description="Body of the student.")
+    diagnose: bool = Field(True, description="Say first what may keep the student from learning; costs a second.")
 
     num_epochs: int = Field(50, ge=1, description="Passes over the pairs at the most.")
     max_updates: int | None = Field(None, ge=1, description="Gradient steps at the most; none: only num_epochs counts.")
@@ -96,6 +98,8 @@ def main(config: Config, session: Session) -> Run:
     spec = PolicySpec(student_view, eval_env.action, config.student)
     check_labels(config.loss, pairs.schema, pairs_run.name)
     check_loss(config.loss, spec, bool(pairs.schema.extra.get("squash")))
+    if config.diagnose:
+        before_distillation(session, teachers, task, student_view, config.student, pairs_run)
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)

@@ -15,6 +15,7 @@ from pydantic import Field
 from tscli import plots, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
+from tscli.diagnose import before_distillation
 from tscli.imitation import batch_loss, check_loss, fit_normalizer, match_std, mean_loss, read_batch, window_lengths
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
@@ -57,6 +58,7 @@ class Config(StageConfig):
     )
     obs: str = Field("", description="View of the student; empty takes the task's student view.")
     student: Network = Field(NetworkConfig(), description="Body of the student.")
+    diagnose: bool = Field(True, description="Say first what may keep the student from learning; costs a second.")
 
     total_steps: int = Field(200_000, ge=1, description="Env steps at the most, over all envs.")
     total_episodes: int | None = Field(None, ge=1, description="Stop after that many episodes; none: only total_steps.")
@@ -123,6 +125,8 @@ def main(config: Config, session: Session) -> Run:
 
     spec = PolicySpec(student_view, env.action, config.student)
     check_loss(config.loss, spec, teacher.spec.network.squash)
+    if config.diagnose:
+        before_distillation(session, teachers, task, student_view, config.student, pairs_run, env)
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)

@@ -17,6 +17,7 @@ from pydantic import Field
 from tscli import plots, rl, stage, streams
 from tscli.checkpoint import load_policy_file
 from tscli.config import Network, NetworkConfig, StageConfig
+from tscli.diagnose import before_distillation
 from tscli.distributions import from_params
 from tscli.imitation import check_loss
 from tscli.networks import Policy, PolicySpec
@@ -51,6 +52,7 @@ class Config(StageConfig):
     task: str = Field("", description="What the student learns; empty takes the teacher's task.")
     obs: str = Field("", description="View of the student; empty takes the task's student view.")
     student: Network = Field(NetworkConfig(), description="Body of the student.")
+    diagnose: bool = Field(True, description="Say first what may keep the student from learning; costs a second.")
 
     total_steps: int = Field(1_000_000, ge=1, description="Env steps at the most, over all envs.")
     num_envs: int = Field(256, ge=1, description="Envs that step together.")
@@ -90,6 +92,8 @@ def main(config: Config, session: Session) -> Run:
     spec = PolicySpec(student_view, env.action, config.student)
     check_loss(config.loss, spec, teacher.spec.network.squash)
     session.say(f"teacher: {teachers.name}")
+    if config.diagnose:
+        before_distillation(session, teachers, task, student_view, config.student, None, env)
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)

@@ -21,7 +21,7 @@ LAYERS = (
     {"envs", "gymnasium_api", "networks", "views", "tasks"},
     {"pairs", "checkpoint", "rollout", "imitation", "export", "foreign", "minari"},
     {"runs", "progress", "plots", "sinks"},
-    {"stage", "film", "pairs_find", "visits"},
+    {"stage", "film", "pairs_find", "visits", "diagnose"},
     {"scripts", "settings", "flags", "launch", "pages", "methods", "cells"},
     {"show", "doctor", "pipeline", "compare"},
     {"commands"},

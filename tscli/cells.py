@@ -41,8 +41,8 @@ LOG = "log.txt"
 # Settings that may name a run. Those of `TAKEN` that are left empty take the newest that the cells before have made.
 REFERENCES = ("run", "teacher", "pairs", "student")
 TAKEN = REFERENCES[:3]
-# How often a checkpoint is written changes no result, and the task's content stands for its name.
-_NOT_HASHED = ("checkpoint_every", "task", "seed")
+# Checkpoints and what is said beforehand change no result, and the task's content stands for its name.
+_NOT_HASHED = ("checkpoint_every", "diagnose", "task", "seed")
 
 
 @dataclass(eq=False)

@@ -1,0 +1,138 @@
+"""Tell what would keep a student from learning: whether the teacher is good, and what the student can know of it.
+
+It answers "my loss does not fall, what is wrong?" in sentences: the teacher beside random actions, its normaliser and
+its actions' bounds; whether the stored labels come out again; inputs that never change or are very large; and how well
+the teacher's action can be guessed from the student's view, against from its own. What it finds is no error, and no run
+is written. `tscli distill` makes the cheap ones of these checks itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from rich.markup import escape
+from rich.table import Table
+
+from tscli import diagnose, stage, streams
+from tscli.config import Config as BaseConfig
+from tscli.config import Network, NetworkConfig, StageConfig, UserError
+from tscli.diagnose import Finding
+from tscli.diagnose_probe import Effort
+from tscli.diagnose_sample import Sample, read_sample, roll_out, steps_within
+from tscli.networks import Policy
+from tscli.pairs import Pairs
+from tscli.rollout import run_episodes
+from tscli.runs import Run, Session
+from tscli.stats import bootstrap_mean
+from tscli.tasks import Task, load_task
+from tscli.views import ViewSpec
+
+ORDER = 25
+ENVS = 64
+EFFORT = Effort(fit_rows=4000, test_rows=1000, units=256, updates=400, hurry=False)
+
+
+class Config(BaseConfig):
+    """Whom to look at."""
+
+    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
+    pairs: str | None = Field(
+        "", description="Run of collected pairs; empty takes this teacher's newest, none rolls the teacher out instead."
+    )
+    obs: str = Field("", description="View of the student; empty takes the task's student view.")
+    student: Network | None = Field(
+        None, description="Body of the student; none takes that of the task's settings for distill."
+    )
+    episodes: int = Field(100, ge=2, description="Episodes of the teacher, and as many of random actions.")
+    steps: int = Field(20_000, ge=100, description="Steps with the teacher's labels that are looked at.")
+    seed: int = Field(1, ge=0, lt=2**31, description="Seed of the episodes and of the choice of steps.")
+    device: str = Field("cpu", description="Where the teacher acts: cpu, cuda, cuda:1, or auto.")
+
+
+def main(config: Config, session: Session) -> None:
+    """Look at the teacher, then at steps with its labels, and say what was found."""
+    device = stage.prepare(StageConfig(device=config.device))
+    teacher_run = stage.teacher_of(session, config.teacher, config.pairs)
+    task = load_task(teacher_run.task)
+    env = stage.task_env(task, min(ENVS, stage.most_slots(task) or ENVS), device)
+    teacher = stage.open_teacher(teacher_run, env, device)
+    view = stage.resolve(task, config.obs or task.student, env)
+    pairs_run = usable_pairs(session, config.pairs, teacher_run, (teacher.spec.view, view))
+    session.say(f"teacher: {teacher_run.name}; pairs: {pairs_run.name if pairs_run else 'none, it is rolled out'}")
+
+    seed = streams.derive(config.seed, "diagnose")
+    wanted = steps_within(config.steps, (teacher.spec.view, view))
+    if pairs_run is not None:
+        pairs = Pairs(pairs_run.path / "pairs", verify="size")
+        sample: Sample = read_sample(pairs, teacher.spec.view, view, wanted, seed)
+    else:
+        sample = roll_out(teacher, env, view, wanted, seed)
+    env.close()
+    network = config.student or NetworkConfig.model_validate(task.stages.get("distill", {}).get("student", {}))
+    recorded = pairs_run is not None
+    findings = [
+        how_good(teacher, task, config.episodes, seed, device),
+        *diagnose.sample_findings(teacher, sample, recorded, network, EFFORT, seed),
+    ]
+    data: dict[str, Any] = {"task": task.name, "teacher": teacher_run.name, "view": view.name}
+    data |= {"pairs": pairs_run.name if pairs_run else None, "steps": sample.num_steps}
+    session.show(findings_table(findings), data | {"findings": [finding.to_json() for finding in findings]})
+
+
+def usable_pairs(session: Session, ref: str | None, teacher_run: Run, views: tuple[ViewSpec, ViewSpec]) -> Run | None:
+    """The pairs to look at; None where there are none, or where those that nobody named lack a group of a view.
+
+    Raises:
+        UserError: the named pairs are of another teacher, or lack a group.
+    """
+    run = stage.pairs_of(session, ref, teacher_run, optional=True)
+    if run is None:
+        return None
+    try:
+        for view in views:
+            stage.check_pairs_view([run.path / "pairs"], view)
+    except UserError as error:
+        if ref:
+            raise
+        session.say(escape(str(error)))
+        return None
+    return run
+
+
+def how_good(teacher: Policy, task: Task, episodes: int, seed: int, device: torch.device) -> Finding:
+    """The greedy teacher and random actions, for the same number of episodes in the env that reports are made in."""
+    slots = min(episodes, stage.most_slots(task) or episodes)
+    env = stage.task_env(task, slots, device, "report")
+    chance = diagnose.random_policy(teacher.spec.view, env.action).to(device)
+    per_slot = -(-episodes // slots)
+    try:
+        found = run_episodes(teacher, env, seed, per_slot)
+        random = run_episodes(chance, env, seed, per_slot, greedy=False, name="diagnose/random")
+    except UserError as error:  # episodes without an end
+        return Finding("note", "teacher", f"How good it is cannot be told: {error}.")
+    finally:
+        env.close()
+    success = None if found.success is None else float(found.success.float().mean())
+    estimates = [bootstrap_mean(returns.cpu().numpy()) for returns in (found.returns, random.returns)]
+    return diagnose.teacher_is_good(estimates[0], estimates[1], diagnose.goal_of(task), success)
+
+
+def findings_table(findings: list[Finding]) -> Table:
+    """A line for each, and what to do about it below."""
+    table = Table.grid(padding=(0, 2))
+    for finding in findings:
+        table.add_row(diagnose.MARKS[finding.level], f"[bold]{finding.about}[/]", escape(finding.what))
+        if finding.advice:
+            table.add_row("", "", f"[cyan]{escape(finding.advice)}[/]")
+    count = sum(finding.level == "problem" for finding in findings)
+    verdict = f"[bold red]{count} problem{'s' if count > 1 else ''}: see above.[/]" if count else ""
+    table.add_row("", "", verdict or "[green]Nothing was found that keeps a student from learning.[/]")
+    return table
+
+
+if __name__ == "__main__":
+    from tscli.cli import run_script
+
+    run_script(__file__)
