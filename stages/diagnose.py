@@ -18,7 +18,7 @@ from rich.table import Table
 from tscli import diagnose, stage, streams
 from tscli.config import Config as BaseConfig
 from tscli.config import Network, NetworkConfig, StageConfig, UserError
-from tscli.diagnose import Finding
+from tscli.diagnose_checks import Finding, teacher_is_good
 from tscli.diagnose_probe import Effort
 from tscli.diagnose_sample import Sample, read_sample, roll_out, steps_within
 from tscli.networks import Policy
@@ -31,6 +31,7 @@ from tscli.views import ViewSpec
 
 ORDER = 25
 ENVS = 64
+PICTURES = 64.0  # MB
 EFFORT = Effort(fit_rows=4000, test_rows=1000, units=256, updates=400, hurry=False)
 
 
@@ -63,7 +64,7 @@ def main(config: Config, session: Session) -> None:
     session.say(f"teacher: {teacher_run.name}; pairs: {pairs_run.name if pairs_run else 'none, it is rolled out'}")
 
     seed = streams.derive(config.seed, "diagnose")
-    wanted = steps_within(config.steps, (teacher.spec.view, view))
+    wanted = steps_within(config.steps, (teacher.spec.view, view), PICTURES)
     if pairs_run is not None:
         pairs = Pairs(pairs_run.path / "pairs", verify="size")
         sample: Sample = read_sample(pairs, teacher.spec.view, view, wanted, seed)
@@ -116,7 +117,7 @@ def how_good(teacher: Policy, task: Task, episodes: int, seed: int, device: torc
         env.close()
     success = None if found.success is None else float(found.success.float().mean())
     estimates = [bootstrap_mean(returns.cpu().numpy()) for returns in (found.returns, random.returns)]
-    return diagnose.teacher_is_good(estimates[0], estimates[1], diagnose.goal_of(task), success)
+    return teacher_is_good(estimates[0], estimates[1], diagnose.goal_of(task), success)
 
 
 def findings_table(findings: list[Finding]) -> Table:

@@ -24,9 +24,11 @@ from tscli.optim import FlatAdam
 from tscli.spaces import ActionSpec
 from tscli.views import Obs
 
-__all__ = ["HISTORY", "Effort", "Gap", "features", "imitation_gap", "predictability", "with_history"]
+__all__ = ["HISTORY", "LITTLE", "Effort", "Gap", "features", "imitation_gap", "predictability", "with_history"]
 
 HISTORY = 8  # observations, the current one included
+LITTLE = 0.1  # share of what there is to know; probes are no closer than that
+_CHANCE = 0.02  # difference of two scores
 _SIDE = 12  # of a picture as the probes see it
 _NEIGHBOURS = 10
 _HELD_OUT = 0.2  # of the episodes
@@ -69,13 +71,15 @@ class Gap:
     base: float
     rows: int
 
-    def hides(self, score: float) -> bool:
-        """Whether a score is behind the teacher's own by more than a tenth of what there is to know, and 2 %."""
-        return score < _enough(self.own, self.base)
+    def lost(self, score: float) -> float:
+        """Share of what the teacher's own view tells that a score is behind; 0 within 2 %, which is chance."""
+        behind = self.own - score
+        return behind / (self.own - self.base) if behind > _CHANCE else 0.0
 
 
 def _enough(own: float, base: float) -> float:
-    return own - max(0.02, 0.1 * (own - base))
+    """The score from which on nothing worth mentioning is lost."""
+    return own - max(_CHANCE, LITTLE * (own - base))
 
 
 def imitation_gap(sample: Sample, recurrent: bool, effort: Effort, seed: int) -> Gap | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +20,6 @@ from tscli.spaces import ActionSpec, Group
 from tscli.views import Obs, ViewSpec, encode_action
 
 __all__ = ["Sample", "read_sample", "roll_out", "steps_within"]
-
-# Pictures of that many bytes are looked at, at the most.
-_PICTURE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,10 @@ class Sample:
         return x[self.valid]
 
 
-def steps_within(wanted: int, views: tuple[ViewSpec, ViewSpec]) -> int:
-    """The number of steps to look at: fewer where the views have large pictures."""
-    size = sum(int(np.prod(shape)) for view in views for shape in view.images.values())
-    return min(wanted, max(200, _PICTURE_BYTES // size)) if size else wanted
+def steps_within(wanted: int, views: tuple[ViewSpec, ViewSpec], megabytes: float) -> int:
+    """The number of steps to look at: fewer where the views' pictures would take more memory than that."""
+    size = sum(math.prod(shape) for view in views for shape in view.images.values())
+    return min(wanted, max(100, int(megabytes * 1e6) // size)) if size else wanted
 
 
 def read_sample(pairs: Pairs, teacher: ViewSpec, student: ViewSpec, steps: int, seed: int) -> Sample:
