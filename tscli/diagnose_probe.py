@@ -31,6 +31,7 @@ LITTLE = 0.1  # share of what there is to know; probes are no closer than that
 _CHANCE = 0.02  # difference of two scores
 _SIDE = 12  # of a picture as the probes see it
 _NEIGHBOURS = 10
+_BATCH, _PASSES = 256, 25  # of the network, whose updates are fewer where there is little to see
 _HELD_OUT = 0.2  # of the episodes
 _CLEAR = 0.95  # a score with which one in a hurry is content for the teacher's own view
 
@@ -149,7 +150,7 @@ def features(obs: Obs) -> Tensor:
 
 
 def with_history(x: Tensor, previous: Tensor, reset: Tensor, steps: int) -> Tensor:
-    """The last observations and executed actions: [T, B, F] and [T, B, A] -> [T, B, steps * (F + A)].
+    """The last observations and executed actions: [T, B, F] and [T, B, A] -> [T, B, min(steps, T) * (F + A)].
 
     Earlier observations stand there as differences from one to the next, which a small probe reads more easily; zeros
     stand for what was before the episode. reset: [T, B] bool, True at an episode's first step.
@@ -157,7 +158,7 @@ def with_history(x: Tensor, previous: Tensor, reset: Tensor, steps: int) -> Tens
     step = torch.arange(len(x))[:, None].expand(reset.shape)
     age = step - torch.where(reset, step, -1).cummax(0).values
     parts = [x, previous]
-    for k in range(1, steps):
+    for k in range(1, min(steps, len(x))):  # nobody has a longer past
         there = (age >= k).unsqueeze(-1)
         change = torch.zeros_like(x)
         change[k:] = x[1 : len(x) - k + 1] - x[: len(x) - k]
@@ -242,14 +243,15 @@ def _random_features(fit_x: Tensor, fit_y: Tensor, test_x: Tensor, units: int, s
 
 @torch.enable_grad()
 def _network(fit_x: Tensor, fit_y: Tensor, test_x: Tensor, action: ActionSpec, updates: int, seed: int) -> Tensor:
-    """A network of 64 tanh units: minibatches of 256, Adam with a rate that falls from .01 to 0."""
+    """A network of 64 tanh units: minibatches, Adam with a rate that falls from .01 to 0."""
     generator = streams.generator(seed, "diagnose/network")
     with streams.seeded_init(seed, "diagnose"):
         model = nn.Sequential(nn.Linear(fit_x.shape[1], 64), nn.Tanh(), nn.Linear(64, fit_y.shape[1]))
     optimizer = FlatAdam(model.parameters(), 0.01)
+    updates = min(updates, max(50, _PASSES * len(fit_x) // _BATCH))
     for update in range(updates):
         optimizer.lr = 0.01 * (1 - update / updates)
-        index = torch.randint(len(fit_x), (256,), generator=generator)
+        index = torch.randint(len(fit_x), (_BATCH,), generator=generator)
         out, wanted = model(fit_x[index]), fit_y[index]
         if action.is_continuous:
             loss = (out - wanted).square().mean()
