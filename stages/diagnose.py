@@ -25,6 +25,7 @@ from tscli.networks import Policy
 from tscli.pairs import Pairs
 from tscli.rollout import run_episodes
 from tscli.runs import Run, Session
+from tscli.stage_teachers import TeacherRuns, find_pairs, find_teachers
 from tscli.stats import bootstrap_mean
 from tscli.tasks import Task, load_task
 from tscli.views import ViewSpec
@@ -55,12 +56,15 @@ class Config(BaseConfig):
 def main(config: Config, session: Session) -> None:
     """Look at the teacher, then at steps with its labels, and say what was found."""
     device = stage.prepare(StageConfig(device=config.device))
-    teacher_run = stage.teacher_of(session, config.teacher, config.pairs)
-    task = load_task(teacher_run.task)
+    teachers = find_teachers(session, config.teacher, "", "", config.pairs)
+    if len(teachers.runs) != 1:
+        raise UserError(f"several teachers ({teachers.name}) are looked at one by one: give --teacher one of them")
+    task = load_task(teachers.task)
     env = stage.task_env(task, min(ENVS, stage.most_slots(task) or ENVS), device)
+    (teacher_run,) = teachers.runs
     teacher = stage.open_teacher(teacher_run, env, device)
     view = stage.resolve(task, config.obs or task.student, env)
-    pairs_run = usable_pairs(session, config.pairs, teacher_run, (teacher.spec.view, view))
+    pairs_run = usable_pairs(session, config.pairs, teachers, (teacher.spec.view, view))
     session.say(f"teacher: {teacher_run.name}; pairs: {pairs_run.name if pairs_run else 'none, it is rolled out'}")
 
     seed = streams.derive(config.seed, "diagnose")
@@ -82,13 +86,15 @@ def main(config: Config, session: Session) -> None:
     session.show(findings_table(findings), data | {"findings": [finding.to_json() for finding in findings]})
 
 
-def usable_pairs(session: Session, ref: str | None, teacher_run: Run, views: tuple[ViewSpec, ViewSpec]) -> Run | None:
+def usable_pairs(
+    session: Session, ref: str | None, teachers: TeacherRuns, views: tuple[ViewSpec, ViewSpec]
+) -> Run | None:
     """The pairs to look at; None where there are none, or where those that nobody named lack a group of a view.
 
     Raises:
         UserError: the named pairs are of another teacher, or lack a group.
     """
-    run = stage.pairs_of(session, ref, teacher_run, optional=True)
+    run = find_pairs(session, ref, teachers)
     if run is None:
         return None
     try:

@@ -29,6 +29,7 @@ from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs
 from tscli.runs import Run, Session
 from tscli.spaces import ActionSpec
+from tscli.stage_teachers import TeacherRuns
 from tscli.stats import Estimate
 from tscli.tasks import Task
 from tscli.views import ViewSpec
@@ -83,7 +84,7 @@ def sample_findings(
 
 def before_distillation(
     session: Session,
-    teacher_run: Run,
+    teachers: TeacherRuns,
     task: Task,
     view: ViewSpec,
     network: NetworkConfig,
@@ -98,17 +99,18 @@ def before_distillation(
 
     Args:
         session: whom to tell. One that is quiet, or that resumes a run, is told nothing, and nothing is computed.
-        teacher_run: whose policy is to be imitated.
-        task: the teacher's.
+        teachers: who is to be imitated. Nothing is said of several, each of which is right on rows of its own alone, nor
+            of demonstrations without a teacher.
+        task: the student's.
         view: the student's.
         network: the student's.
         pairs_run: what it starts from; None where it starts from nothing.
         env: which the stage steps; None where it steps none. It is not touched.
     """
-    if session.quiet or session.log is None or session.resume is not None:
+    if session.quiet or session.log is None or session.resume is not None or len(teachers.runs) != 1:
         return
     try:
-        findings = _quick_findings(teacher_run, task, view, network, pairs_run, env)
+        findings = _quick_findings(teachers.runs[0], task, view, network, pairs_run, env)
     except Exception as error:  # whatever is wrong with a check must not keep the student from learning
         session.say(f"[dim]the checks before distillation did not work here: {escape(repr(error))}[/]")
         return
