@@ -99,7 +99,7 @@ def before_distillation(
 
     Args:
         session: whom to tell. One that is quiet, or that resumes a run, is told nothing, and nothing is computed.
-        teachers: who is to be imitated. Nothing is said of several, each of which is right on rows of its own alone, nor
+        teachers: who is to be imitated. Nothing is said of several, each of which is right on its own rows alone, nor
             of demonstrations without a teacher.
         task: the student's.
         view: the student's.
