@@ -1,4 +1,4 @@
-"""Tell what would keep a student from learning: whether the teacher is good, and what the student can know of it.
+"""Tell what would keep a student from learning: how good the teacher is, and what the student can know.
 
 It answers "my loss does not fall, what is wrong?" in sentences: the teacher beside random actions, its normaliser and
 its actions' bounds; whether the stored labels come out again; inputs that never change or are very large; and how well
@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
 from tscli import diagnose, stage, streams
 from tscli.config import Config as BaseConfig
-from tscli.config import Network, NetworkConfig, StageConfig, UserError
+from tscli.config import Network, NetworkConfig, StageConfig, UserError, one_line
 from tscli.diagnose_checks import Finding, teacher_is_good
 from tscli.diagnose_probe import Effort
 from tscli.diagnose_sample import Sample, read_sample, roll_out, steps_within
@@ -64,6 +64,7 @@ def main(config: Config, session: Session) -> None:
     (teacher_run,) = teachers.runs
     teacher = stage.open_teacher(teacher_run, env, device)
     view = stage.resolve(task, config.obs or task.student, env)
+    network = config.student or students_network(task)
     pairs_run = usable_pairs(session, config.pairs, teachers, (teacher.spec.view, view))
     session.say(f"teacher: {teacher_run.name}; pairs: {pairs_run.name if pairs_run else 'none, it is rolled out'}")
 
@@ -75,7 +76,6 @@ def main(config: Config, session: Session) -> None:
     else:
         sample = roll_out(teacher, env, view, wanted, seed)
     env.close()
-    network = config.student or NetworkConfig.model_validate(task.stages.get("distill", {}).get("student", {}))
     recorded = pairs_run is not None
     findings = [
         how_good(teacher, task, config.episodes, seed, device),
@@ -84,6 +84,19 @@ def main(config: Config, session: Session) -> None:
     data: dict[str, Any] = {"task": task.name, "teacher": teacher_run.name, "view": view.name}
     data |= {"pairs": pairs_run.name if pairs_run else None, "steps": sample.num_steps}
     session.show(findings_table(findings), data | {"findings": [finding.to_json() for finding in findings]})
+
+
+def students_network(task: Task) -> NetworkConfig:
+    """The body that `tscli distill` gives the task's student.
+
+    Raises:
+        UserError: the task's settings are wrong.
+    """
+    written = task.stages.get("distill", {}).get("student", {})
+    try:
+        return TypeAdapter(Network).validate_python(written)
+    except ValidationError as error:
+        raise UserError(f"task {task.name}, distill, student: {one_line(error, NetworkConfig, prefix='')}") from None
 
 
 def usable_pairs(
@@ -133,9 +146,13 @@ def findings_table(findings: list[Finding]) -> Table:
         table.add_row(diagnose.MARKS[finding.level], f"[bold]{finding.about}[/]", escape(finding.what))
         if finding.advice:
             table.add_row("", "", f"[cyan]{escape(finding.advice)}[/]")
-    count = sum(finding.level == "problem" for finding in findings)
-    verdict = f"[bold red]{count} problem{'s' if count > 1 else ''}: see above.[/]" if count else ""
-    table.add_row("", "", verdict or "[green]Nothing was found that keeps a student from learning.[/]")
+    problems, notes = (sum(finding.level == level for finding in findings) for level in ("problem", "note"))
+    verdict = "[green]Nothing was found that keeps a student from learning.[/]"
+    if problems:
+        verdict = f"[bold red]{problems} problem{'s' if problems > 1 else ''}: see above.[/]"
+    elif notes:
+        verdict = f"[yellow]No problem was found, but see the note{'s' if notes > 1 else ''}.[/]"
+    table.add_row("", "", verdict)
     return table
 
 

@@ -164,8 +164,8 @@ def test_cells_differ_where_a_setting_or_a_seed_does_and_only_from_there_on() ->
     assert same == [True, True, False, False]
     assert len({cell.key for seed in (0, 1) for cell in cells_of(before, "bc", seed)}) == 8
     assert cells_of(after, "bc")[2].settings["lr"] == 0.5
-    # How often a checkpoint is written, and a value that is the default, change nothing.
-    for assignment in ({"distill.checkpoint_every": "7"}, {"distill.loss": "kl"}):
+    # How often a checkpoint is written, what is said beforehand, and a value that is the default change nothing.
+    for assignment in ({"distill.checkpoint_every": "7"}, {"distill.diagnose": "false"}, {"distill.loss": "kl"}):
         again = plan("bc", assignments=assignment)
         assert [cell.key for cell in again.cells] == [cell.key for cell in before.cells]
 
