@@ -17,6 +17,7 @@ from tscli.distributions import (
     MultiCategorical,
     TanhGaussian,
     action_scale,
+    certain,
     from_params,
     kl,
 )
@@ -54,6 +55,16 @@ def test_a_gaussian_is_torchs() -> None:
     torch.testing.assert_close(ours.entropy(), theirs.entropy())
     expected = td.kl_divergence(theirs, td.Independent(td.Normal(other, wide), 1))
     torch.testing.assert_close(kl(ours, Gaussian(other, wide)), expected)
+
+
+def test_a_certain_action_has_all_of_the_probability() -> None:
+    one = certain(torch.tensor([2, 0]), ActionSpec("discrete", nvec=(3,)))
+    assert torch.equal(one.params()["logits"].softmax(-1), torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
+    several = certain(torch.tensor([[1, 2]]), ActionSpec("multi_discrete", nvec=(2, 3)))
+    assert isinstance(several, MultiCategorical) and torch.equal(several.mode(), torch.tensor([[1, 2]]))
+    assert several.log_prob(torch.tensor([[1, 2]])).item() == 0.0
+    arm = certain(torch.tensor([[0.5, 3.0]]), ARM)
+    assert torch.equal(arm.mode(), torch.tensor([[0.5, 3.0]])) and torch.equal(arm.sample(seeded()), arm.mode())
 
 
 def test_several_choices_are_independent_categoricals() -> None:

@@ -18,8 +18,10 @@ from tscli.config import NetworkConfig, UserError, ViewPart, parse_view
 from tscli.imitation import (
     Batch,
     batch_loss,
+    check_labels,
     check_loss,
     fit_normalizer,
+    match_std,
     mean_loss,
     read_batch,
     read_batches,
@@ -51,6 +53,7 @@ def record(folder: Path, action: ActionSpec = DISCRETE, steps: int = 20, **extra
             dist = {"logits": torch.stack([step, 3.0 - step], dim=1)}
         taken = viewed.step(label)
         ends = (taken.reward, taken.terminated, taken.truncated)
+        dist = {} if extra.get("distribution") == "none" else dist
         writer.append(obs, taken.action, label, dist, *ends, torch.ones(3, dtype=torch.uint8))
     writer.close()
     return Pairs(folder)
@@ -270,3 +273,33 @@ def test_kl_between_a_squashed_and_a_plain_policy_is_refused(tmp_path: Path, squ
         check_loss(loss, student.spec, squash)
     check_loss("kl", student.spec, not squash)
     assert torch.isfinite(batch_loss(student, batch, "mse"))
+
+
+@pytest.mark.parametrize("action", [DISCRETE, ARM], ids=["discrete", "continuous"])
+def test_labels_that_are_actions_alone_serve_every_loss_but_the_kl(tmp_path: Path, action: ActionSpec) -> None:
+    pairs = record(tmp_path, action, distribution="none")
+    assert pairs.schema.teacher_fields == () and not [
+        name for name in pairs.fields if name in ("teacher_logits", "mean")
+    ]
+    student = make_student(pairs, "state")
+    match_std(student, pairs)  # has nothing to begin with
+    batch = read_batch(pairs, pairs.windows(4, start="tile")[:], student.spec.view)
+    counts = batch.weight > 0
+    with torch.no_grad():
+        dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[1]), None)
+        if action.is_continuous:
+            distance = (dist.mode() - batch.label).square().mean(-1)
+        else:
+            hot = torch.nn.functional.one_hot(batch.label, 2)
+            distance = (dist.params()["logits"].softmax(-1) - hot).square().mean(-1)
+        torch.testing.assert_close(batch_loss(student, batch, "mse"), distance[counts].mean())
+        expected = -dist.log_prob(batch.label)[counts].mean()
+        torch.testing.assert_close(batch_loss(student, batch, "cross_entropy"), expected)
+    assert torch.isfinite(batch_loss(student, batch, "huber"))
+    with pytest.raises(UserError, match="0003-convert has its actions alone: use --loss cross_entropy"):
+        check_labels("kl", pairs.schema, "0003-convert")
+    check_labels("mse", pairs.schema, "0003-convert")
+
+
+def test_pairs_with_a_distribution_serve_the_kl(tmp_path: Path) -> None:
+    check_labels("kl", record(tmp_path).schema, "0002-collect")

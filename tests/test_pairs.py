@@ -393,6 +393,13 @@ def test_a_misspelt_field_is_named(tmp_path):
         pairs.gather(pairs.windows(1)[[0]], ["obs/stat"])
 
 
+def test_labels_that_are_actions_alone_have_no_distribution_to_store():
+    schema = replace(SCHEMA, extra={"distribution": "none"})
+    assert schema.teacher_fields == () and "teacher_logits" not in schema.row_fields()
+    assert PairsSchema.from_json(schema.to_json()) == schema
+    assert "made differently" in schema.difference(SCHEMA)
+
+
 def test_the_schema_survives_the_file(tmp_path):
     write(tmp_path, steps=5)
     assert Pairs(tmp_path).schema == SCHEMA

@@ -23,6 +23,7 @@ import tscli
 from tscli import runs
 from tscli.config import StageConfig
 from tscli.runs import Run, RunWriter, Session, find_unfinished
+from tscli.sinks import parse_sinks
 
 LINES = [{"step": 10, "loss/policy": 0.5, "rollout/return": None}, {"step": 20, "loss/policy": 0.25, "eval/return": 7}]
 
@@ -232,6 +233,7 @@ def test_a_sink_that_fails_is_dropped_with_one_warning(tmp_path: Path, monkeypat
 @pytest.mark.usefixtures("folder")
 def test_an_unknown_sink_and_a_missing_package_are_refused_before_any_work(monkeypatch: Any, capsys: Any) -> None:
     assert 'did you mean "tensorboard"?' in error_of(capsys, "train-teacher", "cartpole", "--log-to", "tensorbord")
+    assert parse_sinks(["none"]) == ()
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "wandb" else real(name, *a))
     for words in (("train-teacher", "cartpole"), ("pipeline", "cartpole")):
