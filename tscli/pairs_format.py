@@ -71,7 +71,7 @@ class PairsSchema:
         groups: recorded observation groups.
         action: the action space; it decides what `teacher_fields` are.
         task: name of the task.
-        teacher: the run whose policy labelled the rows.
+        teacher: the run whose policy labelled the rows; of several their names, joined by ", ".
         seed: seed of the environments; env i's k-th episode is reset from (seed, i, k).
         has_success: whether `success` of the episodes means anything.
         extra: anything else that JSON can hold and later stages need to understand the rows (the control period).
