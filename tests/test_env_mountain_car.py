@@ -88,6 +88,14 @@ def test_starts_stand_in_the_valley():
     assert (velocity == 0).all()
 
 
+def test_spread_starts_are_anywhere_before_the_goal_and_moving():
+    env = Env(EnvConfig(spread_starts=True), 1000)
+    env.reset(5)
+    position, velocity = env.observe("state").T
+    assert position.min() < -1.19 and 0.38 < position.max() < GOAL
+    assert velocity.min() < -0.069 and velocity.max() > 0.069
+
+
 def test_the_picture_follows_the_car():
     env = Env(EnvConfig(), 2)
     put(env, np.array([[-1.0, 0.0], [0.3, 0.0]]))

@@ -10,7 +10,8 @@ Group `state`, float32 [2]:
 
 Actions: a force within +-1, positive to the right.
 Reward: -0.1 force^2 for every step, and 100 for the one that reaches the goal.
-Starts: the position uniform in [-0.6, -0.4), the velocity 0.
+Starts: the position uniform in [-0.6, -0.4), the velocity 0; with `spread_starts` the position uniform in [-1.2, 0.4)
+and the velocity in [-0.07, 0.07), since one who starts at the floor hardly ever meets the goal by chance.
 Ends: terminated at or beyond the goal with a velocity of 0 or more; truncated after `max_episode_steps`.
 The wall at the left end stops the car.
 Success: the goal was reached.
@@ -45,6 +46,7 @@ class EnvConfig(Config):
     max_episode_steps: int = Field(
         default=999, ge=1, le=1_000_000, description="Steps after which an episode is truncated."
     )
+    spread_starts: bool = Field(default=False, description="Start anywhere in the valley, at any velocity.")
 
 
 class Env(ClassicEnv):
@@ -64,6 +66,8 @@ class Env(ClassicEnv):
     action = ActionSpec("continuous", low=(-1.0,), high=(1.0,), names=("force",))
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
+        if config.spread_starts:
+            self.starts = ((MIN_POSITION, 0.4), (-MAX_VELOCITY, MAX_VELOCITY))
         super().__init__(config.max_episode_steps, num_envs, device)
 
     def _advance(self, state: Array, action: Array) -> Array:
