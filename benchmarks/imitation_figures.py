@@ -1,4 +1,4 @@
-"""Behaviour cloning beside the `imitation` library: full-observation CartPole, the same demonstrations and network.
+"""Cloning and DAgger beside the `imitation` library: full-observation CartPole, the same demonstrations and network.
 
 `imitation` 1.0.1 pins an older Gymnasium than tscli needs, so it lives in an environment of its own:
 
@@ -12,6 +12,11 @@ collect`, and clones its greedy actions in turns by
     imitation            its BC as it comes: two layers of 32 with tanh, Adam at 1e-3, batches of 32, entropy bonus
     tscli, the same      stages/distill_bc.py with that network, rate and batch, cross-entropy, nothing normalised
     tscli                stages/distill_bc.py with its own defaults
+
+and, without those episodes, by
+
+    imitation DAgger     its SimpleDAggerTrainer with all defaults, in 8 envs, asking our teacher's very weights
+    tscli DAgger         stages/distill_dagger.py as the task has it: what `tscli distill --pairs none` does
 
 on one thread each, `imitation` in a process of its own. "to 500" is the time spent in the training loop when the greedy
 policy first had the full return in every one of 100 episodes; evaluations are not timed.
@@ -34,6 +39,7 @@ import numpy as np
 import torch
 
 from tscli import stage, streams
+from tscli.checkpoint import load_policy_file
 from tscli.config import NetworkConfig, StageConfig
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs
@@ -45,9 +51,9 @@ from tscli.tasks import load_task
 train_teacher = load_script(find_script("train-teacher"))
 collect = load_script(find_script("collect"))
 distill_bc = load_script(find_script("distill", "bc"))
+distill_dagger = load_script(find_script("distill", "dagger"))
 
 FULL, EPISODES = 500.0, 100
-PEER_EVERY = 100  # batches between evaluations; ours come once an epoch, six to seven times as far apart
 THEIR_NETWORK = NetworkConfig(hidden=(32, 32), activation="tanh", normalize=False)
 SAME: dict[str, Any] = {"student": THEIR_NETWORK, "loss": "cross_entropy", "lr": 1e-3, "batch_size": 32}
 
@@ -75,13 +81,11 @@ def write_demonstrations(pairs: Run, path: Path) -> int:
     return len(acts)
 
 
-def imitation(python: str, demos: Path, seed: int, batches: int, clock: str) -> tuple[Curve, str]:
+def imitation(python: str, folder: Path, seed: int, clock: str, *source: str) -> tuple[Curve, str]:
     """The other library in a process of its own; its policies are measured here."""
-    curve = demos.with_name("curve.pt")
-    script = Path(__file__).with_name("imitation_peer.py")
-    command = [python, str(script), str(demos), str(curve), "--seed", str(seed), "--batches", str(batches)]
+    curve, script = folder / "curve.pt", Path(__file__).with_name("imitation_peer.py")
+    command = [python, str(script), str(curve), "--seed", str(seed), "--clock", clock, *source]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    command += ["--every", str(PEER_EVERY), "--clock", clock]
     subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
     found = torch.load(curve, weights_only=True)
     to_full = next((seconds for seconds, weights in found["points"] if greedy_return(weights) >= FULL), float("nan"))
@@ -102,7 +106,27 @@ def greedy_return(weights: list[torch.Tensor]) -> float:
     return stage.summary(found)["eval/return"]
 
 
-def ours(teacher: Run, pairs: Run, epochs: int, session: Session, **settings: Any) -> Curve:
+def write_expert(teacher: Run, path: Path) -> None:
+    """The teacher's three layers, with its normaliser in the first (which never clips here)."""
+    policy = load_policy_file(teacher.path / "policy.safetensors", torch.device("cpu"))
+    layers = [*(m for m in policy.encoder.body.modules() if isinstance(m, torch.nn.Linear)), policy.head.linear]
+    weights = [parameter.detach().clone() for layer in layers for parameter in (layer.weight, layer.bias)]
+    norm = policy.encoder.norm
+    if norm is not None:
+        weights[0] *= norm.scale
+        weights[1] -= weights[0] @ norm.mean.float()
+    torch.save(weights, path)
+
+
+def read(run: Run, speed: str) -> Curve:
+    """One of our runs; `speed` is the metric that tells it."""
+    points = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    measured = [(p["loop_seconds"], p["eval/return"]) for p in points if p.get("eval/return") is not None]
+    to_full = next((seconds for seconds, value in measured if value >= FULL), float("nan"))
+    return Curve(points[-1].get(speed, float("nan")), to_full, measured[-1][1])
+
+
+def clone(teacher: Run, pairs: Run, epochs: int, session: Session, **settings: Any) -> Curve:
     """Our stage, evaluated after every epoch; it never stops early."""
     config = distill_bc.Config(
         teacher=str(teacher.path),
@@ -115,10 +139,16 @@ def ours(teacher: Run, pairs: Run, epochs: int, session: Session, **settings: An
         threads=1,
         **settings,
     )
-    lines = (distill_bc.main(config, session).path / "metrics.jsonl").read_text().splitlines()
-    points = [json.loads(line) for line in lines]
-    to_full = next((p["loop_seconds"] for p in points if p["eval/return"] >= FULL), float("nan"))
-    return Curve(points[-1]["samples_per_second"], to_full, points[-1]["eval/return"])
+    return read(distill_bc.main(config, session), "samples_per_second")
+
+
+def dagger(teacher: Run, seed: int, session: Session) -> Curve:
+    """What `tscli distill --pairs none` does with the full view and no memory, without its early stop."""
+    stages = load_task("cartpole").stages
+    values = {**stages["distill"], **stages["distill-dagger"], "student": NetworkConfig(), "stop_return": None}
+    values |= {"teacher": str(teacher.path), "pairs": "none", "obs": "full", "seed": seed, "threads": 1}
+    config = distill_dagger.Config(**values, eval_every=1, eval_episodes=EPISODES)
+    return read(distill_dagger.main(config, session), "")
 
 
 def main() -> None:
@@ -143,23 +173,30 @@ def main() -> None:
             settings = load_task("cartpole").stages["train-teacher"]
             config = train_teacher.Config(**{"task": "cartpole", **settings, "seed": seed, "threads": 1})
             teacher, pairs = demonstrations(config, args.episodes, session)
-            demos = Path(folder) / "demonstrations.npz"
+            demos, expert = Path(folder) / "demonstrations.npz", Path(folder) / "expert.pt"
             batches = write_demonstrations(pairs, demos) * args.epochs // 32
-            theirs, versions = imitation(args.peer_python, demos, seed, batches, clock)
+            write_expert(teacher, expert)
+            peer = (args.peer_python, Path(folder), seed, clock)
+            cloned, versions = imitation(*peer, "--demonstrations", str(demos), "--batches", str(batches))
             curves = {
-                "imitation": theirs,
-                "tscli, the same": ours(teacher, pairs, args.epochs, session, seed=seed, **SAME),
-                "tscli": ours(teacher, pairs, args.epochs, session, seed=seed),
+                "imitation": cloned,
+                "tscli, the same": clone(teacher, pairs, args.epochs, session, seed=seed, **SAME),
+                "tscli": clone(teacher, pairs, args.epochs, session, seed=seed),
+                "imitation DAgger": imitation(*peer, "--expert", str(expert))[0],
+                "tscli DAgger": dagger(teacher, seed, session),
             }
             for name, curve in curves.items():
                 found.setdefault(name, []).append(curve)
-                print(f"{seed:4} {name:18}{curve.speed:10.0f}{curve.to_full:9.2f}{curve.last:8.1f}", flush=True)
+                rate = "" if "DAgger" in name else f"{curve.speed:.0f}"
+                print(f"{seed:4} {name:18}{rate:>10}{curve.to_full:9.2f}{curve.last:8.1f}", flush=True)
     print(versions)
     for name, curves in found.items():
+        theirs = found["imitation DAgger" if "DAgger" in name else "imitation"]
+        speeds = statistics.median(c.speed / t.speed for c, t in zip(curves, theirs, strict=True))
+        times = statistics.median(c.to_full / t.to_full for c, t in zip(curves, theirs, strict=True))
         speed, to_full = (statistics.median(getattr(c, key) for c in curves) for key in ("speed", "to_full"))
-        ratios = [(c.speed / t.speed, c.to_full / t.to_full) for c, t in zip(curves, found["imitation"], strict=True)]
-        speeds, times = (statistics.median(column) for column in zip(*ratios, strict=True))
-        print(f"median {name:18} {speed:.0f} samples/s ({speeds:.1f}x), {to_full:.2f} s to 500 ({times:.2f} of it)")
+        rate = "" if "DAgger" in name else f"{speed:.0f} samples/s ({speeds:.1f}x), "
+        print(f"median {name:18} {rate}{to_full:.2f} s to 500 ({times:.2f} of it)")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from tscli.networks import Actor
 from tscli.rollout import Episodes, ViewedEnv, run_episodes
 from tscli.runs import Run, Session, newest_run
 from tscli.stage_teachers import teachers_of
-from tscli.tables import FitTable
+from tscli.tables import FitTable, decimals
 from tscli.tasks import load_task
 
 COMMAND = "eval"
@@ -249,16 +249,23 @@ def eval_table(report: dict[str, Any]) -> FitTable:
         title=f"{report['task']}: {report['episodes']} episodes, seed {report['seed']}",
         caption=_comparison(report) if "gap" in report else "",
     )
+    places = return_decimals(report)
     rows = [(role, entry, mode, entry[mode]) for role, entry in entries.items() for mode in ("greedy", "sampled")]
     for role, entry, mode, whole in rows:
         tasks = whole.get("tasks", {}) if mode == "greedy" else {}
         for what, found in {role: whole, **{f"  {escape(name)}": part for name, part in tasks.items()}}.items():
             value = found["return"]
-            cells = [what, escape(entry["view"]), mode, f"[bold]{value['mean']:.1f}[/]"]
-            cells += [f"{value['low']:.1f} to {value['high']:.1f}", f"{value['sd']:.1f}"]
+            cells = [what, escape(entry["view"]), mode, f"[bold]{value['mean']:.{places}f}[/]"]
+            cells += [f"{value['low']:.{places}f} to {value['high']:.{places}f}", f"{value['sd']:.{places}f}"]
             cells += [f"{100 * found['success_rate']['mean']:.0f} %"] if has_success else []
             table.add(*cells, f"{found['length']['mean']:.0f}")
     return table
+
+
+def return_decimals(report: dict[str, Any]) -> int:
+    """As the largest return of the report asks for."""
+    means = (entry[mode]["return"]["mean"] for entry in report["policies"].values() for mode in ("greedy", "sampled"))
+    return decimals(max(map(abs, means)))
 
 
 def _comparison(report: dict[str, Any]) -> str:
@@ -267,8 +274,9 @@ def _comparison(report: dict[str, Any]) -> str:
     near = f"actions equal {100 * same:.1f} %" if same is not None else f"distance {states['action_distance']:.3g}"
     if "kl_teacher_student" in states:
         near += f", KL {states['kl_teacher_student']:.3g}"
-    low, high = report["gap_interval"]
-    return f"gap {report['gap']:.1f} ({low:.1f} to {high:.1f})\non the student's states: {near}"
+    places = return_decimals(report)
+    gap, low, high = (f"{value:.{places}f}" for value in (report["gap"], *report["gap_interval"]))
+    return f"gap {gap} ({low} to {high})\non the student's states: {near}"
 
 
 if __name__ == "__main__":

@@ -273,7 +273,7 @@ def test_the_first_page_lists_commands_in_order_and_says_what_is_next(capsys: py
 def test_a_command_says_what_it_wrote_and_what_is_next(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train-teacher", "bare.yaml"]) == 0
     err = " ".join(capsys.readouterr().err.split())
-    assert err.endswith("wrote runs/0001-train-teacher-bare-seed1, return 0.1 next: tscli collect")
+    assert err.endswith("wrote runs/0001-train-teacher-bare-seed1, return 0.100 next: tscli collect")
 
 
 def test_the_list_of_our_own_commands_is_that_of_the_first_page() -> None:

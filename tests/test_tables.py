@@ -9,7 +9,7 @@ import io
 import pytest
 from rich.console import Console
 
-from tscli.tables import FitTable
+from tscli.tables import FitTable, decimals
 
 
 def printed(table: FitTable, width: int) -> list[str]:
@@ -52,3 +52,8 @@ def test_title_and_caption_stand_around_it() -> None:
     table = FitTable(("a",), title="above [x]", caption="below")
     table.add("1")
     assert printed(table, 20) == ["above [x]", "a", "1", "below"]
+
+
+@pytest.mark.parametrize(("scale", "places"), [(500.0, 1), (-10.0, 1), (9.99, 3), (-0.4, 3)])
+def test_small_returns_are_shown_with_more_decimals(scale: float, places: int) -> None:
+    assert decimals(scale) == places

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tscli.tables import decimals
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -143,10 +145,11 @@ def headline(run: Run) -> str:
     found = run.metrics.get("eval/return", run.metrics.get("return_mean"))
     if not isinstance(found, (int, float)):
         return ""
-    words = f"return {found:.1f}"
+    places = decimals(found)
+    words = f"return {found:.{places}f}"
     if "pairs" in run.holds and "policy" not in run.holds and "episodes" in run.metrics:
         words = f"{run.metrics['episodes']} episodes, {words}"
-    return f"{words}, gap {run.metrics['gap']:.1f}" if "gap" in run.metrics else words
+    return f"{words}, gap {run.metrics['gap']:.{places}f}" if "gap" in run.metrics else words
 
 
 def command_page(ctx: Any, command: Any, source: str = "") -> None:

@@ -9,9 +9,14 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.text import Text
 
-__all__ = ["NARROW_GAP", "FitTable"]
+__all__ = ["NARROW_GAP", "FitTable", "decimals"]
 
 WIDE_GAP, NARROW_GAP, LEAST_GAP = 4, 2, 1
+
+
+def decimals(scale: float) -> int:
+    """Decimals that tell returns of this size apart: 1 from 10 on, else 3 (many rewards add up to 1 at the most)."""
+    return 1 if abs(scale) >= 10 else 3
 
 
 class FitTable:
