@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tscli import rl
 from tscli.config import NetworkConfig, UserError
 from tscli.distributions import Distribution, certain, from_params
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs, PairsSchema, Windows, as_tensors
-from tscli.rl import imitation_loss
 from tscli.streams import generator as stream
 from tscli.views import Obs, ViewSpec, view_of_pairs
 
@@ -174,7 +174,7 @@ def batch_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
 def _summed_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
     # A window lies within one episode, so its only reset can be at its start, where hidden is zero anyway.
     dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[-1]), None)
-    return (imitation_loss(dist, batch.teacher, batch.label, kind) * batch.weight).sum()
+    return (rl.imitation_loss(dist, batch.teacher, batch.label, kind) * batch.weight).sum()
 
 
 @torch.no_grad()
