@@ -27,8 +27,8 @@ from imitation.algorithms.bc import BC  # pyright: ignore[reportMissingImports]
 from imitation.algorithms.dagger import SimpleDAggerTrainer  # pyright: ignore[reportMissingImports]
 from imitation.data.types import Trajectory  # pyright: ignore[reportMissingImports]
 from imitation.util import logger  # pyright: ignore[reportMissingImports]
-from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.policies import BasePolicy  # pyright: ignore[reportMissingImports]
+from stable_baselines3.common.vec_env import DummyVecEnv  # pyright: ignore[reportMissingImports]
 
 ENVS = 8
 QUIET: dict[str, Any] = {"progress_bar": False, "log_rollouts_n_episodes": 0}

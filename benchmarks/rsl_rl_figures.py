@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rsl_rl.algorithms import Distillation
-from rsl_rl.env import VecEnv as RslVecEnv
-from tensordict import TensorDict
+from rsl_rl.algorithms import Distillation  # pyright: ignore[reportMissingImports] - an extra
+from rsl_rl.env import VecEnv as RslVecEnv  # pyright: ignore[reportMissingImports]
+from tensordict import TensorDict  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from tscli import stage
