@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -29,17 +28,9 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs: 1 is a tiny CartPole teacher, 2 are its pairs. To be copied, not changed."""
-    from stage_tools import COLLECT, TEACHER, call
+    from stage_tools import COLLECT, TEACHER, make_runs
 
-    work = tmp_path_factory.mktemp("finished")
-    before = Path.cwd()
-    os.chdir(work)
-    try:
-        call(*TEACHER)
-        call(*COLLECT)
-    finally:
-        os.chdir(before)
-    return work / "runs"
+    return make_runs(tmp_path_factory.mktemp("finished"), TEACHER, COLLECT)
 
 
 @pytest.fixture

@@ -50,6 +50,18 @@ SMALL = ("--student.hidden", "8", "--student.memory", "8")
 _TIMES = {"loop_seconds", "steps_per_second", "samples_per_second"}
 
 
+def make_runs(work: Path, *commands: tuple[str, ...]) -> Path:
+    """Run commands one after the other in a folder; gives the folder of the runs that they left."""
+    before = Path.cwd()
+    os.chdir(work)
+    try:
+        for command in commands:
+            call(*command)
+    finally:
+        os.chdir(before)
+    return work / "runs"
+
+
 def call(*args: str) -> Run:
     """Run a command that succeeds, and give the newest run."""
     assert main([*args, "--quiet"]) == 0

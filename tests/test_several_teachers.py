@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from stage_tools import (
     call,
     error_of,
     fingerprint,
+    make_runs,
     signal_once,
 )
 
@@ -44,15 +44,16 @@ MIXED = ("--teacher", "1,2", "--task", "cartpole_mixed")
 @pytest.fixture(scope="session")
 def two_teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs: 1 is a teacher of CartPole, 2 one of CartPole with swapped actions. To be copied."""
-    work = tmp_path_factory.mktemp("teachers")
-    before = Path.cwd()
-    os.chdir(work)
-    try:
-        call(*TEACHER)
-        call("train-teacher", "cartpole_swapped", *TEACHER[2:], "--network", "rnn", "--obs", "state + previous_action")
-    finally:
-        os.chdir(before)
-    return work / "runs"
+    swapped = (
+        "train-teacher",
+        "cartpole_swapped",
+        *TEACHER[2:],
+        "--network",
+        "rnn",
+        "--obs",
+        "state + previous_action",
+    )
+    return make_runs(tmp_path_factory.mktemp("teachers"), TEACHER, swapped)
 
 
 @pytest.fixture
