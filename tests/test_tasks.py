@@ -100,6 +100,14 @@ def test_a_file_may_extend_a_bundled_task_key_by_key(tmp_path: Path) -> None:
         load_task(write(tmp_path, "extends: color_mace\n"))
 
 
+def test_a_base_may_extend_another_task_itself(tmp_path: Path) -> None:
+    text = "extends: popgym_noisy_cartpole_hard\nenv: {max_episode_steps: 40}\n"
+    task = load_task(write(tmp_path, text))
+    easy = load_task("popgym_cartpole_easy")
+    assert task.env == {**easy.env, "position_noise": 0.3, "max_episode_steps": 40}
+    assert task.stages["train-teacher"]["total_steps"] == easy.stages["train-teacher"]["total_steps"]
+
+
 def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*none.yaml: No such file"):
         load_task(str(tmp_path / "none.yaml"))

@@ -151,18 +151,24 @@ def _closest(name: str, bundled: dict[str, Path], ids: list[str]) -> str:
 
 
 def _read(path: Path) -> Task:
-    data = load_yaml(path)
-    base = data.pop("extends", None)
-    if base is not None:
-        bundled = _bundled()
-        if base not in bundled:
-            raise UserError(f'{path}: extends: no task "{base}" comes with tscli: {did_you_mean(str(base), bundled)}')
-        data = merge_nested(load_yaml(bundled[base]), data)
+    data = _with_base(path)
     data.setdefault("name", path.stem)
     try:
         return Task.model_validate(data)
     except ValidationError as error:
         raise UserError(f"{path}: {one_line(error, Task, prefix='')}") from None
+
+
+def _with_base(path: Path) -> dict[str, Any]:
+    """A file's entries over those of the task that it extends, which may extend another one."""
+    data = load_yaml(path)
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    bundled = _bundled()
+    if base not in bundled:
+        raise UserError(f'{path}: extends: no task "{base}" comes with tscli: {did_you_mean(str(base), bundled)}')
+    return merge_nested(_with_base(bundled[base]), data)
 
 
 def _automatic(env_id: str) -> Task:
