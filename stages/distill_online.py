@@ -4,7 +4,8 @@ The loop of rsl_rl's distillation (Schwarke et al. 2025), which is DAgger (Ross 
 is stored, so it suits simulators that make data faster than a disk takes it. A rollout is learnt from in windows of
 `gradient_length` steps of all envs, in their order; hidden states go on from window to window, gradients do not
 (truncated BPTT). Beyond rsl_rl: the rollout's last, shorter window trains as well, actions may be discrete, gradients
-are clipped with the recurrent weights among them, and the best student is kept.
+are clipped with the recurrent weights among them, and the best student is kept; and episodes may be cut short for the
+first `short_steps`, so that a student with memory learns early what to make of its own actions since the start.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tscli import plots, rl, stage, streams
 from tscli.checkpoint import load_policy_file
@@ -57,6 +58,10 @@ class Config(StageConfig):
     total_steps: int = Field(1_000_000, ge=1, description="Env steps at the most, over all envs.")
     num_envs: int = Field(256, ge=1, description="Envs that step together.")
     rollout_steps: int = Field(24, ge=1, description="Steps per env between updates.")
+    short_steps: int = Field(
+        0, ge=0, description="Env steps, the first of total_steps, in which episodes are cut to short_length."
+    )
+    short_length: int = Field(40, ge=1, description="Length of those episodes: what follows a start is learnt first.")
     gradient_length: int = Field(15, ge=1, description="Steps of a window, through which a student's memory learns.")
     num_epochs: int = Field(1, ge=1, description="Passes over each rollout.")
     act: Literal["sample", "greedy"] = Field("greedy", description="How the student picks actions while acting.")
@@ -79,6 +84,14 @@ class Config(StageConfig):
     stop_return: float | None = Field(None, description="Stop once greedy evaluations reach this return.")
     stop_patience: int = Field(2, ge=1, description="That many times in a row.")
 
+    @model_validator(mode="after")
+    def _some_steps_are_of_whole_episodes(self) -> Config:
+        if self.short_steps >= self.total_steps:
+            raise ValueError(
+                f"--short-steps {self.short_steps} leaves none of --total-steps {self.total_steps}: choose fewer"
+            )
+        return self
+
 
 def main(config: Config, session: Session) -> Run:
     """Act, label, learn, forget; keep the best."""
@@ -86,6 +99,9 @@ def main(config: Config, session: Session) -> Run:
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
     task = load_task(teachers.task)
     env = stage.task_env(task, config.num_envs, device)
+    short_env = (
+        stage.task_env(task, config.num_envs, device, short=config.short_length) if config.short_steps else None
+    )
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     teacher = teachers.open(env, device)
     student_view = stage.resolve(task, config.obs or task.student, env)
@@ -102,13 +118,17 @@ def main(config: Config, session: Session) -> Run:
 
     num_envs, steps = config.num_envs, config.rollout_steps
     iterations = -(-config.total_steps // (num_envs * steps))
-    viewed = ViewedEnv(env, {"teacher": teacher.spec.view, "student": student_view}, config.seed)
+    short_iterations = -(-config.short_steps // (num_envs * steps))
+    views = {"teacher": teacher.spec.view, "student": student_view}
+    full = ViewedEnv(env, views, config.seed)
+    short = ViewedEnv(short_env, views, streams.derive(config.seed, "short")) if short_env else None
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
     teacher_hidden, hidden = teacher.initial_hidden(num_envs), student.initial_hidden(num_envs)
     episodes = stage.EpisodeStats(num_envs)
     per_slot = config.eval_episodes // eval_env.num_envs
     best_return, streak, start, seconds = -float("inf"), 0, 0, 0.0
-    parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes, "act": act_stream}
+    parts = {"student": student, "optimizer": optimizer, "full": full, "short": short, "episodes": episodes}
+    parts |= {"act": act_stream}
 
     with (
         session.start(config, COMMAND, teachers.task, method=METHOD, role="student", parents=teachers.parents) as run,
@@ -126,6 +146,11 @@ def main(config: Config, session: Session) -> Run:
         for iteration in range(start, iterations):
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * (1 - iteration / iterations)
+
+            viewed = short if short is not None and iteration < short_iterations else full
+            if short is not None and iteration == short_iterations:
+                reset = torch.ones_like(reset)
+                episodes.restart()
 
             # --- act and label --------------------------------------------------------------------------------------
             teacher_seen: list[Obs] = []
@@ -203,6 +228,8 @@ def main(config: Config, session: Session) -> Run:
         final |= {"step": step_count, "loop_seconds": loop_seconds, "best_selection_return": best_return}
         result = run.finish(final, **teachers.details)
     env.close()
+    if short_env is not None:
+        short_env.close()
     eval_env.close()
     report_env.close()
     return result

@@ -66,6 +66,8 @@ STAGES = {
     "distill-advisor": ((*ADVISOR, *SMALL, "--student", "rnn"), "tscli.optim:FlatAdam.step", 14),
     "gpo": ((*GPO, *SMALL, "--student", "gru", "--normalize-reward"), "tscli.optim:FlatAdam.step", 30),
     "distill-online": (ONLINE_RNN, "tscli.optim:FlatAdam.step", 30),
+    "distill-online-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.optim:FlatAdam.step", 12),
+    "distill-online-after-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.optim:FlatAdam.step", 30),
 }
 
 

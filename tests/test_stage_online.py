@@ -35,7 +35,7 @@ def watch_losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_every_step_of_a_rollout_trains_the_short_last_window_too(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = watch_losses(monkeypatch)
-    call(*ONLINE, *SMALL, "--num-epochs", "2")
+    call(*ONLINE, *SMALL, "--num-epochs", "2", "--loss", "mse")
     assert [len(each["label"]) for each in calls[:6]] == [4, 4, 2] * 2
     assert len(calls) == 8 * 6  # 320 env steps in rollouts of 4 x 10
     assert torch.equal(calls[0]["label"], calls[3]["label"]), "the second epoch goes over the same steps"
@@ -71,10 +71,27 @@ def test_the_teacher_stays_as_it_was_with_its_normaliser(runs: Path) -> None:
     assert weights_hash(run.path / "last.safetensors") != before
 
 
+def test_episodes_are_cut_short_at_first_and_whole_afterwards(runs: Path) -> None:
+    run = call(*ONLINE, *SMALL, "--short-steps", "80", "--short-length", "5")
+    lengths = [line["rollout/length"] for line in metrics_of(run)]
+    assert lengths[:2] == [5.0, 5.0], "80 steps are two rollouts of 4 envs x 10"
+    assert min(lengths[3:]) > 5
+
+
+def test_short_steps_need_whole_episodes_after_them_and_an_env_that_can_cut_them(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = error_of(capsys, *ONLINE, *SMALL, "--short-steps", "400")
+    assert "--short-steps 400 leaves none of --total-steps 320" in text
+    call("train-teacher", "tiger_door", *TEACHER[2:])
+    text = error_of(capsys, *ONLINE, "--short-steps", "40")
+    assert "episodes of tiger_door cannot be cut to 40 steps" in text
+
+
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "rmsprop"])
 def test_the_loss_falls_with_every_optimiser(runs: Path, kind: str) -> None:
     lr = {"sgd": "0.5", "rmsprop": "0.01"}.get(kind, "0.03")
-    more = ("--total-steps", "3200", "--num-envs", "16", "--noise", "0.5", "--lr", lr, "--optimizer", kind)
+    more = ("--total-steps", "3200", "--num-envs", "16", "--noise", "0.5", "--lr", lr, "--optimizer", kind, "--loss", "mse")
     losses = [line["loss/imitation"] for line in metrics_of(call(*ONLINE, *SMALL, *more))]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 

@@ -87,6 +87,7 @@ def task_env(
     device: torch.device,
     purpose: Literal["train", "teacher", "select", "report"] = "train",
     render: bool = False,
+    short: int | None = None,
 ) -> VecEnv:
     """The task's env, num_envs times.
 
@@ -98,6 +99,10 @@ def task_env(
             (the task's `eval_env` does: unseen mazes, say), or to report on the chosen one (its `report_env` overlays
             that: other mazes again).
         render: it will be drawn, which Gymnasium's envs must be told when they are made.
+        short: episodes are cut to this many steps.
+
+    Raises:
+        UserError: a mistake in its settings, or `short` for an env whose episodes cannot be cut.
     """
     settings = dict(task.env)
     if purpose == "teacher":
@@ -108,7 +113,12 @@ def task_env(
         settings |= task.report_env
     if render and settings.get("kind") in ("gym", "mixed"):
         settings["render"] = True
-    return make_env(settings, num_envs, device)
+    if short is None:
+        return make_env(settings, num_envs, device)
+    try:
+        return make_env(settings | {"max_episode_steps": short}, num_envs, device)
+    except UserError as error:
+        raise UserError(f"episodes of {task.name} cannot be cut to {short} steps: {error}") from None
 
 
 def eval_envs(task: Task, episodes: int, device: torch.device) -> tuple[VecEnv, VecEnv]:
