@@ -99,9 +99,7 @@ def main(config: Config, session: Session) -> Run:
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
     task = load_task(teachers.task)
     env = stage.task_env(task, config.num_envs, device)
-    short_env = (
-        stage.task_env(task, config.num_envs, device, short=config.short_length) if config.short_steps else None
-    )
+    short_env = stage.task_env(task, config.num_envs, device, short=config.short_length) if config.short_steps else None
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     teacher = teachers.open(env, device)
     student_view = stage.resolve(task, config.obs or task.student, env)

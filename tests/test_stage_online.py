@@ -91,7 +91,20 @@ def test_short_steps_need_whole_episodes_after_them_and_an_env_that_can_cut_them
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "rmsprop"])
 def test_the_loss_falls_with_every_optimiser(runs: Path, kind: str) -> None:
     lr = {"sgd": "0.5", "rmsprop": "0.01"}.get(kind, "0.03")
-    more = ("--total-steps", "3200", "--num-envs", "16", "--noise", "0.5", "--lr", lr, "--optimizer", kind, "--loss", "mse")
+    more = (
+        "--total-steps",
+        "3200",
+        "--num-envs",
+        "16",
+        "--noise",
+        "0.5",
+        "--lr",
+        lr,
+        "--optimizer",
+        kind,
+        "--loss",
+        "mse",
+    )
     losses = [line["loss/imitation"] for line in metrics_of(call(*ONLINE, *SMALL, *more))]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
