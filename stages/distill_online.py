@@ -58,6 +58,9 @@ class Config(StageConfig):
     total_steps: int = Field(1_000_000, ge=1, description="Env steps at the most, over all envs.")
     num_envs: int = Field(256, ge=1, description="Envs that step together.")
     rollout_steps: int = Field(24, ge=1, description="Steps per env between updates.")
+    random_start: bool = Field(
+        False, description="Let first episodes count as begun some steps ago, so that time limits are spread out."
+    )
     short_steps: int = Field(
         0, ge=0, description="Env steps, the first of total_steps, in which episodes are cut to short_length."
     )
@@ -113,6 +116,7 @@ def main(config: Config, session: Session) -> Run:
         student = Policy(spec).to(device)
     optimizer = make_optimizer(config.optimizer, student.parameters(), config.lr, config.max_grad_norm)
     act_stream = streams.generator(config.seed, "student/act", device)
+    start_stream = streams.generator(config.seed, "student/start", device)
 
     num_envs, steps = config.num_envs, config.rollout_steps
     iterations = -(-config.total_steps // (num_envs * steps))
@@ -120,6 +124,8 @@ def main(config: Config, session: Session) -> Run:
     views = {"teacher": teacher.spec.view, "student": student_view}
     full = ViewedEnv(env, views, config.seed)
     short = ViewedEnv(short_env, views, streams.derive(config.seed, "short")) if short_env else None
+    if config.random_start:
+        env.start_part_way(start_stream)
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
     teacher_hidden, hidden = teacher.initial_hidden(num_envs), student.initial_hidden(num_envs)
     episodes = stage.EpisodeStats(num_envs)
@@ -139,6 +145,8 @@ def main(config: Config, session: Session) -> Run:
             if not env.exact_resume:
                 reset = torch.ones_like(reset)
                 episodes.restart()
+                if config.random_start:
+                    env.start_part_way(start_stream)
             session.say(stage.resume_note(run.name, f"rollout {start} of {iterations}", env))
         clock = stage.Clock(seconds)
         for iteration in range(start, iterations):

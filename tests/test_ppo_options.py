@@ -12,6 +12,7 @@ import pytest
 import torch
 from stage_tools import (
     COLLECT,
+    ONLINE,
     TEACHER,
     at_call,
     call,
@@ -222,6 +223,13 @@ def test_random_starts_spread_the_first_truncations(folder: Path) -> None:
     together, apart = (call("train-teacher", "short.yaml", *TEACHER[2:], *flags, *f) for f in ((), ("--random-start",)))
     first, second = (metrics_of(run)[0]["rollout/length"] for run in (together, apart))
     assert first is None and second is not None and second <= 4
+
+
+def test_an_online_student_starts_part_way_as_well(runs: Path) -> None:
+    Path("short.yaml").write_text("extends: cartpole\nenv: {max_episode_steps: 8}\n")
+    flags = (*ONLINE, "--task", "short.yaml", "--num-envs", "16", "--rollout-steps", "4")
+    together, apart = (metrics_of(call(*flags, *f))[0]["rollout/length"] for f in ((), ("--random-start",)))
+    assert together is None and apart is not None and apart <= 4
 
 
 def test_an_env_that_cannot_start_part_way_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
