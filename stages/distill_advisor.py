@@ -83,7 +83,7 @@ def main(config: Config, session: Session) -> Run:
     check_loss(config.loss, spec, teacher.spec.network.squash)
     session.say(f"teacher: {teachers.name}")
     if config.diagnose:
-        before_distillation(session, teachers, task, student_view, config.student, None, env)
+        before_distillation(session, teachers, task, student_view, config.student, None, env, rewards_teach=True)
 
     with streams.seeded_init(config.seed, "student"):
         policy = Policy(spec).to(device)

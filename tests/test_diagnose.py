@@ -538,6 +538,19 @@ def test_who_wants_quiet_and_who_resumes_is_told_nothing(
     assert len(calls) == 1
 
 
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(("method", "told"), [(ONLINE, True), (ADVISOR, False)], ids=["online", "advisor"])
+def test_who_learns_from_rewards_too_is_not_told_that_the_view_hides_something(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, method: tuple[str, ...], told: bool
+) -> None:
+    hidden = diagnose.Finding("problem", "view", "The view hides the door.")
+    still = diagnose.Finding("note", "inputs", "An input stands still.")
+    monkeypatch.setattr(diagnose, "_quick_findings", lambda *args: [hidden, still])
+    assert main([*method, *SMALL]) == 0
+    said = capsys.readouterr().err
+    assert ("The view hides the door." in said) is told and "An input stands still." in said
+
+
 def test_nothing_is_found_where_all_is_fine() -> None:
     teacher = teacher_of("state", hidden=())
     sample = sample_of(teacher, "state + lone")

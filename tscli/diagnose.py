@@ -90,6 +90,7 @@ def before_distillation(
     network: NetworkConfig,
     pairs_run: Run | None,
     env: VecEnv | None = None,
+    rewards_teach: bool = False,
 ) -> None:
     """Say what would keep a student from learning, in well under a second; say nothing where all is fine.
 
@@ -106,6 +107,8 @@ def before_distillation(
         network: the student's.
         pairs_run: what it starts from; None where it starts from nothing.
         env: which the stage steps; None where it steps none. It is not touched.
+        rewards_teach: rewards teach what the student's view does not tell of the teacher's action, so that need not be
+            said.
     """
     if session.quiet or session.log is None or session.resume is not None or len(teachers.runs) != 1:
         return
@@ -115,7 +118,7 @@ def before_distillation(
         session.say(f"[dim]the checks before distillation did not work here: {escape(repr(error))}[/]")
         return
     for finding in findings:
-        if finding.level != "fine":
+        if finding.level != "fine" and not (rewards_teach and finding.about == "view"):
             session.say(in_a_line(finding))
 
 
