@@ -80,7 +80,7 @@ def main(config: Config, session: Session) -> Run:
     student_view = stage.resolve(task, config.obs or task.student, env)
     critic_view = stage.resolve(task, config.critic_obs, env) if config.critic_obs else student_view
     spec = PolicySpec(student_view, env.action, config.student)
-    check_loss(config.loss, spec, teacher.spec.network.squash)
+    check_loss(config.loss, spec, teacher.spec.network.head_kind)
     session.say(f"teacher: {teachers.name}")
     if config.diagnose:
         before_distillation(session, teachers, task, student_view, config.student, None, env, rewards_teach=True)

@@ -97,7 +97,7 @@ def main(config: Config, session: Session) -> Run:
 
     spec = PolicySpec(student_view, eval_env.action, config.student)
     check_labels(config.loss, pairs.schema, pairs_run.name)
-    check_loss(config.loss, spec, bool(pairs.schema.extra.get("squash")))
+    check_loss(config.loss, spec, pairs.schema.head_kind)
     if config.diagnose:
         before_distillation(session, teachers, task, student_view, config.student, pairs_run)
 

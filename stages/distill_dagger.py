@@ -124,7 +124,7 @@ def main(config: Config, session: Session) -> Run:
     groups = tuple(Pairs(collected).schema.groups) if collected else tuple(env.groups)
 
     spec = PolicySpec(student_view, env.action, config.student)
-    check_loss(config.loss, spec, teacher.spec.network.squash)
+    check_loss(config.loss, spec, teacher.spec.network.head_kind)
     if config.diagnose:
         before_distillation(session, teachers, task, student_view, config.student, pairs_run, env)
 

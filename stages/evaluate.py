@@ -167,7 +167,7 @@ def compare_on_student_states(
     count = torch.zeros(n, dtype=torch.int64, device=env.device)
     same, distance, divergence = 0.0, 0.0, 0.0
     # No closed form compares a squashed Gaussian with a plain one, or with a Beta.
-    kinds = {(policy.spec.network.squash, policy.spec.network.distribution) for policy in (student, teacher)}
+    kinds = {policy.spec.network.head_kind for policy in (student, teacher)}
     comparable = not env.action.is_continuous or len(kinds) == 1
     while bool(running.any()):
         dist, hidden = student.step(viewed.observe("student"), hidden, reset)

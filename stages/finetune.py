@@ -77,8 +77,7 @@ def main(config: Config, session: Session) -> Run:
             raise
     if config.teacher_kl_coef and teachers is not None:
         teacher = teachers.open(env, device)
-        heads = [(p.spec.network.distribution, p.spec.network.squash) for p in (teacher, policy)]
-        if env.action.is_continuous and heads[0] != heads[1]:
+        if env.action.is_continuous and teacher.spec.network.head_kind != policy.spec.network.head_kind:
             raise UserError("--teacher-kl-coef: student and teacher have distributions of two kinds: give 0")
     session.say(f"student: {student_run.name}" + (f"; teacher: {teachers.name}" if teachers and teacher else ""))
     if config.init_std is not None:

@@ -63,7 +63,7 @@ class Config(PPOConfig):
     @model_validator(mode="after")
     def _both_act_alike(self) -> Config:
         student = self.student or self.network
-        if (student.distribution, student.squash) != (self.network.distribution, self.network.squash):
+        if student.head_kind != self.network.head_kind:
             raise ValueError(
                 "--student.distribution and .squash must equal those of --network: the KL compares like with like"
             )

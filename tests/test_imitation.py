@@ -268,11 +268,13 @@ def test_kl_between_a_squashed_and_a_plain_policy_is_refused(tmp_path: Path, squ
     student = make_student(pairs, "state", squash=not squash)
     batch = read_batch(pairs, pairs.windows(1, start="tile")[:], student.spec.view)
     with pytest.raises(UserError, match="use --student.squash" if squash else "use --no-student.squash"):
-        check_loss("kl", student.spec, squash)
+        check_loss("kl", student.spec, pairs.schema.head_kind)
     for loss in ("mse", "huber", "cross_entropy"):
-        check_loss(loss, student.spec, squash)
-    check_loss("kl", student.spec, not squash)
+        check_loss(loss, student.spec, pairs.schema.head_kind)
+    check_loss("kl", student.spec, ("gaussian", not squash))
     assert torch.isfinite(batch_loss(student, batch, "mse"))
+    with pytest.raises(UserError, match="a teacher's beta and a student's gaussian.*use --student.distribution beta"):
+        check_loss("kl", student.spec, ("beta", False))
 
 
 @pytest.mark.parametrize("action", [DISCRETE, ARM], ids=["discrete", "continuous"])

@@ -33,6 +33,7 @@ from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
 from tscli.rollout import ViewedEnv
+from tscli.runs import list_runs
 from tscli.spaces import ActionSpec, Group
 from tscli.views import resolve_view
 
@@ -306,7 +307,9 @@ def test_a_gaussian_student_of_a_beta_teacher_needs_a_loss_that_compares_actions
     call(*COLLECT[:1], "--episodes", "2", "--num-envs", "2")
     student = ("--student.hidden", "8", "--num-epochs", "1", "--eval-every", "1", "--eval-episodes", "2")
     error = error_of(capsys, "distill", "--method", "bc", "--loss", "kl", *student)
-    assert "no KL between Beta and Gaussian" in error and "--student.distribution beta" in error
+    assert "no KL between a teacher's beta and a student's gaussian" in error
+    assert "--student.distribution beta" in error
+    assert [run.command for run in list_runs(folder / "runs")] == ["train-teacher", "collect"]
     call("distill", "--method", "bc", "--loss", "mse", *student)
     assert "kl_teacher_student" not in call("eval", "--episodes", "2").metrics
 

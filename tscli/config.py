@@ -184,6 +184,11 @@ class NetworkConfig(Config):
             raise ValueError("squash is for gaussian actions, and a beta's are within their bounds: leave it out")
         return self
 
+    @property
+    def head_kind(self) -> tuple[str, bool]:
+        """`distribution` and `squash`: the KL compares continuous actions of policies that are alike in both."""
+        return self.distribution, self.squash
+
     @field_validator("kind", mode="before")
     @classmethod
     def _known_by_another_name(cls, value: Any) -> Any:

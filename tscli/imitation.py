@@ -126,14 +126,27 @@ def read_batches(
             yield Batch(dict(zip(obs, values[: len(obs)], strict=True)), teacher, label, weight)
 
 
-def check_loss(kind: str, student: PolicySpec, teacher_squash: bool) -> None:
-    """Refuse the KL between squashed and plain Gaussians, which has no closed form.
+def check_loss(kind: str, student: PolicySpec, teacher_kind: tuple[str, bool]) -> None:
+    """Refuse the KL between distributions of two kinds, which has no closed form.
+
+    Args:
+        kind: the loss.
+        student: who is to learn.
+        teacher_kind: its teacher's `head_kind`.
 
     Raises:
         UserError: names the flag that makes the student like its teacher.
     """
-    if kind == "kl" and student.action.is_continuous and student.network.squash != teacher_squash:
-        flag = "--student.squash" if teacher_squash else "--no-student.squash"
+    if kind != "kl" or not student.action.is_continuous:
+        return
+    distribution, squash = teacher_kind
+    if student.network.distribution != distribution:
+        raise UserError(
+            f"--loss kl: there is no KL between a teacher's {distribution} and a student's "
+            f"{student.network.distribution} distribution: use --student.distribution {distribution}, or --loss mse"
+        )
+    if student.network.squash != squash:
+        flag = "--student.squash" if squash else "--no-student.squash"
         raise UserError(f"--loss kl needs a student whose actions are squashed as its teacher's: use {flag}")
 
 

@@ -95,6 +95,11 @@ class PairsSchema:
             return known[self.extra["distribution"]]
         return ("mean", "std") if self.action.is_continuous else ("logits",)
 
+    @property
+    def head_kind(self) -> tuple[str, bool]:
+        """The teacher's `NetworkConfig.head_kind`."""
+        return "beta" if "alpha" in self.teacher_fields else "gaussian", bool(self.extra.get("squash"))
+
     def row_fields(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Every dataset of a shard: name -> (shape of one row, dtype)."""
         fields = {f"obs/{name}": (tuple(g.shape), np.dtype(g.dtype)) for name, g in self.groups.items()}
