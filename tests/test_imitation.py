@@ -273,7 +273,7 @@ def test_kl_between_a_squashed_and_a_plain_policy_is_refused(tmp_path: Path, squ
         check_loss(loss, student.spec, pairs.schema.head_kind)
     check_loss("kl", student.spec, ("gaussian", not squash))
     assert torch.isfinite(batch_loss(student, batch, "mse"))
-    with pytest.raises(UserError, match="a teacher's beta and a student's gaussian.*use --student.distribution beta"):
+    with pytest.raises(UserError, match=r"a teacher's beta and a student's gaussian.*use --student.distribution beta"):
         check_loss("kl", student.spec, ("beta", False))
 
 
