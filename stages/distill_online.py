@@ -131,7 +131,7 @@ def main(config: Config, session: Session) -> Run:
     episodes = stage.EpisodeStats(num_envs)
     per_slot = config.eval_episodes // eval_env.num_envs
     best_return, streak, start, seconds = -float("inf"), 0, 0, 0.0
-    parts = {"student": student, "optimizer": optimizer, "full": full, "short": short, "episodes": episodes}
+    parts = {"student": student, "optimizer": optimizer, "viewed": full, "short": short, "episodes": episodes}
     parts |= {"act": act_stream}
 
     with (
