@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from tscli import plots, rl, stage, streams
 from tscli.checkpoint import load_policy_file
-from tscli.config import Network, NetworkConfig, StageConfig
+from tscli.config import Network, NetworkConfig, StageConfig, UserError
 from tscli.diagnose import before_distillation
 from tscli.distributions import from_params
 from tscli.imitation import check_loss
@@ -103,6 +103,11 @@ def main(config: Config, session: Session) -> Run:
     task = load_task(teachers.task)
     env = stage.task_env(task, config.num_envs, device)
     short_env = stage.task_env(task, config.num_envs, device, short=config.short_length) if config.short_steps else None
+    if short_env and env.max_episode_steps and config.short_length >= env.max_episode_steps:
+        raise UserError(
+            f"--short-length {config.short_length}: whole episodes of {task.name} have {env.max_episode_steps} steps: "
+            "choose fewer"
+        )
     eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
     teacher = teachers.open(env, device)
     student_view = stage.resolve(task, config.obs or task.student, env)
@@ -120,7 +125,7 @@ def main(config: Config, session: Session) -> Run:
 
     num_envs, steps = config.num_envs, config.rollout_steps
     iterations = -(-config.total_steps // (num_envs * steps))
-    short_iterations = -(-config.short_steps // (num_envs * steps))
+    short_iterations = min(-(-config.short_steps // (num_envs * steps)), iterations - 1)
     views = {"teacher": teacher.spec.view, "student": student_view}
     full = ViewedEnv(env, views, config.seed)
     short = ViewedEnv(short_env, views, streams.derive(config.seed, "short")) if short_env else None

@@ -83,6 +83,8 @@ def test_short_steps_need_whole_episodes_after_them_and_an_env_that_can_cut_them
 ) -> None:
     text = error_of(capsys, *ONLINE, *SMALL, "--short-steps", "400")
     assert "--short-steps 400 leaves none of --total-steps 320" in text
+    text = error_of(capsys, *ONLINE, *SMALL, "--short-steps", "40", "--short-length", "500")
+    assert "--short-length 500: whole episodes of cartpole have 500 steps" in text
     call("train-teacher", "cartpole_mixed", *TEACHER[2:])
     text = error_of(capsys, *ONLINE, "--short-steps", "40")
     assert "episodes of cartpole_mixed cannot be cut to 40 steps" in text
