@@ -204,7 +204,9 @@ def test_what_does_not_fit_is_refused_in_one_line(
     teachers: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     more, message = REFUSED[case]
+    before = sorted(teachers.iterdir())
     assert message in error_of(capsys, *DAGGER, *SMALL, *more)
+    assert sorted(teachers.iterdir()) == before, "refused before a run began"
 
 
 def test_an_unfinished_or_changed_teacher_is_refused(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:

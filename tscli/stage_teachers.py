@@ -16,7 +16,7 @@ from tscli.envs.mixed import TASK
 from tscli.networks import Actor, Teachers
 from tscli.pairs_format import PairsSchema
 from tscli.runs import Run, Session, list_runs, newest_run, run_refs, teacher_roles
-from tscli.views import resolve_view
+from tscli.views import View, resolve_view
 
 __all__ = ["TeacherRuns", "find_pairs", "find_pairs_and_teachers", "find_teachers", "teachers_of"]
 
@@ -71,7 +71,10 @@ class TeacherRuns:
             by = resolve_view(self.by, parse_view(self.by), env.groups, env.action)
         except UserError as error:
             raise UserError(f"--teacher-by {self.by}: {error}") from None
-        return Teachers(policies, [run.name for run in self.runs], by)
+        teachers = Teachers(policies, [run.name for run in self.runs], by)
+        # A first look, so that a number which is no teacher's is noticed before a run begins.
+        teachers.teacher_of(View(by, env.action, env, seed=0).observe()["vector"])
+        return teachers
 
     def labelled(self, run: Run) -> bool:
         """Whether a run's pairs carry the labels of these teachers, row by row."""
