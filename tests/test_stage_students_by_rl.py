@@ -74,6 +74,8 @@ def test_a_deviation_is_set_for_continuous_actions_alone(
     assert "--init-std 0.2: 0003-" in error_of(capsys, *FINETUNE, "--init-std", "0.2")
     short = ("--total-steps", "64", "--eval-episodes", "1")
     call("train-teacher", "Pendulum-v1", *TEACHER[2:], *short)
+    beta = call("distill", "--method", "advisor", "--student.distribution", "beta", *ADVISOR[3:], *short)
+    assert f"--init-std 0.2: {beta.name} has no deviation to set" in error_of(capsys, *FINETUNE, "--init-std", "0.2")
     call(*DAGGER, *SMALL, *short, "--pairs", "none", "--teacher-episodes", "1", "--loss", "mse")
     seen: list[Tensor] = []
     step = Policy.step
