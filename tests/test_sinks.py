@@ -21,6 +21,7 @@ from stage_tools import BC, SMALL, TEACHER, call, error_of, fingerprint, metrics
 
 import tscli
 from tscli import runs
+from tscli.cli import main
 from tscli.config import StageConfig
 from tscli.runs import Run, RunWriter, Session, find_unfinished
 from tscli.sinks import parse_sinks
@@ -132,6 +133,18 @@ def test_a_resumed_run_has_each_point_once_in_tensorboard(tmp_path: Path) -> Non
 def test_a_resumed_run_leaves_out_its_sinks_where_it_is_told_to(tmp_path: Path) -> None:
     path = stop_and_resume(tmp_path, "tensorboard", sinks=())
     assert [event.value for event in tensorboard_of(path).Scalars("loss/policy")] == [0.5, 99.0]
+
+
+@pytest.mark.usefixtures("tensorboard")
+def test_the_cells_of_a_comparison_are_shown_as_well(folder: Path) -> None:
+    sets = {"total_steps": 256, "num_envs": 4, "rollout_steps": 16, "num_minibatches": 2, "eval_episodes": 2}
+    words = [word for name, value in sets.items() for word in ("--set", f"train-teacher.{name}={value}")]
+    compare = ["compare", "cartpole", "--methods", "ppo", "--seeds", "1", "--episodes", "2", *words]
+    assert main([*compare, "--log-to", "tensorboard", "--jobs", "1", "--quiet"]) == 0
+    (cell,) = folder.glob("runs/cells/*/*-train-teacher-*")
+    check_tensorboard(cell)
+    (report,) = folder.glob("runs/*-compare-cartpole")
+    assert tensorboard_of(report).Tags()["images"], "the comparison's own pictures"
 
 
 # --- Weights & Biases -------------------------------------------------------------------------------------------------

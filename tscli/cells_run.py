@@ -53,10 +53,19 @@ class Crew:
         jobs: processes at a time.
         say: takes one line for the user.
         show: called again and again while it works, to draw how far it is.
+        sinks: where the cells' metrics go besides their files; None: nowhere, or on as before a resume.
     """
 
-    def __init__(self, cells: Sequence[Cell], jobs: int, say: Callable[[str], None], show: Callable[[Crew], None]):
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        jobs: int,
+        say: Callable[[str], None],
+        show: Callable[[Crew], None],
+        sinks: Sequence[str] | None = None,
+    ):
         self._jobs, self._say, self._show = jobs, say, show
+        self._log_to = [] if sinks is None else ["--log-to", ",".join(sinks) or "none"]
         self.cells = list(cells)
         self.finished: dict[str, Run] = {}
         for cell in cells:
@@ -155,7 +164,7 @@ class Crew:
             if not resumes:
                 cell.clear()
                 cell.prepare()
-            self.working[cell.key] = _worker(cell, lock, resumes)
+            self.working[cell.key] = _worker(cell, [*cell.words(resumes), *self._log_to], lock, resumes)
         except (OSError, UserError) as error:
             lock.close()
             self._fail(cell, str(error))
@@ -194,8 +203,7 @@ def _worked_on(cell: Cell, pid: int) -> bool:
     return run is not None and run.manifest.get("pid") == pid
 
 
-def _worker(cell: Cell, lock: Lock, resumes: bool) -> Worker:
-    words = cell.words(resumes)
+def _worker(cell: Cell, words: Sequence[str], lock: Lock, resumes: bool) -> Worker:
     with open(cell.log, "ab") as log:
         log.write(f"$ tscli {shlex.join(words)}\n".encode())
         log.flush()

@@ -191,6 +191,7 @@ def session(runs_dir: Path, quiet: bool, json: bool, log_to: list[str] | None = 
 
 
 RunsDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Where runs live. [default ./runs, or $TSCLI_RUNS]")]
+LogTo = Annotated[list[str] | None, typer.Option("--log-to", metavar="SINK", help=_STAGE_ONLY["_log_to"][-1])]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
@@ -296,10 +297,7 @@ def pipeline(
         str | None, typer.Option(metavar="NAME", help="One of the task's named sets of settings.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the newest unfinished pipeline.")] = False,
-    log_to: Annotated[
-        list[str] | None,
-        typer.Option("--log-to", metavar="SINK", help=_STAGE_ONLY["_log_to"][-1]),
-    ] = None,
+    log_to: LogTo = None,
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
@@ -349,6 +347,7 @@ def compare(
         str | None,
         typer.Option("--resume", metavar="[RUN]", help="Continue the newest unfinished comparison, or this."),
     ] = None,
+    log_to: LogTo = None,
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
@@ -370,7 +369,7 @@ def compare(
         given_settings = {"budget": budget, "preset": preset, "episodes": episodes, "metric": metric}
         given_settings |= {"sweeps": parse_sweep(sweep or []), "assignments": parse_assignments(assignments or [])}
         wanted = describe(task, methods, seeds, methods_file, given_settings)
-    calling = session(runs_dir or default_runs_dir(), quiet, json)
+    calling = session(runs_dir or default_runs_dir(), quiet, json, log_to)
     try:
         made = run_comparison(find_comparison(wanted, resume, calling), jobs, calling)
     except CellsFailed as error:

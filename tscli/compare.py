@@ -116,7 +116,10 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
     command = shlex.join(["tscli", *words(comparison), *where])
     with session.start(comparison, COMMAND, comparison.task, checkpoints=False) as run:
         board = Board(None if session.quiet else session.log, jobs)
-        crew = Crew(layout.cells, jobs, session.say, board.show)
+        sinks = session.sinks
+        if sinks is None:  # as before a resume, also for cells that had not begun by then
+            sinks = tuple(run.manifest.get("sinks", ())) or None
+        crew = Crew(layout.cells, jobs, session.say, board.show, sinks)
         _announce(comparison, layout, crew, jobs, session)
         try:
             with board:
