@@ -53,9 +53,12 @@ def cell(row: dict[str, Any] | None) -> str:
     """One method on one task."""
     if row is None:
         return ""
-    low, high = row["interval"]
-    seeds = f"{row['seeds_in']} seeds, {steps(row['env_steps'])}"
-    return f"**{number(row['mean'])}**<br>{number(low)} to {number(high)}<br>{seeds}"
+    count = row["seeds_in"]
+    lines = [f"**{number(row['mean'])}**", f"{count} seed{'s' if count > 1 else ''}, {steps(row['env_steps'])}"]
+    if row["interval"] is not None:  # which one seed does not have
+        low, high = row["interval"]
+        lines.insert(1, f"{number(low)} to {number(high)}")
+    return "<br>".join(lines)
 
 
 def main() -> None:
