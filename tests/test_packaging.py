@@ -123,7 +123,7 @@ def test_readme_and_ci_run_have_the_same_test_command() -> None:
     readme = [line.strip() for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()]
     assert SETUP in readme
     assert TESTS in readme
-    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().splitlines()[-1] == TESTS
+    assert TESTS in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
