@@ -44,8 +44,9 @@ from tscli.config import NetworkConfig, StageConfig
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs
 from tscli.rollout import run_episodes
-from tscli.runs import Run, Session
+from tscli.runs import Run
 from tscli.scripts import find_script, load_script
+from tscli.session import Session
 from tscli.tasks import load_task
 
 train_teacher = load_script(find_script("train-teacher"))

@@ -42,8 +42,9 @@ from tscli.checkpoint import load_policy_file
 from tscli.config import NetworkConfig
 from tscli.networks import Policy
 from tscli.rollout import ViewedEnv
-from tscli.runs import Run, Session
+from tscli.runs import Run
 from tscli.scripts import find_script, load_script
+from tscli.session import Session
 from tscli.tasks import load_task
 
 train_teacher = load_script(find_script("train-teacher"))

@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from tscli import stage
 from tscli.config import Config as BaseConfig
 from tscli.config import UserError, did_you_mean, positional
+from tscli.locks import lock_folder
 from tscli.minari_read import (
     Reader,
     dataset_path,
@@ -38,7 +39,8 @@ from tscli.pairs import Pairs
 from tscli.pairs_find import find_pairs
 from tscli.pairs_format import disk_errors
 from tscli.pairs_writer import PairsWriter
-from tscli.runs import Run, RunWriter, Session, find_run, lock_folder
+from tscli.runs import Run, find_run
+from tscli.session import RunWriter, Session
 from tscli.tasks import load_task
 
 ORDER = 63

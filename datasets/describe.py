@@ -12,7 +12,7 @@ from tscli.config import Config as BaseConfig
 from tscli.config import positional
 from tscli.pairs import TEACHER, Pairs
 from tscli.pairs_find import find_pairs
-from tscli.runs import Session
+from tscli.session import Session
 
 ORDER = 60
 

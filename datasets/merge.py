@@ -31,7 +31,8 @@ from tscli.pairs_format import (
     write_header,
     write_sidecar,
 )
-from tscli.runs import Run, Session, find_run
+from tscli.runs import Run, find_run
+from tscli.session import Session
 from tscli.stage_teachers import TeacherRuns
 
 ORDER = 62

@@ -20,7 +20,7 @@ from tscli.config import UserError, positional
 from tscli.files import file_hash
 from tscli.pairs_find import find_pairs
 from tscli.pairs_format import PairsSchema, Shard, join_episodes, list_shards, load_shard, read_sealed, read_sidecar
-from tscli.runs import Session
+from tscli.session import Session
 
 ORDER = 61
 

@@ -17,7 +17,8 @@ from tscli import stage, streams
 from tscli.config import StageConfig, UserError, did_you_mean
 from tscli.pairs_writer import PairsWriter
 from tscli.rollout import ViewedEnv, perturb
-from tscli.runs import Run, Session, newest_run
+from tscli.runs import Run, newest_run
+from tscli.session import Session
 from tscli.stage_teachers import find_teachers
 from tscli.tasks import load_task
 

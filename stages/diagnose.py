@@ -24,7 +24,8 @@ from tscli.diagnose_sample import Sample, read_sample, roll_out, steps_within
 from tscli.networks import Policy
 from tscli.pairs import Pairs
 from tscli.rollout import run_episodes
-from tscli.runs import Run, Session
+from tscli.runs import Run
+from tscli.session import Session
 from tscli.stage_teachers import TeacherRuns, find_pairs, find_teachers
 from tscli.stats import bootstrap_mean
 from tscli.tasks import Task, load_task

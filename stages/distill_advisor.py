@@ -27,7 +27,8 @@ from tscli.networks import Critic, Head, Policy, PolicySpec
 from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
 from tscli.rollout import Final, ViewedEnv, columns, rollout_values, run_episodes, sequences, take
-from tscli.runs import Run, Session
+from tscli.runs import Run
+from tscli.session import Session
 from tscli.stage_teachers import find_teachers
 from tscli.tasks import load_task
 from tscli.views import Obs

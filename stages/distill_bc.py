@@ -31,7 +31,8 @@ from tscli.networks import Policy, PolicySpec
 from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
 from tscli.rollout import run_episodes
-from tscli.runs import Run, Session
+from tscli.runs import Run
+from tscli.session import Session
 from tscli.stage_teachers import find_pairs_and_teachers
 from tscli.tasks import load_task
 

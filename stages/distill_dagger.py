@@ -22,7 +22,8 @@ from tscli.optim import FlatAdam
 from tscli.pairs import Pairs
 from tscli.pairs_writer import PairsWriter
 from tscli.rollout import ViewedEnv, run_episodes
-from tscli.runs import Run, Session
+from tscli.runs import Run
+from tscli.session import Session
 from tscli.stage_teachers import find_pairs, find_teachers
 from tscli.tasks import load_task
 

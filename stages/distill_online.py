@@ -24,7 +24,8 @@ from tscli.imitation import check_loss
 from tscli.networks import Policy, PolicySpec
 from tscli.optim import make_optimizer
 from tscli.rollout import ViewedEnv, perturb, run_episodes, take
-from tscli.runs import Run, Session
+from tscli.runs import Run
+from tscli.session import Session
 from tscli.stage_teachers import find_teachers
 from tscli.tasks import load_task
 from tscli.views import Obs

@@ -28,7 +28,8 @@ from tscli.envs import VecEnv
 from tscli.files import atomic_write
 from tscli.networks import Actor
 from tscli.rollout import Episodes, ViewedEnv, run_episodes
-from tscli.runs import Run, Session, newest_run
+from tscli.runs import Run, newest_run
+from tscli.session import Session
 from tscli.stage_teachers import teachers_of
 from tscli.tables import FitTable, decimals
 from tscli.tasks import load_task

@@ -19,7 +19,8 @@ from rich.markup import escape
 from tscli import export, stage, streams
 from tscli.config import StageConfig, UserError, positional
 from tscli.files import atomic_write, file_hash
-from tscli.runs import Run, Session, newest_run
+from tscli.runs import Run, newest_run
+from tscli.session import Session
 from tscli.tasks import load_task
 
 ORDER = 55

@@ -21,7 +21,8 @@ from tscli.networks import Critic
 from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
 from tscli.rollout import Final, ViewedEnv, columns, rollout_values, run_episodes, sequences, take
-from tscli.runs import Run, Session, newest_run
+from tscli.runs import Run, newest_run
+from tscli.session import Session
 from tscli.stage_teachers import teachers_of
 from tscli.tasks import load_task
 from tscli.views import Obs

@@ -21,7 +21,8 @@ from tscli.envs import VecEnv
 from tscli.files import file_hash
 from tscli.networks import Policy
 from tscli.rollout import run_episodes
-from tscli.runs import Run, Session
+from tscli.runs import Run
+from tscli.session import Session
 from tscli.tasks import Task, load_task
 from tscli.views import ViewSpec
 

@@ -29,7 +29,8 @@ from tscli.networks import Critic, Policy, PolicySpec
 from tscli.normalize import ReturnScale
 from tscli.optim import FlatAdam
 from tscli.rollout import Final, ViewedEnv, columns, rollout_values, sequences, take
-from tscli.runs import Run, Session
+from tscli.runs import Run
+from tscli.session import Session
 from tscli.tasks import load_task
 from tscli.views import Obs
 

@@ -28,7 +28,8 @@ from tscli.compare import describe, words
 from tscli.compare_plan import Layout, lay_out, parse_seeds, parse_sweep
 from tscli.compare_results import METRICS, Curve, mean_curve
 from tscli.config import UserError
-from tscli.runs import list_runs, lock_folder
+from tscli.locks import lock_folder
+from tscli.runs import list_runs
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -39,7 +40,8 @@ import json
 from pathlib import Path
 from pydantic import Field
 from tscli.config import StageConfig, UserError, positional
-from tscli.runs import Run, Session, find_run
+from tscli.runs import Run, find_run
+from tscli.session import Session
 """
 LEARN = f'''"""Learn."""{_HEAD}
 

@@ -17,10 +17,10 @@ FILES = sorted(
 # From the bottom up; modules of one layer may import each other, and `pairs_format` is of the layer of `pairs`. The
 # command line, on top, reaches scripts by path only.
 LAYERS = (
-    {"config", "files", "rl", "streams", "spaces", "normalize", "distributions", "optim", "stats", "tables"},
+    {"config", "files", "locks", "rl", "streams", "spaces", "normalize", "distributions", "optim", "stats", "tables"},
     {"envs", "gymnasium_api", "networks", "views", "tasks"},
     {"pairs", "checkpoint", "rollout", "imitation", "export", "foreign", "minari"},
-    {"runs", "progress", "plots", "sinks"},
+    {"runs", "session", "progress", "plots", "sinks"},
     {"stage", "film", "pairs_find", "visits", "diagnose"},
     {"scripts", "settings", "flags", "launch", "pages", "methods", "cells"},
     {"show", "doctor", "pipeline", "compare"},

@@ -20,10 +20,12 @@ import pytest
 import torch
 from pydantic import Field
 
-from tscli import runs
+from tscli import session as sessions
 from tscli.config import NetworkConfig, StageConfig, UserError, parse_view
+from tscli.locks import Lock
 from tscli.networks import Policy, PolicySpec
-from tscli.runs import Run, RunWriter, Session, Stopped, find_run, find_unfinished, list_runs, newest_run, parent_task
+from tscli.runs import Run, find_run, find_unfinished, list_runs, newest_run, parent_task
+from tscli.session import RunWriter, Session, Stopped
 from tscli.spaces import ActionSpec, Group
 from tscli.views import resolve_view
 
@@ -100,7 +102,7 @@ def test_runs_that_start_at_once_get_numbers_of_their_own(session: Session, monk
 
     monkeypatch.setattr(Path, "iterdir", look)
     with ThreadPoolExecutor(8) as pool:
-        numbers = list(pool.map(lambda i: runs._make_folder(session.runs_dir, f"c{i}")[1], range(40)))
+        numbers = list(pool.map(lambda i: sessions._make_folder(session.runs_dir, f"c{i}")[1], range(40)))
     assert sorted(numbers) == list(range(1, 41))
 
 
@@ -398,7 +400,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from tscli.config import StageConfig
-from tscli.runs import Session
+from tscli.session import Session
 with Session(runs_dir=Path(sys.argv[1])).start(StageConfig(seed=3), "train-teacher", "cartpole") as run:
     print(run.name, flush=True)
     sys.stdin.read()
@@ -439,7 +441,7 @@ def test_two_processes_cannot_hold_one_run(session: Session, child: subprocess.P
 def test_those_who_only_look_do_not_take_each_other_for_the_owner(session: Session) -> None:
     run = stopped(session)
     (run.path / "manifest.json").write_text(json.dumps({**run.manifest, "status": "running"}))
-    lookers = [runs.Lock(run.path, shared=True) for _ in range(2)]
+    lookers = [Lock(run.path, shared=True) for _ in range(2)]
     assert find_run(session.runs_dir, "1").status == "stopped"
     for looker in lookers:
         looker.close()

@@ -20,10 +20,10 @@ from rich.console import Console
 from stage_tools import BC, SMALL, TEACHER, call, error_of, fingerprint, metrics_of
 
 import tscli
-from tscli import runs
 from tscli.cli import main
 from tscli.config import StageConfig
-from tscli.runs import Run, RunWriter, Session, find_unfinished
+from tscli.runs import Run, find_unfinished, list_runs
+from tscli.session import RunWriter, Session
 from tscli.sinks import parse_sinks
 
 LINES = [{"step": 10, "loss/policy": 0.5, "rollout/return": None}, {"step": 20, "loss/policy": 0.25, "eval/return": 7}]
@@ -261,4 +261,4 @@ def test_nothing_is_imported_for_sinks_that_nobody_asked_for(tmp_path: Path, mon
     with start(tmp_path) as run:
         run.log({"step": 1})
         assert "sinks" not in run.finish({}).manifest
-    assert runs.list_runs(tmp_path / "runs")[0].status == "finished"
+    assert list_runs(tmp_path / "runs")[0].status == "finished"

@@ -16,7 +16,8 @@ from fake_env import FakeEnv
 from tscli import stage
 from tscli.config import NetworkConfig, StageConfig, UserError, parse_view
 from tscli.networks import Policy, PolicySpec
-from tscli.runs import Run, Session
+from tscli.runs import Run
+from tscli.session import Session
 from tscli.spaces import ActionSpec, Group
 from tscli.stage_teachers import TeacherRuns, find_pairs, find_pairs_and_teachers, find_teachers
 from tscli.tasks import load_task

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Literal
 from pydantic import Field
 from tscli.config import Network, NetworkConfig, StageConfig, UserError, positional
-from tscli.runs import Run, Session
+from tscli.runs import Run
+from tscli.session import Session
 """
 
 TEACHER = f'''"""Train a toy teacher.

@@ -20,7 +20,8 @@ from typing import Any
 
 from tscli.cells import Cell
 from tscli.config import UserError
-from tscli.runs import Lock, Run, lock_folder
+from tscli.locks import Lock, lock_folder
+from tscli.runs import Run
 
 __all__ = ["CellsStopped", "Crew", "last_error", "usable_cpus"]
 

@@ -182,7 +182,7 @@ def session(runs_dir: Path, quiet: bool, json: bool, log_to: list[str] | None = 
     Raises:
         UserError: `log_to` names an unknown sink, or one whose package is missing.
     """
-    from tscli.runs import Session
+    from tscli.session import Session
     from tscli.sinks import parse_sinks
 
     sinks = parse_sinks(log_to) if log_to else None

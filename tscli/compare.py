@@ -19,7 +19,8 @@ from tscli.progress import short_count
 from tscli.tasks import Task, load_task
 
 if TYPE_CHECKING:
-    from tscli.runs import Run, Session
+    from tscli.runs import Run
+    from tscli.session import Session
 
 __all__ = ["CellsFailed", "compare", "describe", "find_comparison"]
 
@@ -105,7 +106,7 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
         CellsFailed: after the report, if cells have failed.
         Stopped: after Ctrl-C or SIGTERM.
     """
-    from tscli.runs import Stopped
+    from tscli.session import Stopped
 
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: at least 1 process is needed")

@@ -27,7 +27,8 @@ from tscli.diagnose_sample import Sample, read_sample, roll_out, steps_within
 from tscli.envs import VecEnv
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs
-from tscli.runs import Run, Session
+from tscli.runs import Run
+from tscli.session import Session
 from tscli.spaces import ActionSpec
 from tscli.stage_teachers import TeacherRuns
 from tscli.stats import Estimate

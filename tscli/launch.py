@@ -15,7 +15,8 @@ from tscli.settings import Layer, build_config, make_layer, parse_assignments, r
 if TYPE_CHECKING:
     from tscli.networks import Policy
     from tscli.pairs import Pairs
-    from tscli.runs import Run, Session
+    from tscli.runs import Run
+    from tscli.session import Session
 
 __all__ = ["Place", "Plan", "default_runs_dir", "given_places", "launch", "load_policy", "open_pairs", "plan", "run"]
 
@@ -155,7 +156,7 @@ def run(
     """
     from rich.console import Console
 
-    from tscli.runs import Session
+    from tscli.session import Session
     from tscli.sinks import parse_sinks
 
     sinks = None if log_to is None else parse_sinks(log_to)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tscli.pairs import pairs_folder
-from tscli.runs import Session, find_run, newest_run
+from tscli.runs import find_run, newest_run
+from tscli.session import Session
 
 __all__ = ["find_pairs"]
 

@@ -28,7 +28,8 @@ from tscli.tables import FitTable
 from tscli.tasks import load_task
 
 if TYPE_CHECKING:
-    from tscli.runs import Run, Session
+    from tscli.runs import Run
+    from tscli.session import Session
 
 __all__ = ["Description", "describe", "run_pipeline"]
 

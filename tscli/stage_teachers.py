@@ -15,7 +15,8 @@ from tscli.envs import VecEnv
 from tscli.envs.mixed import TASK
 from tscli.networks import Actor, Teachers
 from tscli.pairs_format import PairsSchema
-from tscli.runs import Run, Session, list_runs, newest_run, run_refs, teacher_roles
+from tscli.runs import Run, list_runs, newest_run, run_refs, teacher_roles
+from tscli.session import Session
 from tscli.views import View, resolve_view
 
 __all__ = ["TeacherRuns", "find_pairs", "find_pairs_and_teachers", "find_teachers", "teachers_of"]
