@@ -61,7 +61,7 @@ def main(config: Config, session: Session) -> None:
     if len(teachers.runs) != 1:
         raise UserError(f"several teachers ({teachers.name}) are looked at one by one: give --teacher one of them")
     task = load_task(teachers.task)
-    env = stage.task_env(task, min(ENVS, stage.most_slots(task) or ENVS), device)
+    env = stage.task_env(task, stage.slots_within(task, ENVS), device)
     (teacher_run,) = teachers.runs
     teacher = stage.open_teacher(teacher_run, env, device)
     view = stage.resolve(task, config.obs or task.student, env)
@@ -124,7 +124,7 @@ def usable_pairs(
 
 def how_good(teacher: Policy, task: Task, episodes: int, seed: int, device: torch.device) -> Finding:
     """The greedy teacher and random actions, for the same number of episodes in the env that reports are made in."""
-    slots = min(episodes, stage.most_slots(task) or episodes)
+    slots = stage.slots_within(task, episodes)
     env = stage.task_env(task, slots, device, "report")
     chance = diagnose.random_policy(teacher.spec.view, env.action).to(device)
     per_slot = -(-episodes // slots)

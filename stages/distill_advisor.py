@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tscli import plots, rl, stage, streams
 from tscli.checkpoint import load_policy_file
-from tscli.config import Network, NetworkConfig, PPOConfig
+from tscli.config import Network, NetworkConfig, PPOConfig, UserError
 from tscli.diagnose import before_distillation
 from tscli.distributions import from_params
 from tscli.imitation import check_loss
@@ -64,8 +64,10 @@ class Config(PPOConfig):
     critic_obs: str = Field("", description="View of the critic; empty takes the student's. One that sees more helps.")
     critic: Network | None = Field(None, description="Body of the critic; none makes it like the student's.")
     alpha: float = Field(20.0, ge=0, description="How fast the weight falls with the auxiliary head's distance.")
-    loss: Literal["kl", "cross_entropy", "mse", "huber"] = Field(
-        "cross_entropy", description="Imitation loss, and distance D: cross-entropy to the teacher's greedy action, ..."
+    loss: Literal["kl", "cross_entropy", "mse", "huber"] | None = Field(
+        None,
+        description="Imitation loss, and distance D; none: cross-entropy to the teacher's greedy action, or mse where "
+        "actions are continuous.",
     )
     warmup: int = Field(0, ge=0, description="Env steps in which the student imitates everywhere.")
 
@@ -81,7 +83,10 @@ def main(config: Config, session: Session) -> Run:
     student_view = stage.resolve(task, config.obs or task.student, env)
     critic_view = stage.resolve(task, config.critic_obs, env) if config.critic_obs else student_view
     spec = PolicySpec(student_view, env.action, config.student)
-    check_loss(config.loss, spec, teacher.spec.network.head_kind)
+    loss_kind = config.loss or ("mse" if env.action.is_continuous else "cross_entropy")
+    if loss_kind == "cross_entropy" and env.action.is_continuous:  # minus a log density, which goes below 0
+        raise UserError("--loss cross_entropy is no distance where actions are continuous: use --loss mse, kl or huber")
+    check_loss(loss_kind, spec, teacher.spec.network.head_kind)
     session.say(f"teacher: {teachers.name}")
     if config.diagnose:
         before_distillation(session, teachers, task, student_view, config.student, None, env, rewards_teach=True)
@@ -200,8 +205,8 @@ def main(config: Config, session: Session) -> Run:
                     latent, _ = policy.encoder(columns(batch_obs, index), batch_hidden[index], part["reset"])
                     dist, guess = policy.head(latent), auxiliary(latent)
                     value, _ = critic(columns(batch_value_obs, index), batch_critic_hidden[index], part["reset"])
-                    imitation = rl.imitation_loss(dist, wanted, part["label"], config.loss)
-                    distance = rl.imitation_loss(guess, wanted, part["label"], config.loss)
+                    imitation = rl.imitation_loss(dist, wanted, part["label"], loss_kind)
+                    distance = rl.imitation_loss(guess, wanted, part["label"], loss_kind)
                     weight = torch.ones_like(distance)
                     if global_step > config.warmup:
                         weight = (-config.alpha * distance.detach()).exp()
@@ -249,7 +254,7 @@ def main(config: Config, session: Session) -> Run:
                 break
             kept = {"iteration": iteration + 1, "best_return": best_return, "streak": streak, "seconds": clock.seconds}
             kept |= {"reset": reset, "hidden": hidden, "critic_hidden": critic_hidden, "teacher_hidden": teacher_hidden}
-            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every)
+            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
         loop_seconds = clock.seconds
 
         # --- report: the best student, on episodes that did not choose it -------------------------------------------

@@ -272,7 +272,9 @@ def main(config: Config, session: Session) -> Run:
             values |= {"seconds": clock.seconds}
             values |= {"reset": reset, "teacher_hidden": teacher_hidden, "student_hidden": student_hidden}
             run.save_if_due(
-                lambda v=values: {**stage.snapshot(parts, **v), "writer": writer.state_dict()}, config.checkpoint_every
+                lambda v=values: {**stage.snapshot(parts, **v), "writer": writer.state_dict()},
+                config.checkpoint_every,
+                env.exact_resume,
             )
         loop_seconds = clock.seconds
 

@@ -229,7 +229,7 @@ def main(config: Config, session: Session) -> Run:
             values = {"iteration": iteration + 1, "best_return": best_return, "streak": streak}
             values |= {"seconds": clock.seconds}
             values |= {"reset": reset, "teacher_hidden": teacher_hidden, "hidden": hidden}
-            run.save_if_due(lambda v=values: stage.snapshot(parts, **v), config.checkpoint_every)
+            run.save_if_due(lambda v=values: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
         loop_seconds = clock.seconds
 
         # --- report: the best student, on episodes that did not choose it -------------------------------------------

@@ -62,8 +62,11 @@ def main(config: Config, session: Session) -> Run:
     policy_run = newest_run(session.runs_dir, config.run, "policy", "")
     session.say(f"policy: {policy_run.name}")
     task = load_task(config.task or policy_run.task)
-    per_slot = -(-config.episodes // min(config.num_envs, stage.most_slots(task) or config.num_envs))
-    slots = -(-config.episodes // per_slot)
+    tasks = stage.number_of_tasks(task)
+    if config.episodes < tasks:
+        raise UserError(f"--episodes {config.episodes}: {task.name} is {tasks} tasks in one: give {tasks} or more")
+    per_slot = -(-config.episodes // stage.slots_within(task, config.num_envs))
+    slots = -(-config.episodes // (per_slot * tasks)) * tasks
     env = stage.task_env(task, slots, device, "report")
     # What a film needs is looked for now, not after everything has been measured.
     film_env = stage.film_env(task, config.render, device)

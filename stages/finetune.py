@@ -10,7 +10,7 @@ first and kept until a later one does better on the same episodes.
 from __future__ import annotations
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from tscli import plots, rl, stage, streams
@@ -58,6 +58,15 @@ class Config(PPOConfig):
     )
     update_normalizer: bool = Field(False, description="Let the student's normaliser go on; else it stays as it was.")
     lr: float = Field(3e-4, gt=0, description="Adam's learning rate of the actor at the start.")
+
+    @model_validator(mode="after")
+    def _actor_learns(self) -> Config:
+        if self.critic_warmup >= self.total_steps:
+            raise ValueError(
+                f"critic_warmup ({self.critic_warmup}) takes all of total_steps ({self.total_steps}), and the student "
+                "would never learn: give fewer of the one or more of the other"
+            )
+        return self
 
 
 def main(config: Config, session: Session) -> Run:
@@ -223,7 +232,7 @@ def main(config: Config, session: Session) -> Run:
                     )
                     entropy = dist.entropy().mean()
                     loss = surrogate.loss - config.entropy_coef * entropy
-                    distance = torch.zeros(())
+                    distance = torch.zeros((), device=device)
                     if teacher is not None:
                         wanted = from_params(columns(labels, index), env.action, teacher.spec.network.squash)
                         distance = kl(wanted, dist).mean()
@@ -264,7 +273,7 @@ def main(config: Config, session: Session) -> Run:
             kept = {"iteration": iteration + 1, "best_return": best_return, "first_return": first_return}
             kept |= {"streak": streak, "seconds": clock.seconds}
             kept |= {"reset": reset, "hidden": hidden, "critic_hidden": critic_hidden, "teacher_hidden": teacher_hidden}
-            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every)
+            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
         loop_seconds = clock.seconds
 
         # --- report: the student as it was and as it is, on episodes that chose neither -----------------------------

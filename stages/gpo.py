@@ -270,7 +270,7 @@ def main(config: Config, session: Session) -> Run:
             kept = {"iteration": iteration + 1, "best_score": best_score, "streak": streak, "seconds": clock.seconds}
             kept |= {"beta": beta, "reset": reset, "hidden": hidden, "critic_hidden": critic_hidden}
             kept |= {"learner_hidden": learner_hidden}
-            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every)
+            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
         loop_seconds = clock.seconds
 
         # --- report: the best learner and its guider, on episodes that did not choose them --------------------------

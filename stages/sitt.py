@@ -363,7 +363,7 @@ def main(config: Config, session: Session) -> Run:
             kept |= {"seconds": clock.seconds}
             kept |= {"hidden": hidden, "critic_hidden": critic_hidden}
             kept |= {"proxy_hidden": proxy_hidden, "student_hidden": student_hidden}
-            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every)
+            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
         loop_seconds = clock.seconds
 
         # --- report: the best student and its teacher, on episodes that did not choose them -------------------------

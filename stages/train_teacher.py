@@ -237,7 +237,7 @@ def main(config: Config, session: Session) -> Run:
             batch = {k: sequences(v, length) for k, v in batch.items()}
             losses: list[torch.Tensor] = []
             divergences: list[float] = []
-            approx_kl = torch.zeros(())
+            approx_kl = torch.zeros((), device=device)
             for _ in range(config.num_epochs):
                 order = torch.randperm(num_sequences, generator=shuffle_stream).to(device)
                 for index in order.split(minibatch):
@@ -299,7 +299,9 @@ def main(config: Config, session: Session) -> Run:
             values_to_save = {"iteration": iteration + 1, "best_return": best_return, "streak": streak}
             values_to_save |= {"seconds": clock.seconds}
             values_to_save |= {"reset": reset, "hidden": hidden, "critic_hidden": critic_hidden}
-            run.save_if_due(lambda v=values_to_save: stage.snapshot(parts, **v), config.checkpoint_every)
+            run.save_if_due(
+                lambda v=values_to_save: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume
+            )
 
         loop_seconds = clock.seconds
 

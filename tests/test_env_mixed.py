@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import toy_envs
 
 from tscli import stage, streams
 from tscli.config import UserError
@@ -104,6 +105,37 @@ def test_what_cannot_be_mixed_is_refused_in_one_line(tasks: Any, message: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_success_is_told_once_all_tasks_have_told_it() -> None:
+    tells = {"kind": "gym", "id": "toy_envs:toy/Success-v0"}
+    env = mixed(2, a=tells, b=tells)
+    for _ in range(toy_envs.STEPS):
+        assert not env.has_success, "Gymnasium's envs say it with their first ended episode"
+        found = env.step(torch.tensor([1, 0]))
+    last = env.final_observation("state", torch.arange(2))
+    assert env.has_success and found.success.tolist() == (last[:, 0] > 0).tolist()
+    env.close()
+
+
+def test_where_a_task_cannot_be_saved_in_the_middle_all_start_anew() -> None:
+    def make() -> VecEnv:
+        return mixed(4, a="cartpole", b={"kind": "gym", "id": "CartPole-v1"})
+
+    def inner(env: VecEnv) -> torch.Tensor:
+        return env.observe("state").abs().max(1).values
+
+    env, again, twice = make(), make(), make()
+    env.reset(5)
+    for _ in range(5):
+        env.step(torch.ones(4, dtype=torch.int64))
+    assert (inner(env) > 0.5).all()
+    again.load_state_dict(env.state_dict())
+    assert (inner(again) <= 0.05).all(), "as at an episode's start"
+    twice.load_state_dict(again.state_dict())
+    assert not torch.equal(twice.observe("state"), again.observe("state")), "other episodes each time"
+    for each in (env, again, twice):
+        each.close()
+
+
 def test_success_is_told_where_all_tasks_tell_it() -> None:
     env = mixed(2, a={"kind": "cartpole", "max_episode_steps": 1}, b={"kind": "gym", "id": "CartPole-v1"})
     assert not env.has_success
@@ -136,3 +168,28 @@ def test_a_gymnasium_env_among_them_is_measured_in_a_few_copies() -> None:
     env = {"kind": "mixed", "tasks": {"a": "cartpole", "b": {"kind": "gym", "id": "CartPole-v1"}}}
     assert stage.most_slots(Task.model_validate({"name": "m", "env": env, "views": views})) == 16
     assert stage.most_slots(load_task("cartpole_mixed")) is None
+
+
+GYM = {"kind": "gym", "id": "CartPole-v1"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "episodes", "slots"),
+    [
+        ([GYM] * 20, 100, 20),
+        ([GYM] * 3, 100, 9),
+        ([GYM] * 3, 34, 3),
+        (["cartpole"] * 3, 100, 99),
+        (["cartpole"] * 2, 100, 100),
+    ],
+)
+def test_each_task_is_evaluated_as_often(kinds: list[Any], episodes: int, slots: int) -> None:
+    tasks = {f"t{i}": kind for i, kind in enumerate(kinds)}
+    task = Task.model_validate({"name": "m", "env": {"kind": "mixed", "tasks": tasks}, "views": {"full": ["state"]}})
+    env, _ = stage.eval_envs(task, episodes, CPU)
+    assert env.num_envs == slots and slots % len(kinds) == 0
+    env.close()
+    with pytest.raises(
+        UserError, match=f"--eval-episodes 1: m is {len(kinds)} tasks in one: give {len(kinds)} or more"
+    ):
+        stage.eval_envs(task, 1, CPU)

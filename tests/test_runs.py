@@ -333,6 +333,21 @@ def test_ctrl_c_waits_for_the_iteration_and_a_second_one_does_not(session: Sessi
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_new_best_policy_is_due_for_a_checkpoint_where_nothing_comes_again_alike(session: Session) -> None:
+    with start(session) as run:
+        run.save_if_due(lambda: {"values": 1}, 1e9, exact=False)
+        run.save_policy(make_policy())
+        run.save_policy(make_policy(1), "last")
+        run.save_if_due(lambda: {"values": 2}, 1e9, exact=True)
+        assert not run._checkpoint.exists()
+        run.save_if_due(lambda: {"values": 3}, 1e9, exact=False)
+        assert run._checkpoint.exists()
+        run._checkpoint.unlink()
+        run.save_if_due(lambda: {"values": 4}, 1e9, exact=False)
+        assert not run._checkpoint.exists(), "once is enough"
+        run.finish({})
+
+
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 

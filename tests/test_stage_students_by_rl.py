@@ -11,12 +11,27 @@ from typing import Any
 
 import pytest
 import torch
-from stage_tools import ADVISOR, DAGGER, FINETUNE, GPO, SMALL, TEACHER, call, error_of, metrics_of, weights_hash
+from stage_tools import (
+    ADVISOR,
+    DAGGER,
+    FINETUNE,
+    GPO,
+    SMALL,
+    TEACHER,
+    at_call,
+    call,
+    error_of,
+    metrics_of,
+    signal_once,
+    weights_hash,
+)
 from torch import Tensor
 
 from tscli import rl, stage
+from tscli.cli import main
+from tscli.distributions import Gaussian
 from tscli.networks import Policy
-from tscli.runs import Run, find_run
+from tscli.runs import Run, find_run, list_runs
 from tscli.scripts import find_script, load_script
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -35,14 +50,43 @@ def script(name: str) -> Any:
 # --- fine-tuning ------------------------------------------------------------------------------------------------------
 
 
-def test_the_student_stands_still_while_the_critic_warms_up(student: Run) -> None:
-    run = call(*FINETUNE, "--critic-warmup", "100000")
+def test_the_student_stands_still_while_the_critic_warms_up(student: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    acting: list[float] = []  # a weight of the student, in each step of a roll-out
+    step = Policy.step
+
+    def watched(self: Policy, obs: Any, hidden: Tensor, reset: Any) -> Any:
+        if len(reset) == 4:  # evaluations have three slots
+            acting.append(float(self.head.linear.weight[0, 0]))
+        return step(self, obs, hidden, reset)
+
+    monkeypatch.setattr(Policy, "step", watched)
+    run = call(*FINETUNE, "--critic-warmup", "320")
+    assert len(acting) == 6 * 16 and len(set(acting)) == 1, "the first update of the student comes after the last one"
+    assert ["loss/policy" in line for line in metrics_of(run)] == [False] * 5 + [True]
+    assert all(line["loss/value"] > 0 for line in metrics_of(run))
     before = weights_hash(student.path / "policy.safetensors")
-    assert weights_hash(run.path / "last.safetensors") == before == weights_hash(run.path / "policy.safetensors")
-    assert "loss/policy" not in metrics_of(run)[0] and metrics_of(run)[0]["loss/value"] > 0
-    warm = call(*FINETUNE, "3", "--critic-warmup", "128")
-    assert weights_hash(warm.path / "last.safetensors") != before
-    assert ["loss/policy" in line for line in metrics_of(warm)] == [False, False, True, True, True, True]
+    assert weights_hash(run.path / "last.safetensors") != before
+    acting.clear()
+    call(*FINETUNE, "3", "--critic-warmup", "128")
+    assert len(set(acting[: 3 * 16])) == 1 and len(set(acting)) == 4
+
+
+def test_a_warm_up_that_takes_all_steps_is_refused(student: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    line = error_of(capsys, *FINETUNE, "--critic-warmup", "384")
+    assert "critic_warmup (384) takes all of total_steps (384), and the student would never learn" in line
+
+
+def test_a_resumed_run_goes_on_with_its_student_whatever_came_after(
+    student: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(rl, "compute_gae", at_call(rl.compute_gae, 4, signal_once(15)))
+        assert main([*FINETUNE, "--quiet"]) == 130
+    stopped = list_runs(Path("runs"))[-1]
+    assert stopped.config["run"] == student.name
+    call(*DAGGER, *SMALL)  # a newer student
+    call("finetune", "--resume")
+    assert find_run(Path("runs"), stopped.name).status == "finished"
 
 
 def test_what_was_distilled_is_kept_unless_something_is_better(student: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +130,7 @@ def test_a_deviation_is_set_for_continuous_actions_alone(
         return dist, hidden
 
     monkeypatch.setattr(Policy, "step", watched)
-    call(*FINETUNE, *short, "--init-std", "0.2", "--critic-warmup", "100000")
+    call(*FINETUNE, *short, "--init-std", "0.2", "--critic-warmup", "0")
     assert torch.allclose(seen[0], torch.full_like(seen[0], 0.2 * 2.0)), "in the env's units: half its range is 2"
 
 
@@ -121,6 +165,21 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     monkeypatch.setattr(rl, "imitation_loss", watched_imitation)
     monkeypatch.setattr(rl, "policy_loss", watched_policy)
     return calls
+
+
+def test_of_continuous_actions_imitation_is_measured_by_a_distance(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ("--total-steps", "64", "--eval-episodes", "1")
+    call("train-teacher", "Pendulum-v1", *TEACHER[2:], *short)
+    assert "--loss cross_entropy is no distance where actions are continuous: use --loss mse" in error_of(
+        capsys, *ADVISOR, *short, "--loss", "cross_entropy"
+    )
+    calls = watch(monkeypatch)
+    call(*ADVISOR, *short)
+    assert all((each["auxiliary"] >= 0).all() and (each["rl"] >= 0).all() for each in calls)
+    narrow = Gaussian(torch.zeros(1, 1), torch.full((1, 1), 0.1))
+    assert rl.imitation_loss(narrow, narrow, torch.zeros(1, 1), "cross_entropy") < 0, "why cross-entropy will not do"
 
 
 def test_reinforcement_weighs_what_imitation_cannot_reach(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ class RunWriter:
         checkpoints: bool,
     ):
         self._session, self._config, self._checkpoints = session, config, checkpoints
-        self._stop_asked = False
+        self._stop_asked = self._best_is_newer = False
         self._sinks: Sinks | None = None
         self._old_handlers: dict[int, Any] = {}
         self.state: dict[str, Any] | None = None
@@ -272,6 +272,7 @@ class RunWriter:
 
         path = self.path / f"{which}.safetensors"
         save_policy_file(path, policy)
+        self._best_is_newer |= which == "policy"
         self.manifest["artifacts"][path.name] = file_hash(path)
         if "policy" not in self.manifest["holds"]:
             self.manifest["holds"].append("policy")
@@ -279,13 +280,20 @@ class RunWriter:
         self.manifest["action"] = policy.spec.action.to_json()
         self._write_manifest()
 
-    def save_if_due(self, state: Callable[[], dict[str, Any]], every: float) -> None:
+    def save_if_due(self, state: Callable[[], dict[str, Any]], every: float, exact: bool = True) -> None:
         """At the end of an iteration: write a checkpoint when `every` seconds have passed or the user wants to stop.
+
+        Args:
+            state: makes what is to be kept.
+            every: seconds.
+            exact: what comes after a checkpoint comes again alike. Where it does not, a new best policy is due for one
+                at once: a resumed run would forget how good it was, and overwrite it with a worse one.
 
         Raises:
             Stopped: after Ctrl-C or SIGTERM, once the checkpoint is safe.
         """
-        if self._stop_asked or time.monotonic() - self._last_checkpoint >= every:
+        is_new_best = self._best_is_newer and not exact
+        if self._stop_asked or is_new_best or time.monotonic() - self._last_checkpoint >= every:
             self.checkpoint(state())
         if self._stop_asked:
             raise Stopped(self.name)
@@ -301,7 +309,7 @@ class RunWriter:
         size = self._log_file.tell()
         extra = {"_run": self._identity, "_metrics_bytes": size, "_seconds": self._seconds()}
         save_state(self._checkpoint, {**state, **extra})
-        self._last_checkpoint = time.monotonic()
+        self._last_checkpoint, self._best_is_newer = time.monotonic(), False
 
     def finish(self, metrics: dict[str, Any], holds: tuple[str, ...] = (), **details: Any) -> Run:
         """Mark the run finished. `details` go into the manifest."""
@@ -342,7 +350,7 @@ def _with_parents(config: Config, parents: dict[str, dict[str, Any]]) -> dict[st
     """
     settings = config.model_dump(mode="json")
     for key, entry in parents.items():
-        name = "run" if key == "policy" else key
+        name = "run" if key in ("policy", "student") else key
         if settings.get(name) == "":
             chosen = [parents[role] for role in teacher_roles(parents)] if key == "teacher" else [entry]
             settings[name] = ",".join(one.get("path", one["name"]) for one in chosen)

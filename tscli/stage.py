@@ -124,19 +124,39 @@ def task_env(
 def eval_envs(task: Task, episodes: int, device: torch.device) -> tuple[VecEnv, VecEnv]:
     """The envs to choose a policy by and to report on it; one and the same where the task makes no difference.
 
-    They have as many slots as `most_slots` allows and the episodes can be shared out among evenly, so that each slot
-    plays `episodes // num_envs` of them.
+    Each slot plays `episodes // num_envs` episodes. There are as many slots as `most_slots` allows that leave none of
+    them over; in a mixture of tasks each is played as often, and a few may be left over.
+
+    Raises:
+        UserError: fewer episodes than tasks.
     """
-    most = min(episodes, most_slots(task) or episodes)
-    slots = max(n for n in range(1, most + 1) if episodes % n == 0)
+    tasks = number_of_tasks(task)
+    if episodes < tasks:
+        raise UserError(f"--eval-episodes {episodes}: {task.name} is {tasks} tasks in one: give {tasks} or more")
+    slots = max(range(tasks, slots_within(task, episodes) + 1, tasks), key=lambda n: (episodes // n * n, n))
     select = task_env(task, slots, device, "select")
     return select, task_env(task, slots, device, "report") if task.report_env else select
 
 
+def slots_within(task: Task, most: int) -> int:
+    """Slots to evaluate in, `most` or fewer; but in a mixture of tasks as many for each, and one for each at least."""
+    tasks = number_of_tasks(task)
+    return max(min(most, most_slots(task) or most) // tasks, 1) * tasks
+
+
+def number_of_tasks(task: Task) -> int:
+    """How many tasks stand side by side in a mixture; 1 elsewhere."""
+    return len(_members(task))
+
+
+def _members(task: Task) -> list[dict[str, Any]]:
+    settings = task.env | task.eval_env | task.report_env
+    return list(mixed.member_settings(settings).values()) if settings.get("kind") == "mixed" else [settings]
+
+
 def most_slots(task: Task) -> int | None:
     """Slots to evaluate in at the most; None where one more costs next to nothing, since the env is batched."""
-    settings = task.env | task.eval_env | task.report_env
-    members = mixed.member_settings(settings).values() if settings.get("kind") == "mixed" else [settings]
+    members = _members(task)
     single = [one.get("kind") == "gym" and one.get("vectorization") != "vector_entry_point" for one in members]
     return _MOST_COPIES if any(single) else None
 

@@ -113,6 +113,7 @@ class Env(VecEnv):
         self.reset(0)
 
     def reset(self, seed: int) -> None:
+        self._seed, self._resumes = seed, 0
         for name, env in zip(self.members, self._envs, strict=True):
             env.reset(streams.derive(seed, f"mixed/{name}"))
 
@@ -123,6 +124,7 @@ class Env(VecEnv):
             found = env.step(action[share])
             for whole, part in zip((reward, *flags), found, strict=True):
                 whole[share] = part
+        self.has_success = all(env.has_success for env, _ in self._playing)  # Gymnasium's tell once they are stepped
         terminated, truncated, success = flags
         return EnvStep(reward, terminated, truncated, success if self.has_success else torch.zeros_like(success))
 
@@ -143,12 +145,17 @@ class Env(VecEnv):
 
     def state_dict(self) -> dict[str, Any]:
         members = {name: env.state_dict() for name, env in zip(self.members, self._envs, strict=True)}
-        return {"num_envs": self.num_envs, "members": members}
+        return {"num_envs": self.num_envs, "members": members, "seed": self._seed, "resumes": self._resumes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.check_saved(int(state["num_envs"]))
         for name, env in zip(self.members, self._envs, strict=True):
             env.load_state_dict(state["members"][name])
+        self._seed, self._resumes = int(state["seed"]), int(state["resumes"]) + 1
+        if not self.exact_resume:  # all rows start anew where some must, since whoever steps them can but say it of all
+            for name, env in zip(self.members, self._envs, strict=True):
+                if env.exact_resume:
+                    env.reset(streams.derive(self._seed, f"mixed/{name}/resume{self._resumes}"))
 
     def render(self, row: int = 0) -> np.ndarray:
         return self._envs[row % len(self._envs)].render(row // len(self._envs))
