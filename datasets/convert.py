@@ -23,9 +23,11 @@ from pydantic import Field, model_validator
 from tscli import stage
 from tscli.config import Config as BaseConfig
 from tscli.config import UserError, did_you_mean, positional
+from tscli.envs import VecEnv
 from tscli.locks import lock_folder
 from tscli.minari_read import (
     Reader,
+    check_fits,
     dataset_path,
     datasets_root,
     env_id,
@@ -146,6 +148,9 @@ def to_pairs(config: Config, session: Session) -> Run:
     own = own_schema(dataset)
     task_name = config.task or (own[0].task if own else env_id(dataset, config.source))
     reader = own_reader(dataset, *own, config.groups) if own else described_by_task(config, dataset, task_name)
+    if own and config.task:  # which need not be the one that it was recorded in
+        with task_env(task_name) as env:
+            check_fits(reader.sources, reader.schema.action, env, config.source, task_name)
     schema = replace(reader.schema, task=task_name)
     parents: dict[str, Run] = {}
     if schema.teacher:
@@ -166,9 +171,16 @@ def to_pairs(config: Config, session: Session) -> Run:
 
 def described_by_task(config: Config, dataset: Any, task_name: str) -> Reader:
     """The reader of a dataset that others made, checked against the task's env."""
+    with task_env(task_name) as env:
+        return foreign_reader(dataset, config.source, env, task_name, config.groups)
+
+
+@contextlib.contextmanager
+def task_env(task_name: str) -> Iterator[VecEnv]:
+    """One env of a task, closed afterwards."""
     env = stage.task_env(load_task(task_name), 1, torch.device("cpu"))
     try:
-        return foreign_reader(dataset, config.source, env, task_name, config.groups)
+        yield env
     finally:
         env.close()
 

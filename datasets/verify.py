@@ -71,6 +71,10 @@ def main(config: Config, session: Session) -> None:
     if report.run("pairs.json", lambda: header.update(read_sealed(folder / "pairs.json"))):
         schema = PairsSchema.from_json(header)
         found = list_shards(folder)
+        if not found and not header.get("num_shards"):
+            raise UserError(
+                f"{folder}: holds no finished shard; collect again, or --resume the run that was collecting"
+            )
         for index in range(max(header.get("num_shards", 0), found[-1] + 1 if found else 0)):
             report.run(f"shards/{index:05d}", lambda i=index: check_shard(folder, i, schema, shards))
         if not report.faults:

@@ -61,7 +61,7 @@ class Config(StageConfig):
     student: Network = Field(NetworkConfig(), description="Body of the student.")
     diagnose: bool = Field(True, description="Say first what may keep the student from learning; costs a second.")
 
-    total_steps: int = Field(200_000, ge=1, description="Env steps at the most, over all envs.")
+    total_steps: int = Field(200_000, ge=1, description="Env steps over all envs, rounded up to whole iterations.")
     total_episodes: int | None = Field(None, ge=1, description="Stop after that many episodes; none: only total_steps.")
     num_envs: int = Field(64, ge=1, description="Envs that step together.")
     round_steps: int = Field(32, ge=1, description="Steps per env and round.")

@@ -56,7 +56,7 @@ class Config(StageConfig):
     student: Network = Field(NetworkConfig(), description="Body of the student.")
     diagnose: bool = Field(True, description="Say first what may keep the student from learning; costs a second.")
 
-    total_steps: int = Field(1_000_000, ge=1, description="Env steps at the most, over all envs.")
+    total_steps: int = Field(1_000_000, ge=1, description="Env steps over all envs, rounded up to whole iterations.")
     num_envs: int = Field(256, ge=1, description="Envs that step together.")
     rollout_steps: int = Field(24, ge=1, description="Steps per env between updates.")
     random_start: bool = Field(

@@ -9,6 +9,7 @@ own env, and must give what the original gave.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,7 @@ class Config(StageConfig):
         "policy", description="The run's best policy, its last, or the teacher that was trained with a student."
     )
     output: str = Field("", description="Also copy the file to this path; empty leaves it in the run's folder alone.")
+    force: bool = Field(False, description="Overwrite what is at that path.")
     check_steps: int = Field(200, ge=1, description="Recorded steps that the file must reproduce, per env.")
     check_envs: int = Field(4, ge=1, description="Envs that they are recorded in.")
 
@@ -46,7 +48,7 @@ def main(config: Config, session: Session) -> Run:
     device = stage.prepare(config)
     if config.format == "onnx":
         export.require_onnx()
-    output = check_output(config.output)
+    output = check_output(config)
     policy_run = newest_run(session.runs_dir, config.run, "policy", "")
     session.say(f"policy: {policy_run.name}")
     task = load_task(policy_run.task)
@@ -103,18 +105,32 @@ def main(config: Config, session: Session) -> Run:
     return result
 
 
-def check_output(output: str) -> Path | None:
+def check_output(config: Config) -> Path | None:
     """The path to copy the file to, looked at before anything is computed.
 
     Raises:
-        UserError: its folder is not there, or it is a folder itself.
+        UserError: it is a folder, its folder is not there or not for writing, there is a file already, or its ending is
+            the other format's.
     """
+    output = config.output
     if not output:
         return None
     path = Path(output)
+    others = {suffix: name for name, suffix in SUFFIX.items() if name != config.format}
+    if path.suffix[1:] in others:
+        raise UserError(
+            f"--output {output} would hold {config.format}: end it in .{SUFFIX[config.format]}, or "
+            f"use --format {others[path.suffix[1:]]}"
+        )
     if path.is_dir() or not path.absolute().parent.is_dir():
         reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise UserError(f"--output {output}: {reason}: name a file in a folder that exists")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UserError(f"--output {output}: writing there is not allowed: name another place")
+    if (path.absolute().parent / "manifest.json").exists():
+        raise UserError(f"--output {output} is among the files of a run: name a place outside of its folder")
+    if path.exists() and not config.force:
+        raise UserError(f"--output {output} exists: name another file, or give --force")
     return path
 
 

@@ -59,7 +59,7 @@ class Config(PPOConfig):
     max_beta: float = Field(10.0, gt=0, description="The largest beta (penalty).")
     delta: float = Field(0.3, gt=0, lt=1, description="How far the ratio of guider to learner may move (clip).")
     learner_rl_coef: float = Field(2.0, ge=0, description="Weight of PPO in the learner's loss (clip).")
-    total_steps: int = Field(1_000_000, ge=1, description="Env steps at the most, over all envs.")
+    total_steps: int = Field(1_000_000, ge=1, description="Env steps over all envs, rounded up to whole iterations.")
 
     @model_validator(mode="after")
     def _both_act_alike(self) -> Config:

@@ -61,6 +61,11 @@ def main(config: Config, session: Session) -> Run:
     view = stage.resolve(task, config.obs or task.teacher, env)
     policy = ours(config, source, path, task, env, view) if source.policy is None else source.policy
     if source.policy is not None:
+        for name in ("obs", "activation", "normalizer", "std"):
+            if getattr(config, name) != Config.model_fields[name].default:
+                raise UserError(
+                    f"--{name} {getattr(config, name)}: {path} was exported by tscli and says it: leave it out"
+                )
         stage.check_fits(policy.spec, env, path.name)
     name = source.found.name if source.found else "tscli"
     session.say(f"{path}: {name}, {describe(policy)}")

@@ -81,7 +81,7 @@ class Config(PPOConfig):
     align_lr: float = Field(1e-3, gt=0, description="Adam's learning rate in the alignment; it falls as lr does.")
     holdout_fraction: float = Field(0.05, ge=0, le=0.5, description="Share of pairs held out to measure; 0: none.")
 
-    total_steps: int = Field(6_000_000, ge=1, description="Env steps at the most, over all envs.")
+    total_steps: int = Field(6_000_000, ge=1, description="Env steps over all envs, rounded up to whole iterations.")
     num_envs: int = Field(1024, ge=1, description="Envs that step together.")
     rollout_steps: int = Field(64, ge=1, description="Steps per env between updates.")
     num_minibatches: int = Field(8, ge=1, description="Minibatches per epoch.")

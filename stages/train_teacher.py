@@ -51,7 +51,7 @@ class Config(StageConfig):
     network: Network = Field(NetworkConfig(), description="Body of the policy.")
     critic: Network | None = Field(None, description="Body of the critic; none makes it like the policy's.")
 
-    total_steps: int = Field(500_000, ge=1, description="Env steps at the most, over all envs.")
+    total_steps: int = Field(500_000, ge=1, description="Env steps over all envs, rounded up to whole iterations.")
     num_envs: int = Field(64, ge=1, description="Envs that step together.")
     rollout_steps: int = Field(32, ge=1, description="Steps per env between updates.")
     random_start: bool = Field(

@@ -281,6 +281,12 @@ def no_cells(monkeypatch: pytest.MonkeyPatch) -> None:
         (("cartpole", "--set", "sitt.num_envs=-1"), "--set: num_envs '-1'"),
         (("cartpole", "--sweep", "sitt.penalty_coef=0,x"), "--sweep: penalty_coef 'x'"),
         (("cartpole", "--sweep", "sitt.penalty_coef"), "stage.key=value,value"),
+        (("cartpole", "--set", "sitt.seed=5"), "--set sitt.seed=5: that is for --seeds to say"),
+        (("cartpole", "--set", "eval.episodes=3"), "--set eval.episodes=3: that is for --episodes to say"),
+        (
+            ("cartpole", "--set", "sitt.penalty_coef=1", "--sweep", "sitt.penalty_coef=1,2"),
+            "--sweep sitt.penalty_coef goes through its values: leave one of them out",
+        ),
         (("cartpole", "--budget", "0"), "--budget 0"),
         (("cartpole", "--methods-file", "none.yaml"), "cannot read none.yaml"),
         (("cartpole", "--set", "collect.teacher=12"), 'no run "12"'),

@@ -87,6 +87,15 @@ def test_minari_opens_what_was_recorded(dataset: Path) -> None:
 
 
 @pictures
+def test_what_went_to_minari_comes_back_for_no_other_task(dataset: Path, capsys: Any) -> None:
+    to_minari(dataset, "toy/teacher-v0")
+    convert = ("convert", "toy/teacher-v0", "--to", "pairs", "--task")
+    assert 'unknown task "nope"' in error_of(capsys, *convert, "nope")
+    assert "toy/teacher-v0 has " in error_of(capsys, *convert, "acrobot")
+    assert not list(Path("runs").glob("0*"))
+
+
+@pictures
 def test_what_went_to_minari_comes_back_whole(dataset: Path) -> None:
     to_minari(dataset, "toy/teacher-v0")
     run = call("convert", "toy/teacher-v0", "--to", "pairs", "--shard-mb", "0.06")

@@ -20,6 +20,7 @@ import torch
 from pairs_data import ARM, SCHEMA, digest, make_step, read_plain, write
 
 from tscli import pairs_writer
+from tscli.cli import main
 from tscli.config import UserError
 from tscli.pairs import Pairs, PairsError
 from tscli.pairs_format import list_shards, read_sealed
@@ -133,11 +134,13 @@ def test_a_folder_without_its_header_is_refused(dataset):
         Pairs(dataset)
 
 
-def test_a_run_killed_before_its_first_shard_says_so(tmp_path):
+def test_a_run_killed_before_its_first_shard_says_so(tmp_path, capsys):
     writer = PairsWriter(tmp_path, SCHEMA, 3)
     writer.append(**make_step(SCHEMA, 3, 0))
     with pytest.raises(UserError, match="holds no finished shard; collect again, or --resume"):
         Pairs(tmp_path)
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "holds no finished shard; collect again, or --resume" in capsys.readouterr().err
 
 
 # --- a full disk ------------------------------------------------------------------------------------------------------

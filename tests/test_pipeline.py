@@ -9,11 +9,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from stage_tools import at_call, signal_once
 from toy_scripts import BARE, TASK, write_scripts
 
 from tscli import scripts
 from tscli.cli import main
 from tscli.runs import Run, list_runs
+from tscli.session import RunWriter
 
 RUNS = Path("runs")
 PIPELINE = """
@@ -108,6 +110,17 @@ def test_every_mistake_is_found_before_the_first_stage(
 def test_a_misspelt_set_is_refused(capsys: pytest.CaptureFixture[str], value: str) -> None:
     assert main(["pipeline", "mine.yaml", "--set", value]) == 2
     assert not made()
+
+
+def test_a_stop_that_comes_too_late_for_its_stage_ends_the_pipeline_after_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "finish", at_call(RunWriter.finish, 2, signal_once(2)))
+        assert main(["pipeline", "bare.yaml", "--quiet"]) == 130
+    assert [(run.command, run.status) for run in made()] == [("train-teacher", "finished"), ("collect", "finished")]
+    assert main(["pipeline", "bare.yaml", "--quiet", "--resume"]) == 0
+    assert [run.command for run in made()] == ["train-teacher", "collect", "distill", "eval"]
 
 
 def test_a_stopped_pipeline_goes_on_where_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -276,7 +276,7 @@ def test_a_policy_whose_file_has_changed_is_refused(session: Session) -> None:
         run.policy_path()
     with pytest.raises(UserError, match="holds no policy: name one made by train-teacher or distill"):
         collected(session, run).policy_path()
-    with pytest.raises(UserError, match="holds no policy"):
+    with pytest.raises(UserError, match=r"--which last: run .* has no such policy: choose policy$"):
         run.policy_path("last")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from fake_env import FakeEnv
-from stage_tools import BC, SMALL, TEACHER, call, error_of
+from stage_tools import BC, SMALL, TEACHER, call, error_of, weights_hash
 
 from tscli import export
 from tscli.cli import main
@@ -252,6 +252,27 @@ def test_a_file_that_differs_is_refused(
     error = error_of(capsys, "export", "--format", "torchscript", "--output", "mine.pt")
     assert "differs from 0001-train-teacher" in error
     assert not Path("mine.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("mine.bin", "--output mine.bin exists: name another file, or give --force"),
+        ("mine.onnx", "--output mine.onnx would hold torchscript: end it in .pt, or use --format onnx"),
+        ("runs/0001-train-teacher-cartpole-seed1/policy.safetensors", "is among the files of a run"),
+        ("runs/0001-train-teacher-cartpole-seed1/new.pt", "is among the files of a run"),
+    ],
+)
+def test_nothing_is_overwritten_unasked(
+    runs: Path, capsys: pytest.CaptureFixture[str], output: str, words: str
+) -> None:
+    Path("mine.bin").write_text("dear to somebody")
+    before = weights_hash(Path("runs/0001-train-teacher-cartpole-seed1/policy.safetensors"))
+    assert words in error_of(capsys, "export", "--format", "torchscript", "--output", output)
+    assert weights_hash(Path("runs/0001-train-teacher-cartpole-seed1/policy.safetensors")) == before
+    assert Path("mine.bin").read_text() == "dear to somebody"
+    call("export", "--format", "torchscript", "--output", "mine.bin", "--force", "--check-steps", "5")
+    assert Path("mine.bin").stat().st_size > 1000
 
 
 def test_missing_packages_and_folders_are_refused_in_one_line(

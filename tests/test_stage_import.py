@@ -134,6 +134,8 @@ def test_vec_normalize_is_read_once_it_is_trusted(folder: Path, capsys: pytest.C
     normalize.save("norm.pkl")
     command = ("import", "model.zip", "--task", "Pendulum-v1", "--eval-episodes", "0", "--normalizer", "norm.pkl")
     assert "--trust-pickle" in error_of(capsys, *command)
+    relu = error_of(capsys, *command, "--trust-pickle", "--activation", "relu")
+    assert "--activation relu: model.zip says that it is tanh: leave it out" in relu
     policy = load_policy(call(*command, "--trust-pickle"))
     obs = 10 * readings(1, 100, 3)
     wanted = model.policy.get_distribution(torch.from_numpy(normalize.normalize_obs(obs[0].numpy())).float()).mode()
@@ -296,13 +298,35 @@ def test_the_other_stages_go_on_from_an_imported_teacher(folder: Path, no_plots:
     assert list(report["policies"]) == ["student", "teacher"]
 
 
-def test_what_was_exported_comes_back_whole(runs: Path) -> None:
+def test_what_was_exported_comes_back_whole(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("export", "--format", "torchscript", "--output", "mine.pt", "--check-steps", "5")
     policy = load_policy(call("import", "mine.pt", "--task", "cartpole", "--eval-episodes", "0"))
+    for flag, value in (("obs", "partial"), ("activation", "relu"), ("normalizer", "nope.npz"), ("std", "0.5")):
+        said = error_of(capsys, "import", "mine.pt", "--task", "cartpole", f"--{flag}", value)
+        assert said.endswith("mine.pt was exported by tscli and says it: leave it out")
     original = load_policy("1")
     assert policy.spec == original.spec
     for name, value in original.state_dict().items():
         assert torch.equal(policy.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("mean", "var"),
+    [
+        ([0.0] * 4, [1.0, 1.0, 1.0, -1.0]),
+        ([float("nan")] * 4, [1.0] * 4),
+        ([0.0] * 4, [1.0] * 3),
+        (["a"] * 4, [1.0] * 4),
+    ],
+)
+def test_statistics_that_are_none_are_refused_and_leave_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], mean: list[Any], var: list[float]
+) -> None:
+    saved(folder, cleanrl("ppo")[0])
+    np.savez("norm.npz", mean=np.array(mean), var=np.array(var))
+    command = ("import", "model.pt", "--task", "cartpole", "--activation", "tanh", "--normalizer", "norm.npz")
+    assert "--normalizer norm.npz: " in error_of(capsys, *command)
+    assert not list(folder.glob("runs/0*"))
 
 
 def test_statistics_in_an_npz_need_no_trust(folder: Path) -> None:

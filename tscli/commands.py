@@ -296,7 +296,9 @@ def pipeline(
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="One of the task's named sets of settings.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the newest unfinished pipeline.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue this task's unfinished pipeline; give its settings again.")
+    ] = False,
     log_to: LogTo = None,
     runs_dir: RunsDir = None,
     json: Json = False,

@@ -213,6 +213,11 @@ class _Planner:
             UserError: there is none.
         """
         name, _, setting = key.partition(".")
+        if setting == "seed" or (name, setting) == ("eval", "episodes"):
+            wanted = "--seeds" if setting == "seed" else "--episodes"
+            raise UserError(f"{flag} {key}={value}: that is for {wanted} to say, for all methods")
+        if flag == "--set" and key in self.comparison.sweeps:
+            raise UserError(f"--set {key}={value}: --sweep {key} goes through its values: leave one of them out")
         calls = [call for chain in self.calls.values() for call in chain]
         named = [call for call in calls if call.is_called(name)]
         if not named or not setting:

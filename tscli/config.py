@@ -257,7 +257,7 @@ class StageConfig(Config):
 class PPOConfig(StageConfig):
     """Proximal policy optimisation's own settings, for stages that are made of it."""
 
-    total_steps: int = Field(500_000, ge=1, description="Env steps at the most, over all envs.")
+    total_steps: int = Field(500_000, ge=1, description="Env steps over all envs, rounded up to whole iterations.")
     num_envs: int = Field(64, ge=1, description="Envs that step together.")
     rollout_steps: int = Field(32, ge=1, description="Steps per env between updates.")
     bptt: int = Field(16, ge=1, description="Steps through which the gradient of a network with memory flows.")

@@ -423,6 +423,8 @@ def settle_activation(source: Source, given: str | None, make: Callable[[str], P
     """
     found = source.found
     assert found is not None
+    if given and found.activation and given != found.activation:
+        raise UserError(f"--activation {given}: {path} says that it is {found.activation}: leave it out")
     said = given or found.activation or ("tanh" if not found.has_activation else None)
     if source.run is None:
         if said is None:
@@ -507,8 +509,13 @@ def read_normalizer(path: Path, trust_pickle: bool) -> Normalizer:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 mean, var = (torch.from_numpy(arrays[name]).double().flatten() for name in ("mean", "var"))
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, ValueError, TypeError, OSError) as error:
             raise UserError(f"--normalizer {path}: {error}: it needs the arrays `mean` and `var`") from None
+        if len(mean) != len(var) or not bool((mean.isfinite() & var.isfinite() & (var >= 0)).all()):
+            raise UserError(
+                f"--normalizer {path}: `mean` and `var` have {len(mean)} and {len(var)} numbers: as many of both "
+                "are needed, finite, and no variance below 0"
+            )
         return Normalizer(mean, (var + 1e-8).sqrt(), 10.0)
     if not trust_pickle:
         raise UserError(

@@ -25,6 +25,7 @@ from tscli.spaces import ActionSpec
 
 __all__ = [
     "Reader",
+    "check_fits",
     "dataset_path",
     "datasets_root",
     "env_id",
@@ -138,7 +139,7 @@ def foreign_reader(dataset: Any, name: str, env: VecEnv, task_name: str, groups:
             raise UserError(f"--groups {','.join(groups)}: {name} has plain observations, so name one group")
         sources = dict(zip(groups or sources, sources.values(), strict=True))
     action = action_spec(dataset.action_space, name)
-    _check_fits(sources, action, env, name, task_name)
+    check_fits(sources, action, env, name, task_name)
     schema = PairsSchema(
         {group: env.groups.get(group, source.group) for group, source in sources.items()},
         env.action,
@@ -157,8 +158,12 @@ def _entries(space: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
         yield from _entries(inner, (*path, str(key)))
 
 
-def _check_fits(sources: dict[str, Source], action: ActionSpec, env: VecEnv, name: str, task_name: str) -> None:
-    """Refuse data from which nothing can be learned that could act in the env."""
+def check_fits(sources: dict[str, Source], action: ActionSpec, env: VecEnv, name: str, task_name: str) -> None:
+    """Refuse data from which nothing can be learned that could act in the env.
+
+    Raises:
+        UserError: no group in common, one of another shape or type, or other actions.
+    """
     if not sources.keys() & env.groups.keys():
         raise UserError(
             f"{name} has {', '.join(sources)} and task {task_name} {', '.join(env.groups)}, none of them the same: "

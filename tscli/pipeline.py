@@ -101,6 +101,7 @@ def run_pipeline(
         UserError: Any mistake in any stage, before the first one starts.
     """
     from tscli.runs import list_runs
+    from tscli.session import Stopped
 
     description, place = describe(what)
     if preset is not None:
@@ -128,6 +129,10 @@ def run_pipeline(
             session.say(f"\n{title}{f', resuming {stage.resume}' if stage.resume else ''}")
             stage.run = _start(_plan(stage, description, session), session, again)
             session.say(f"wrote {', '.join(filter(None, [str(stage.run.path), headline(stage.run)]))}")
+            if session.stop_asked and stage is not stages[-1]:  # too late for that stage, which has ended
+                state.write(stages, "running")
+                session.say(f"the pipeline is not finished; to go on: [bold cyan]{again}[/]")
+                raise Stopped(f"after {stage.script.name}")
         else:
             session.say(f"\n[{position + 1}/{len(stages)}] {stage.script.name}: {stage.run.name} is finished already")
         made |= dict.fromkeys(stage.run.offers, stage.run.name)

@@ -185,7 +185,10 @@ class Run:
         """
         path = self.path / f"{which}.safetensors"
         expected = self.manifest.get("artifacts", {}).get(path.name)
-        if "policy" not in self.holds or expected is None:
+        if "policy" in self.holds and expected is None:
+            kept = [Path(name).stem for name in self.manifest["artifacts"] if name.endswith(".safetensors")]
+            raise UserError(f"--which {which}: run {self.name} has no such policy: choose {' or '.join(kept)}")
+        if expected is None:
             raise UserError(
                 f"run {self.name} ({self.command}) holds no policy: name one made by train-teacher or distill"
             )
@@ -322,7 +325,8 @@ def newest_run(
     if ref:
         run = find_run(runs_dir, ref)
         has_role = role in (None, run.role) or (role == "teacher" and run.teacher_policy is not None)
-        if holds not in run.holds or not has_role:
+        is_unfinished_collect = holds == "pairs" and run.command == "collect" and run.status != FINISHED
+        if not is_unfinished_collect and (holds not in run.holds or not has_role):
             raise UserError(f"{named}: {run.name} is a {run.command} run, which does not hold {what}")
         if run.status != FINISHED:
             raise UserError(f"{named}: {run.name} is {run.status}, not finished: resume it first (--resume)")

@@ -58,6 +58,7 @@ class Session:
     console: Console | None = None  # results; stdout on the command line
     script: Path | None = None
     sinks: tuple[str, ...] | None = None  # where metrics go besides their file; None: nowhere, or on as before a resume
+    stop_asked: bool = False  # a stage was told to stop, and may have ended before it could
 
     def say(self, text: str) -> None:
         """One remark, such as which run was taken."""
@@ -335,7 +336,7 @@ class RunWriter:
     def _on_signal(self, number: int, frame: object) -> None:
         if self._stop_asked or not self._checkpoints:  # the second one does not wait for the iteration
             raise KeyboardInterrupt
-        self._stop_asked = True
+        self._stop_asked = self._session.stop_asked = True
         self._session.say("stopping after this iteration; once more to stop at once")
 
 
