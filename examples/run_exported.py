@@ -124,11 +124,35 @@ def readings_of(observation: Any, name: str = "") -> dict[str, np.ndarray]:
     return {name or ("image" if value.dtype == np.uint8 and value.ndim > 1 else "state"): value}
 
 
+def misfit(policy: ExportedPolicy, env: Any) -> str:
+    """What keeps the policy from acting in a Gymnasium environment; "" where nothing does."""
+    wanted, space = policy.about["action"], env.action_space
+    choices = getattr(space, "nvec", None) if hasattr(space, "nvec") else getattr(space, "n", None)
+    if wanted["kind"] == "continuous":
+        fits = choices is None and space.shape == (len(wanted["low"]),)
+    else:
+        fits = choices is not None and np.array_equal(np.atleast_1d(choices), wanted["nvec"])
+    if not fits:
+        return f"it takes the actions {space}, the policy gives {wanted['kind']} {wanted['nvec'] or wanted['low']}"
+    seen = readings_of(env.observation_space.sample())
+    for entry in policy.inputs.values():
+        for part in entry.get("parts", []):
+            group = part["group"]
+            if group != "previous_action" and (group not in seen or seen[group].size <= max(part["index"])):
+                return f"it shows {', '.join(seen)}, the policy sees {max(part['index']) + 1} entries of {group}"
+    return ""
+
+
 def drive(policy: ExportedPolicy, env_id: str, episodes: int, seed: int) -> list[float]:
     """The return of each episode; the first one is reset with the seed, and the others go on from there."""
     import gymnasium  # a robot does not need it
 
-    env, returns = gymnasium.make(env_id), []
+    try:
+        env, returns = gymnasium.make(env_id), list[float]()
+    except (gymnasium.error.Error, ImportError) as error:
+        raise SystemExit(f"--env {env_id}: {error}") from None
+    if reason := misfit(policy, env):
+        raise SystemExit(f"--env {env_id}: {reason}")
     for episode in range(episodes):
         observation, _ = env.reset(seed=seed if episode == 0 else None)
         policy.reset()
@@ -177,7 +201,12 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100, help="how many, at least 2")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode's reset")
     args = parser.parse_args()
-    policy = ExportedPolicy(args.path)
+    if args.episodes < 2 or args.seed < 0:
+        parser.error(f"--episodes {args.episodes} --seed {args.seed}: at least 2 episodes, and no seed below 0")
+    try:
+        policy = ExportedPolicy(args.path)
+    except Exception as error:  # onnxruntime's own, of which there are many
+        raise SystemExit(f"{args.path} is no policy exported by `tscli export --format onnx`: {error}") from None
     say(policy)
     if args.env is None:
         print(measure(policy))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,38 @@ def test_an_exported_lstm_student_has_the_returns_outside_that_it_has_inside(
     load_runner().main()
     expected = f"return {inside['mean']:.2f}, deviation {inside['sd']:.2f}, 8 episodes"
     assert expected in capsys.readouterr().out and inside["sd"] > 0
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--env", "Pendulum-v1"), "it takes the actions Box"),
+        (("--env", "Acrobot-v1"), "it takes the actions Discrete(3), the policy gives discrete [2]"),
+        (("--env", "toy_envs:toy/Dict-v0"), "it shows body, camera, goal, the policy sees 4 entries of state"),
+        (("--env", "toy_envs:toy/Success-v0"), "it shows state, the policy sees 4 entries of state"),
+        (("--env", "Nope-v1"), "--env Nope-v1: "),
+    ],
+)
+def test_the_example_drives_no_environment_that_the_policy_does_not_fit(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], words: str
+) -> None:
+    call("export", "1", "--check-steps", "5")
+    path = str(next(runs.glob("*/policy.onnx")))
+    module = load_runner()
+    monkeypatch.setattr(sys, "argv", ["run_exported.py", path, *args])
+    with pytest.raises(SystemExit, match=re.escape(words)):
+        module.main()
+
+
+@needs_onnx
+def test_the_example_refuses_what_is_no_exported_policy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("notes.txt").write_text("none")
+    module = load_runner()
+    for name in ("notes.txt", "gone.onnx"):
+        monkeypatch.setattr(sys, "argv", ["run_exported.py", name])
+        with pytest.raises(SystemExit, match=f"^{name} is no policy exported by"):
+            module.main()
 
 
 @needs_onnx
