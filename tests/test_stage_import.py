@@ -329,6 +329,14 @@ def test_statistics_that_are_none_are_refused_and_leave_nothing(
     assert not list(folder.glob("runs/0*"))
 
 
+def test_an_empty_onnx_file_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    Path("empty.onnx").touch()
+    assert "empty.onnx holds no network: export it again" in error_of(
+        capsys, "import", "empty.onnx", "--task", "cartpole"
+    )
+
+
 def test_statistics_in_an_npz_need_no_trust(folder: Path) -> None:
     state, actor = cleanrl("ppo")
     saved(folder, state)

@@ -386,6 +386,8 @@ def _read_onnx(path: Path) -> Source:
         raise
     except Exception as error:  # protobuf's own errors
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:120]}): export it again") from None
+    if not model.graph.node:
+        raise UserError(f"{path} holds no network: export it again")
     named = {e.name: torch.from_numpy(onnx.numpy_helper.to_array(e).copy()) for e in model.graph.initializer}
     state = {name: value for name, value in named.items() if value.is_floating_point()}
     state |= _folded_deviation(model.graph.node, state)

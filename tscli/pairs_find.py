@@ -18,7 +18,7 @@ def find_pairs(session: Session, ref: str) -> Path:
         UserError: there are no pairs there.
     """
     if not ref:
-        run = newest_run(session.runs_dir, "", "pairs", "path")
+        run = newest_run(session.runs_dir, "", "pairs", "")
         session.say(f"pairs: {run.name}")
         return pairs_folder(run.path)
     return pairs_folder(ref if Path(ref).exists() else find_run(session.runs_dir, ref).path)

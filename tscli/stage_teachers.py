@@ -163,7 +163,9 @@ def find_pairs(session: Session, ref: str | None, teachers: TeacherRuns) -> Run 
     if run.teachers != [teacher.name for teacher in teachers.runs]:
         raise _other_teacher(ref, run, teachers.name)
     if run.teacher_by != teachers.by:
-        raise UserError(f"--pairs {ref}: in {run.name} --teacher-by was {run.teacher_by}, not {teachers.by}")
+        raise UserError(
+            f"--pairs {ref}: in {run.name} --teacher-by was {run.teacher_by or 'left out'}, not {teachers.by}"
+        )
     if run.task_name != teachers.task_name:
         raise UserError(
             f"--pairs {ref}: {run.name} is of {run.task_name}, and the student learns {teachers.task_name}: "
