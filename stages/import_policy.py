@@ -55,9 +55,8 @@ def main(config: Config, session: Session) -> Run:
     path = Path(config.file)
     source = foreign.read_policy(path)
     task = load_task(config.task)
-    other, env = stage.eval_envs(
-        task, config.eval_episodes or stage.number_of_tasks(task), device
-    )  # its figures are what the task reports on
+    episodes = config.eval_episodes or stage.number_of_tasks(task)
+    other, env = stage.eval_envs(task, episodes, device)  # its figures are what the task reports on
     view = stage.resolve(task, config.obs or task.teacher, env)
     policy = ours(config, source, path, task, env, view) if source.policy is None else source.policy
     if source.policy is not None:
