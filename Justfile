@@ -29,7 +29,7 @@ lint:
 type:
     {{venv}}/pyright --pythonpath {{venv}}/python
 
-# Pass the tests, on two cores; `just test tests/test_views.py -n 0` for some of them.
+# Pass the tests, on two cores; `just test tests/envs/test_views.py -n 0` for some of them.
 test *options:
     {{venv}}/pytest -n 2 {{options}}
 

@@ -38,16 +38,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from tscli import stage, streams
-from tscli.checkpoint import load_policy_file
+from tscli import streams
 from tscli.config import NetworkConfig, StageConfig
+from tscli.launch.scripts import find_script, load_script
+from tscli.learning.episodes import run_episodes
 from tscli.networks import Policy, PolicySpec
+from tscli.networks.files import load_policy_file
 from tscli.pairs import Pairs
-from tscli.rollout import run_episodes
 from tscli.runs import Run
-from tscli.scripts import find_script, load_script
-from tscli.session import Session
+from tscli.runs.session import Session
 from tscli.tasks import load_task
+from tscli.training import evaluation, setup
 
 train_teacher = load_script(find_script("train-teacher"))
 collect = load_script(find_script("collect"))
@@ -98,13 +99,13 @@ def imitation(python: str, folder: Path, seed: int, clock: str, *source: str) ->
 def greedy_return(weights: list[torch.Tensor]) -> float:
     """Mean return of the other library's network, in our env and on the episodes that choose our students."""
     task = load_task("cartpole")
-    env, _ = stage.eval_envs(task, EPISODES, torch.device("cpu"))
-    policy = Policy(PolicySpec(stage.resolve(task, task.teacher, env), env.action, THEIR_NETWORK))
+    env, _ = setup.eval_envs(task, EPISODES, torch.device("cpu"))
+    policy = Policy(PolicySpec(setup.resolve(task, task.teacher, env), env.action, THEIR_NETWORK))
     with torch.no_grad():
         for parameter, value in zip(policy.parameters(), weights, strict=True):
             parameter.copy_(value)
     found = run_episodes(policy, env, streams.derive(0, "select"), EPISODES // env.num_envs)
-    return stage.summary(found)["eval/return"]
+    return evaluation.summary(found)["eval/return"]
 
 
 def write_expert(teacher: Run, path: Path) -> None:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from tscli.checkpoint import load_policy_file
-from tscli.envs import cartpole as spec
+from tscli.envs.classic import cartpole as spec
 from tscli.networks import Policy
+from tscli.networks.files import load_policy_file
 
 STEPS = 200  # of an episode, in all three Noisy tasks
 BOUNDS = torch.tensor([2 * spec.MAX_POSITION, 2 * spec.MAX_ANGLE], dtype=torch.float64)

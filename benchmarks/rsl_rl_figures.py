@@ -37,15 +37,15 @@ from rsl_rl.env import VecEnv as RslVecEnv  # pyright: ignore[reportMissingImpor
 from tensordict import TensorDict  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from tscli import stage
-from tscli.checkpoint import load_policy_file
 from tscli.config import NetworkConfig
+from tscli.launch.scripts import find_script, load_script
+from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy
-from tscli.rollout import ViewedEnv
+from tscli.networks.files import load_policy_file
 from tscli.runs import Run
-from tscli.scripts import find_script, load_script
-from tscli.session import Session
+from tscli.runs.session import Session
 from tscli.tasks import load_task
+from tscli.training import setup
 
 train_teacher = load_script(find_script("train-teacher"))
 distill_online = load_script(find_script("distill", "online"))
@@ -84,8 +84,8 @@ class CartPoles(RslVecEnv):  # pyright: ignore[reportUntypedBaseClass]
 
     def __init__(self, teacher_run: Run, num_envs: int, seed: int) -> None:
         self.task = load_task(teacher_run.task)
-        env = stage.task_env(self.task, num_envs, torch.device("cpu"))
-        views = {name: stage.resolve(self.task, getattr(self.task, name), env) for name in ("teacher", "student")}
+        env = setup.task_env(self.task, num_envs, torch.device("cpu"))
+        views = {name: setup.resolve(self.task, getattr(self.task, name), env) for name in ("teacher", "student")}
         self.viewed = ViewedEnv(env, views, seed)
         self.num_envs, self.num_actions, self.device, self.cfg = num_envs, 2, torch.device("cpu"), {}
         self.max_episode_length = LIMIT

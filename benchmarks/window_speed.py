@@ -32,9 +32,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tscli.pairs import Pairs, PairsSchema, Windows
-from tscli.pairs_writer import PairsWriter
-from tscli.spaces import ActionSpec, Group
+from tscli.envs.spaces import ActionSpec, Group
+from tscli.pairs import Pairs, PairsSchema
+from tscli.pairs.reader import Windows
+from tscli.pairs.writer import PairsWriter
 
 ROWS = {
     "6 float32": Group((6,)),

@@ -20,12 +20,10 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, model_validator
 
-from tscli import stage
 from tscli.config import Config as BaseConfig
 from tscli.config import UserError, did_you_mean, positional
 from tscli.envs import VecEnv
-from tscli.locks import lock_folder
-from tscli.minari_read import (
+from tscli.interop.minari.read import (
     Reader,
     check_fits,
     dataset_path,
@@ -36,14 +34,16 @@ from tscli.minari_read import (
     own_reader,
     own_schema,
 )
-from tscli.minari_write import env_spec_of, move_into_place, write_dataset
+from tscli.interop.minari.write import env_spec_of, move_into_place, write_dataset
 from tscli.pairs import Pairs
-from tscli.pairs_find import find_pairs
-from tscli.pairs_format import disk_errors
-from tscli.pairs_writer import PairsWriter
+from tscli.pairs.find import find_pairs
+from tscli.pairs.format import disk_errors
+from tscli.pairs.writer import PairsWriter
 from tscli.runs import Run, find_run
-from tscli.session import RunWriter, Session
+from tscli.runs.locks import lock_folder
+from tscli.runs.session import RunWriter, Session
 from tscli.tasks import load_task
+from tscli.training import setup
 
 ORDER = 63
 
@@ -166,7 +166,7 @@ def to_pairs(config: Config, session: Session) -> Run:
             progress.update(count, {"transitions": writer.num_steps})
         writer.close()
         origin = {"minari": config.source, "labels": ["action", *schema.teacher_fields]}
-        return run.finish(stage.pairs_summary(run.path / "pairs"), holds=("pairs",), converted=origin)
+        return run.finish(setup.pairs_summary(run.path / "pairs"), holds=("pairs",), converted=origin)
 
 
 def described_by_task(config: Config, dataset: Any, task_name: str) -> Reader:
@@ -178,7 +178,7 @@ def described_by_task(config: Config, dataset: Any, task_name: str) -> Reader:
 @contextlib.contextmanager
 def task_env(task_name: str) -> Iterator[VecEnv]:
     """One env of a task, closed afterwards."""
-    env = stage.task_env(load_task(task_name), 1, torch.device("cpu"))
+    env = setup.task_env(load_task(task_name), 1, torch.device("cpu"))
     try:
         yield env
     finally:
@@ -197,6 +197,6 @@ def removed_if_it_fails(run: RunWriter) -> Iterator[RunWriter]:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

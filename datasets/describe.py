@@ -10,9 +10,10 @@ from rich.table import Table
 
 from tscli.config import Config as BaseConfig
 from tscli.config import positional
-from tscli.pairs import TEACHER, Pairs
-from tscli.pairs_find import find_pairs
-from tscli.session import Session
+from tscli.pairs import Pairs
+from tscli.pairs.find import find_pairs
+from tscli.pairs.reader import TEACHER
+from tscli.runs.session import Session
 
 ORDER = 60
 
@@ -179,6 +180,6 @@ def action_table(data: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

@@ -16,8 +16,8 @@ from pydantic import Field
 from tscli.config import Config as BaseConfig
 from tscli.config import UserError, positional
 from tscli.pairs import Pairs
-from tscli.pairs_find import find_pairs
-from tscli.pairs_format import (
+from tscli.pairs.find import find_pairs
+from tscli.pairs.format import (
     PairsSchema,
     disk_errors,
     join_episodes,
@@ -32,8 +32,8 @@ from tscli.pairs_format import (
     write_sidecar,
 )
 from tscli.runs import Run, find_run
-from tscli.session import Session
-from tscli.stage_teachers import TeacherRuns
+from tscli.runs.session import Session
+from tscli.training.teachers import TeacherRuns
 
 ORDER = 62
 
@@ -134,6 +134,6 @@ def link_or_copy(source: Path, path: Path, copy: bool) -> None:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

@@ -18,9 +18,9 @@ from rich.table import Table
 from tscli.config import Config as BaseConfig
 from tscli.config import UserError, positional
 from tscli.files import file_hash
-from tscli.pairs_find import find_pairs
-from tscli.pairs_format import PairsSchema, Shard, join_episodes, list_shards, load_shard, read_sealed, read_sidecar
-from tscli.session import Session
+from tscli.pairs.find import find_pairs
+from tscli.pairs.format import PairsSchema, Shard, join_episodes, list_shards, load_shard, read_sealed, read_sidecar
+from tscli.runs.session import Session
 
 ORDER = 61
 
@@ -207,6 +207,6 @@ def data_of(folder: Path, report: Report) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

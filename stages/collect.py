@@ -13,14 +13,15 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 
-from tscli import stage, streams
+from tscli import streams
 from tscli.config import StageConfig, UserError, did_you_mean
-from tscli.pairs_writer import PairsWriter
-from tscli.rollout import ViewedEnv, perturb
+from tscli.learning.rollout import ViewedEnv, perturb
+from tscli.pairs.writer import PairsWriter
 from tscli.runs import Run, newest_run
-from tscli.session import Session
-from tscli.stage_teachers import find_teachers
+from tscli.runs.session import Session
 from tscli.tasks import load_task
+from tscli.training import frame, setup
+from tscli.training.teachers import find_teachers
 
 ORDER = 20
 
@@ -58,17 +59,17 @@ class Config(StageConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Step, label, append; a finished file is safe whatever happens next."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
     session.say(f"teacher: {teachers.name}")
     task = load_task(teachers.task)
     by_steps = config.steps is not None
     episodes = config.episodes or 100
     num_envs = config.num_envs if by_steps else min(config.num_envs, episodes)
-    env = stage.task_env(task, num_envs, device)
+    env = setup.task_env(task, num_envs, device)
     teacher = teachers.open(env, device)
     student_run = newest_run(session.runs_dir, config.student, "policy", "student") if config.student else None
-    student = stage.open_policy(student_run, env, device) if student_run else None
+    student = setup.open_policy(student_run, env, device) if student_run else None
     for group in config.groups:
         if group not in env.groups:
             raise UserError(f'--groups: task {task.name} has no group "{group}": {did_you_mean(group, env.groups)}')
@@ -96,10 +97,10 @@ def main(config: Config, session: Session) -> Run:
     ):
         if run.state is None:
             schema = teachers.schema(env, groups, teacher, config.seed)
-            expected = -(-total // num_envs) if by_steps else stage.expected_steps(env, int(quota.max()))
+            expected = -(-total // num_envs) if by_steps else setup.expected_steps(env, int(quota.max()))
             writer = PairsWriter(run.fresh_folder("pairs"), schema, num_envs, int(config.shard_mb * 2**20), expected)
         else:
-            saved = stage.restore(run.state, parts, device)
+            saved = frame.restore(run.state, parts, device)
             writer = PairsWriter.resume(run.path / "pairs", run.state["writer"])
             reset, hidden, student_hidden, count = (saved[k] for k in ("reset", "hidden", "student_hidden", "count"))
             count = count.cpu()
@@ -107,7 +108,7 @@ def main(config: Config, session: Session) -> Run:
                 writer.restart_episodes()
                 reset, hidden = torch.ones_like(reset), torch.zeros_like(hidden)
                 student_hidden = torch.zeros_like(student_hidden)
-            session.say(stage.resume_note(run.name, f"step {writer.num_steps}", env))
+            session.say(frame.resume_note(run.name, f"step {writer.num_steps}", env))
 
         while (writer.num_steps < total) if by_steps else bool((count < quota).any()):
             with torch.no_grad():
@@ -136,16 +137,16 @@ def main(config: Config, session: Session) -> Run:
             progress.update(writer.num_steps if by_steps else int(count.sum()), {"transitions": writer.num_steps})
             values = {"reset": reset, "hidden": hidden, "student_hidden": student_hidden, "count": count}
             run.save_if_due(
-                lambda v=values: {**stage.snapshot(parts, **v), "writer": writer.state_dict()}, config.checkpoint_every
+                lambda v=values: {**frame.snapshot(parts, **v), "writer": writer.state_dict()}, config.checkpoint_every
             )
         writer.close()
 
-        result = run.finish(stage.pairs_summary(run.path / "pairs"), holds=("pairs",), **teachers.details)
+        result = run.finish(setup.pairs_summary(run.path / "pairs"), holds=("pairs",), **teachers.details)
     env.close()
     return result
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

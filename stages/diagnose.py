@@ -15,21 +15,23 @@ from pydantic import Field, TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from tscli import diagnose, stage, streams
+from tscli import streams
 from tscli.config import Config as BaseConfig
 from tscli.config import Network, NetworkConfig, StageConfig, UserError, one_line
-from tscli.diagnose_checks import Finding, teacher_is_good
-from tscli.diagnose_probe import Effort
-from tscli.diagnose_sample import Sample, read_sample, roll_out, steps_within
+from tscli.diagnose import diagnosis
+from tscli.diagnose.checks import Finding, teacher_is_good
+from tscli.diagnose.probe import Effort
+from tscli.diagnose.sample import Sample, read_sample, roll_out, steps_within
+from tscli.envs.views import ViewSpec
+from tscli.learning.episodes import run_episodes
+from tscli.learning.statistics import bootstrap_mean
 from tscli.networks import Policy
 from tscli.pairs import Pairs
-from tscli.rollout import run_episodes
 from tscli.runs import Run
-from tscli.session import Session
-from tscli.stage_teachers import TeacherRuns, find_pairs, find_teachers
-from tscli.stats import bootstrap_mean
+from tscli.runs.session import Session
 from tscli.tasks import Task, load_task
-from tscli.views import ViewSpec
+from tscli.training import setup
+from tscli.training.teachers import TeacherRuns, find_pairs, find_teachers
 
 ORDER = 25
 ENVS = 64
@@ -56,15 +58,15 @@ class Config(BaseConfig):
 
 def main(config: Config, session: Session) -> None:
     """Look at the teacher, then at steps with its labels, and say what was found."""
-    device = stage.prepare(StageConfig(device=config.device))
+    device = setup.prepare(StageConfig(device=config.device))
     teachers = find_teachers(session, config.teacher, "", "", config.pairs)
     if len(teachers.runs) != 1:
         raise UserError(f"several teachers ({teachers.name}) are looked at one by one: give --teacher one of them")
     task = load_task(teachers.task)
-    env = stage.task_env(task, stage.slots_within(task, ENVS), device)
+    env = setup.task_env(task, setup.slots_within(task, ENVS), device)
     (teacher_run,) = teachers.runs
-    teacher = stage.open_teacher(teacher_run, env, device)
-    view = stage.resolve(task, config.obs or task.student, env)
+    teacher = setup.open_teacher(teacher_run, env, device)
+    view = setup.resolve(task, config.obs or task.student, env)
     network = config.student or students_network(task)
     pairs_run = usable_pairs(session, config.pairs, teachers, (teacher.spec.view, view))
     session.say(f"teacher: {teacher_run.name}; pairs: {pairs_run.name if pairs_run else 'none, it is rolled out'}")
@@ -80,7 +82,7 @@ def main(config: Config, session: Session) -> None:
     recorded = pairs_run is not None
     findings = [
         how_good(teacher, task, config.episodes, seed, device),
-        *diagnose.sample_findings(teacher, sample, recorded, network, EFFORT, seed),
+        *diagnosis.sample_findings(teacher, sample, recorded, network, EFFORT, seed),
     ]
     data: dict[str, Any] = {"task": task.name, "teacher": teacher_run.name, "view": view.name}
     data |= {"pairs": pairs_run.name if pairs_run else None, "steps": sample.num_steps}
@@ -113,7 +115,7 @@ def usable_pairs(
         return None
     try:
         for view in views:
-            stage.check_pairs_view([run.path / "pairs"], view)
+            setup.check_pairs_view([run.path / "pairs"], view)
     except UserError as error:
         if ref:
             raise
@@ -124,9 +126,9 @@ def usable_pairs(
 
 def how_good(teacher: Policy, task: Task, episodes: int, seed: int, device: torch.device) -> Finding:
     """The greedy teacher and random actions, for the same number of episodes in the env that reports are made in."""
-    slots = stage.slots_within(task, episodes)
-    env = stage.task_env(task, slots, device, "report")
-    chance = diagnose.random_policy(teacher.spec.view, env.action).to(device)
+    slots = setup.slots_within(task, episodes)
+    env = setup.task_env(task, slots, device, "report")
+    chance = diagnosis.random_policy(teacher.spec.view, env.action).to(device)
     per_slot = -(-episodes // slots)
     try:
         found = run_episodes(teacher, env, seed, per_slot)
@@ -137,14 +139,14 @@ def how_good(teacher: Policy, task: Task, episodes: int, seed: int, device: torc
         env.close()
     success = None if found.success is None else float(found.success.float().mean())
     estimates = [bootstrap_mean(returns.cpu().numpy()) for returns in (found.returns, random.returns)]
-    return teacher_is_good(estimates[0], estimates[1], diagnose.goal_of(task), success)
+    return teacher_is_good(estimates[0], estimates[1], diagnosis.goal_of(task), success)
 
 
 def findings_table(findings: list[Finding]) -> Table:
     """A line for each, and what to do about it below."""
     table = Table.grid(padding=(0, 2))
     for finding in findings:
-        table.add_row(diagnose.MARKS[finding.level], f"[bold]{finding.about}[/]", escape(finding.what))
+        table.add_row(diagnosis.MARKS[finding.level], f"[bold]{finding.about}[/]", escape(finding.what))
         if finding.advice:
             table.add_row("", "", f"[cyan]{escape(finding.advice)}[/]")
     problems, notes = (sum(finding.level == level for finding in findings) for level in ("problem", "note"))
@@ -158,6 +160,6 @@ def findings_table(findings: list[Finding]) -> Table:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

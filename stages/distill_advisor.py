@@ -17,34 +17,38 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tscli import plots, rl, stage, streams
-from tscli.checkpoint import load_policy_file
+from tscli import streams
 from tscli.config import Network, NetworkConfig, PPOConfig, UserError
-from tscli.diagnose import before_distillation
-from tscli.distributions import from_params
-from tscli.imitation import check_loss
+from tscli.diagnose.diagnosis import before_distillation
+from tscli.envs.views import Obs
+from tscli.learning import ppo
+from tscli.learning.episodes import EpisodeStats, run_episodes
+from tscli.learning.imitation import check_loss, imitation_loss
+from tscli.learning.optim import FlatAdam
+from tscli.learning.rollout import Final, ViewedEnv, columns, rollout_values, sequences, take
 from tscli.networks import Critic, Head, Policy, PolicySpec
-from tscli.normalize import ReturnScale
-from tscli.optim import FlatAdam
-from tscli.rollout import Final, ViewedEnv, columns, rollout_values, run_episodes, sequences, take
+from tscli.networks.distributions import from_params
+from tscli.networks.files import load_policy_file
+from tscli.networks.normalize import ReturnScale
+from tscli.pictures import curves
 from tscli.runs import Run
-from tscli.session import Session
-from tscli.stage_teachers import find_teachers
+from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.views import Obs
+from tscli.training import evaluation, frame, setup
+from tscli.training.teachers import find_teachers
 
 COMMAND = "distill"
 METHOD = "advisor"
 ORDER = 32
 CURVES = (
-    plots.Panel("rollout/return", "return of training episodes"),
-    plots.Panel("eval/return", "return, greedy"),
-    plots.Panel("weight", "weight of imitation"),
-    plots.Panel("loss/imitation", "imitation loss of the student"),
-    plots.Panel("loss/auxiliary", "imitation loss of the auxiliary head"),
-    plots.Panel("loss/policy", "policy loss"),
-    plots.Panel("loss/value", "value loss"),
-    plots.Panel("entropy", "entropy [nats]"),
+    curves.Panel("rollout/return", "return of training episodes"),
+    curves.Panel("eval/return", "return, greedy"),
+    curves.Panel("weight", "weight of imitation"),
+    curves.Panel("loss/imitation", "imitation loss of the student"),
+    curves.Panel("loss/auxiliary", "imitation loss of the auxiliary head"),
+    curves.Panel("loss/policy", "policy loss"),
+    curves.Panel("loss/value", "value loss"),
+    curves.Panel("entropy", "entropy [nats]"),
 )
 
 
@@ -74,14 +78,14 @@ class Config(PPOConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out, weigh, update, repeat; keep the best."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
     task = load_task(teachers.task)
-    env = stage.task_env(task, config.num_envs, device)
-    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
+    env = setup.task_env(task, config.num_envs, device)
+    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
     teacher = teachers.open(env, device)
-    student_view = stage.resolve(task, config.obs or task.student, env)
-    critic_view = stage.resolve(task, config.critic_obs, env) if config.critic_obs else student_view
+    student_view = setup.resolve(task, config.obs or task.student, env)
+    critic_view = setup.resolve(task, config.critic_obs, env) if config.critic_obs else student_view
     spec = PolicySpec(student_view, env.action, config.student)
     loss_kind = config.loss or ("mse" if env.action.is_continuous else "cross_entropy")
     if loss_kind == "cross_entropy" and env.action.is_continuous:  # minus a log density, which goes below 0
@@ -103,9 +107,9 @@ def main(config: Config, session: Session) -> Run:
     reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
 
     steps, num_envs = config.rollout_steps, config.num_envs
-    length = stage.sequence_length(config.bptt, steps, policy.is_recurrent or critic.is_recurrent)
+    length = setup.sequence_length(config.bptt, steps, policy.is_recurrent or critic.is_recurrent)
     num_sequences = num_envs * steps // length
-    minibatch = stage.minibatch_size(num_sequences, config.num_minibatches, length)
+    minibatch = setup.minibatch_size(num_sequences, config.num_minibatches, length)
     iterations = -(-config.total_steps // (steps * num_envs))
 
     views = {"actor": student_view, "critic": critic_view, "teacher": teacher.spec.view}
@@ -113,7 +117,7 @@ def main(config: Config, session: Session) -> Run:
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
     hidden, critic_hidden = policy.initial_hidden(num_envs), critic.initial_hidden(num_envs)
     teacher_hidden = teacher.initial_hidden(num_envs)
-    episodes = stage.EpisodeStats(num_envs)
+    episodes = EpisodeStats(num_envs)
     per_slot = config.eval_episodes // eval_env.num_envs
     best_return, streak, start, seconds = -float("inf"), 0, 0, 0.0
     parts = {"policy": policy, "auxiliary": auxiliary, "critic": critic, "optimizer": optimizer}
@@ -125,7 +129,7 @@ def main(config: Config, session: Session) -> Run:
         session.progress(config.total_steps) as progress,
     ):
         if run.state is not None:
-            saved = stage.restore(run.state, parts, device)
+            saved = frame.restore(run.state, parts, device)
             start, best_return, streak, seconds = (saved[k] for k in ("iteration", "best_return", "streak", "seconds"))
             reset, hidden, critic_hidden = saved["reset"], saved["hidden"], saved["critic_hidden"]
             teacher_hidden = saved["teacher_hidden"]
@@ -134,8 +138,8 @@ def main(config: Config, session: Session) -> Run:
                 episodes.restart()
                 if reward_scale is not None:
                     reward_scale.restart()
-            session.say(stage.resume_note(run.name, f"iteration {start} of {iterations}", env))
-        clock = stage.Clock(seconds)
+            session.say(frame.resume_note(run.name, f"iteration {start} of {iterations}", env))
+        clock = frame.Clock(seconds)
         for iteration in range(start, iterations):
             global_step = (iteration + 1) * steps * num_envs
             if config.lr_schedule == "linear":
@@ -177,7 +181,7 @@ def main(config: Config, session: Session) -> Run:
                     reward = reward_scale(reward, rollout["done"])
                 values = rollout_values(critic, stacked["critic"], all_resets, critic_hidden, finals, length)
                 critic_hidden = values.hidden
-                advantage, returns = rl.compute_gae(
+                advantage, returns = ppo.compute_gae(
                     reward,
                     values.value,
                     values.next_value,
@@ -205,19 +209,19 @@ def main(config: Config, session: Session) -> Run:
                     latent, _ = policy.encoder(columns(batch_obs, index), batch_hidden[index], part["reset"])
                     dist, guess = policy.head(latent), auxiliary(latent)
                     value, _ = critic(columns(batch_value_obs, index), batch_critic_hidden[index], part["reset"])
-                    imitation = rl.imitation_loss(dist, wanted, part["label"], loss_kind)
-                    distance = rl.imitation_loss(guess, wanted, part["label"], loss_kind)
+                    imitation = imitation_loss(dist, wanted, part["label"], loss_kind)
+                    distance = imitation_loss(guess, wanted, part["label"], loss_kind)
                     weight = torch.ones_like(distance)
                     if global_step > config.warmup:
                         weight = (-config.alpha * distance.detach()).exp()
-                    surrogate = rl.policy_loss(
+                    surrogate = ppo.policy_loss(
                         dist.log_prob(part["action"]),
                         part["log_prob"],
-                        rl.standardize(part["advantage"]),
+                        ppo.standardize(part["advantage"]),
                         config.clip_coef,
                         1 - weight,
                     )
-                    value_loss = rl.value_loss(value, part["returns"], part["value"], None)
+                    value_loss = ppo.value_loss(value, part["returns"], part["value"], None)
                     entropy = dist.entropy().mean()
                     loss = (weight * imitation).mean() + distance.mean() + surrogate.loss
                     loss = loss + config.value_coef * value_loss - config.entropy_coef * entropy
@@ -234,15 +238,15 @@ def main(config: Config, session: Session) -> Run:
             names = ("loss/value", "loss/policy", "entropy", "approx_kl", "loss/imitation", "loss/auxiliary", "weight")
             metrics = {"step": global_step, "iteration": iteration + 1, **episode_metrics}
             metrics |= dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
-            metrics["explained_variance"] = float(rl.explained_variance(values.value, returns))
+            metrics["explained_variance"] = float(ppo.explained_variance(values.value, returns))
             metrics |= {"lr": optimizer.lr, "loop_seconds": clock.seconds}
             metrics["steps_per_second"] = global_step / clock.seconds
-            stage.check_divergence(metrics, f"step {global_step}")
+            frame.check_divergence(metrics, f"step {global_step}")
             is_last = iteration + 1 == iterations
             if is_last or (iteration + 1) % config.eval_every == 0:
                 with clock:
                     found = run_episodes(policy, eval_env, streams.derive(config.seed, "select"), per_slot)
-                metrics |= stage.summary(found)
+                metrics |= evaluation.summary(found)
                 if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
                     best_return = metrics["eval/return"]
                     run.save_policy(policy)
@@ -254,14 +258,14 @@ def main(config: Config, session: Session) -> Run:
                 break
             kept = {"iteration": iteration + 1, "best_return": best_return, "streak": streak, "seconds": clock.seconds}
             kept |= {"reset": reset, "hidden": hidden, "critic_hidden": critic_hidden, "teacher_hidden": teacher_hidden}
-            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
+            run.save_if_due(lambda v=kept: frame.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
         loop_seconds = clock.seconds
 
         # --- report: the best student, on episodes that did not choose it -------------------------------------------
         run.save_policy(policy, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
-        final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
-        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: ADVISOR", columns=4)
+        final = evaluation.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
+        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: ADVISOR", columns=4)
         final |= {"step": global_step, "loop_seconds": loop_seconds}
         result = run.finish(final | {"best_selection_return": best_return}, **teachers.details)
     env.close()
@@ -271,6 +275,6 @@ def main(config: Config, session: Session) -> Run:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from tscli import plots, stage, streams
-from tscli.checkpoint import load_policy_file
+from tscli import streams
 from tscli.config import Network, NetworkConfig, StageConfig
-from tscli.diagnose import before_distillation
-from tscli.imitation import (
+from tscli.diagnose.diagnosis import before_distillation
+from tscli.learning.episodes import run_episodes
+from tscli.learning.imitation import (
     batch_loss,
     check_labels,
     check_loss,
@@ -27,22 +27,24 @@ from tscli.imitation import (
     read_batches,
     window_lengths,
 )
+from tscli.learning.optim import FlatAdam
 from tscli.networks import Policy, PolicySpec
-from tscli.optim import FlatAdam
+from tscli.networks.files import load_policy_file
 from tscli.pairs import Pairs
-from tscli.rollout import run_episodes
+from tscli.pictures import curves
 from tscli.runs import Run
-from tscli.session import Session
-from tscli.stage_teachers import find_pairs_and_teachers
+from tscli.runs.session import Session
 from tscli.tasks import load_task
+from tscli.training import evaluation, frame, setup
+from tscli.training.teachers import find_pairs_and_teachers
 
 COMMAND = "distill"
 METHOD = "bc"
 ORDER = 30
 CURVES = (
-    plots.Panel("loss/imitation", "loss by gradient step", "updates"),
-    plots.Panel("loss/validation", "loss on held-out episodes", "updates"),
-    plots.Panel("eval/return", "return, greedy student", "updates"),
+    curves.Panel("loss/imitation", "loss by gradient step", "updates"),
+    curves.Panel("loss/validation", "loss on held-out episodes", "updates"),
+    curves.Panel("eval/return", "return, greedy student", "updates"),
 )
 
 
@@ -87,13 +89,13 @@ class Config(StageConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Draw, learn, measure; keep the best."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     pairs_run, teachers = find_pairs_and_teachers(session, config.pairs, config.teacher)
     session.say(f"pairs: {pairs_run.name}, labelled by {teachers.name or 'no teacher of ours'}")
     task = load_task(teachers.task)
-    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
-    student_view = stage.resolve(task, config.obs or task.student, eval_env)
-    stage.check_pairs_view([pairs_run.path / "pairs"], student_view)
+    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
+    student_view = setup.resolve(task, config.obs or task.student, eval_env)
+    setup.check_pairs_view([pairs_run.path / "pairs"], student_view)
     pairs = Pairs(pairs_run.path / "pairs")
 
     spec = PolicySpec(student_view, eval_env.action, config.student)
@@ -128,11 +130,11 @@ def main(config: Config, session: Session) -> Run:
         session.progress(config.num_epochs, "epochs") as progress,
     ):
         if run.state is not None:
-            saved = stage.restore(run.state, parts, device)
+            saved = frame.restore(run.state, parts, device)
             start, updates, streak, stale = (saved[k] for k in ("epoch", "updates", "streak", "stale"))
             best_return, best_loss, seconds = saved["best_return"], saved["best_loss"], saved["seconds"]
-            session.say(stage.resume_note(run.name, f"epoch {start} of {config.num_epochs}"))
-        clock = stage.Clock(seconds)
+            session.say(frame.resume_note(run.name, f"epoch {start} of {config.num_epochs}"))
+        clock = frame.Clock(seconds)
         for epoch in range(start, config.num_epochs):
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * (1 - epoch / config.num_epochs)
@@ -160,13 +162,13 @@ def main(config: Config, session: Session) -> Run:
                 metrics["loss/validation"] = mean_loss(student, pairs, held_out, window, burn_in, config.loss)
                 stale = 0 if metrics["loss/validation"] < best_loss else stale + 1
                 best_loss = min(best_loss, metrics["loss/validation"])
-            stage.check_divergence(metrics, f"update {updates}")
+            frame.check_divergence(metrics, f"update {updates}")
             out_of_updates = config.max_updates is not None and updates >= config.max_updates
             is_last = epoch + 1 == config.num_epochs or stale >= config.patience or out_of_updates
             if is_last or (epoch + 1) % config.eval_every == 0:
                 with clock:
                     found = run_episodes(student, eval_env, streams.derive(config.seed, "select"), per_slot)
-                metrics |= stage.summary(found)
+                metrics |= evaluation.summary(found)
                 if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
                     best_return = metrics["eval/return"]
                     run.save_policy(student)
@@ -179,14 +181,14 @@ def main(config: Config, session: Session) -> Run:
                 break
             values = {"epoch": epoch + 1, "updates": updates, "streak": streak, "stale": stale}
             values |= {"best_return": best_return, "best_loss": best_loss, "seconds": clock.seconds}
-            run.save_if_due(lambda v=values: stage.snapshot(parts, **v), config.checkpoint_every)
+            run.save_if_due(lambda v=values: frame.snapshot(parts, **v), config.checkpoint_every)
         loop_seconds = clock.seconds
 
         # --- report: the best student, on episodes that did not choose it -------------------------------------------
         run.save_policy(student, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
-        final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
-        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: behaviour cloning")
+        final = evaluation.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
+        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: behaviour cloning")
         final |= {"epoch": epoch + 1, "updates": updates, "loop_seconds": loop_seconds}
         final |= {"best_selection_return": best_return, "best_validation_loss": best_loss}
         result = run.finish(final, **teachers.details)
@@ -196,6 +198,6 @@ def main(config: Config, session: Session) -> Run:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

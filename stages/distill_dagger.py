@@ -12,32 +12,43 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from tscli import plots, stage, streams
-from tscli.checkpoint import load_policy_file
+from tscli import streams
 from tscli.config import Network, NetworkConfig, StageConfig
-from tscli.diagnose import before_distillation
-from tscli.imitation import batch_loss, check_loss, fit_normalizer, match_std, mean_loss, read_batch, window_lengths
+from tscli.diagnose.diagnosis import before_distillation
+from tscli.learning.episodes import EpisodeStats, run_episodes
+from tscli.learning.imitation import (
+    batch_loss,
+    check_loss,
+    fit_normalizer,
+    match_std,
+    mean_loss,
+    read_batch,
+    window_lengths,
+)
+from tscli.learning.optim import FlatAdam
+from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy, PolicySpec
-from tscli.optim import FlatAdam
+from tscli.networks.files import load_policy_file
 from tscli.pairs import Pairs
-from tscli.pairs_writer import PairsWriter
-from tscli.rollout import ViewedEnv, run_episodes
+from tscli.pairs.writer import PairsWriter
+from tscli.pictures import curves
 from tscli.runs import Run
-from tscli.session import Session
-from tscli.stage_teachers import find_pairs, find_teachers
+from tscli.runs.session import Session
 from tscli.tasks import load_task
+from tscli.training import evaluation, frame, setup
+from tscli.training.teachers import find_pairs, find_teachers
 
 COMMAND = "distill"
 METHOD = "dagger"
 DEFAULT_METHOD = True
 ORDER = 30
 CURVES = (
-    plots.Panel("rollout/return", "return by episode", "episodes"),
-    plots.Panel("loss/imitation", "loss by episode", "episodes"),
-    plots.Panel("loss/imitation", "loss by gradient step", "updates"),
-    plots.Panel("eval/return", "return, greedy student", "step"),
-    plots.Panel("loss/validation", "loss on held-out episodes", "step"),
-    plots.Panel("beta", "beta: share of the teacher's actions", "step"),
+    curves.Panel("rollout/return", "return by episode", "episodes"),
+    curves.Panel("loss/imitation", "loss by episode", "episodes"),
+    curves.Panel("loss/imitation", "loss by gradient step", "updates"),
+    curves.Panel("eval/return", "return, greedy student", "step"),
+    curves.Panel("loss/validation", "loss on held-out episodes", "step"),
+    curves.Panel("beta", "beta: share of the teacher's actions", "step"),
 )
 
 
@@ -110,17 +121,17 @@ class Config(StageConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Act, label, append, learn; keep the best."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task, config.pairs)
     task = load_task(teachers.task)
-    env = stage.task_env(task, config.num_envs, device)
-    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
+    env = setup.task_env(task, config.num_envs, device)
+    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
     teacher = teachers.open(env, device)
-    student_view = stage.resolve(task, config.obs or task.student, env)
+    student_view = setup.resolve(task, config.obs or task.student, env)
     pairs_run = find_pairs(session, config.pairs, teachers)
     session.say(f"teacher: {teachers.name}; pairs: {pairs_run.name if pairs_run else 'none, the teacher begins'}")
     collected = [pairs_run.path / "pairs"] if pairs_run else []
-    stage.check_pairs_view(collected, student_view)
+    setup.check_pairs_view(collected, student_view)
     # What is added has the groups of what is there. Opening it now finds damage before a run is begun.
     groups = tuple(Pairs(collected).schema.groups) if collected else tuple(env.groups)
 
@@ -143,7 +154,7 @@ def main(config: Config, session: Session) -> Run:
     viewed = ViewedEnv(env, {"teacher": teacher.spec.view, "student": student_view}, config.seed)
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
     teacher_hidden, student_hidden = teacher.initial_hidden(num_envs), student.initial_hidden(num_envs)
-    episodes = stage.EpisodeStats(num_envs)
+    episodes = EpisodeStats(num_envs)
     per_slot = config.eval_episodes // eval_env.num_envs
     best_return, streak, start, updates, seconds = -float("inf"), 0, 0, 0, 0.0
     mixed_rounds = cleared_at = forgotten = 0
@@ -163,7 +174,7 @@ def main(config: Config, session: Session) -> Run:
             if collected:
                 fit_normalizer(student, pairs)
         else:
-            saved = stage.restore(run.state, parts, device)
+            saved = frame.restore(run.state, parts, device)
             writer = PairsWriter.resume(run.path / "pairs", run.state["writer"])
             pairs = Pairs(collected, "size", live=writer)
             start, best_return, streak, seconds = (saved[k] for k in ("round", "best_return", "streak", "seconds"))
@@ -174,8 +185,8 @@ def main(config: Config, session: Session) -> Run:
                 writer.restart_episodes()
                 reset = torch.ones_like(reset)
                 episodes.restart()
-            session.say(stage.resume_note(run.name, f"round {start} of {rounds}", env))
-        clock = stage.Clock(seconds)
+            session.say(frame.resume_note(run.name, f"round {start} of {rounds}", env))
+        clock = frame.Clock(seconds)
         for index in range(start, rounds):
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * (1 - index / rounds)
@@ -244,7 +255,7 @@ def main(config: Config, session: Session) -> Run:
             metrics["loss/imitation"] = float(torch.stack(losses).mean()) if losses else None
             metrics |= {"loop_seconds": clock.seconds, "lr": optimizer.lr}
             metrics["steps_per_second"] = step_count / clock.seconds
-            stage.check_divergence(metrics, f"step {step_count}")
+            frame.check_divergence(metrics, f"step {step_count}")
             out_of_episodes = config.total_episodes is not None and episodes.episodes >= config.total_episodes
             is_last = index + 1 == rounds or out_of_episodes
             if is_last or (index + 1) % config.eval_every == 0:
@@ -252,7 +263,7 @@ def main(config: Config, session: Session) -> Run:
                     found = run_episodes(student, eval_env, streams.derive(config.seed, "select"), per_slot)
                     if len(held_out):
                         metrics["loss/validation"] = mean_loss(student, pairs, held_out, window, burn_in, config.loss)
-                metrics |= stage.summary(found)
+                metrics |= evaluation.summary(found)
                 if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
                     best_return = metrics["eval/return"]
                     run.save_policy(student)
@@ -272,7 +283,7 @@ def main(config: Config, session: Session) -> Run:
             values |= {"seconds": clock.seconds}
             values |= {"reset": reset, "teacher_hidden": teacher_hidden, "student_hidden": student_hidden}
             run.save_if_due(
-                lambda v=values: {**stage.snapshot(parts, **v), "writer": writer.state_dict()},
+                lambda v=values: {**frame.snapshot(parts, **v), "writer": writer.state_dict()},
                 config.checkpoint_every,
                 env.exact_resume,
             )
@@ -282,8 +293,8 @@ def main(config: Config, session: Session) -> Run:
         writer.close()
         run.save_policy(student, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
-        final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
-        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: DAgger student")
+        final = evaluation.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
+        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: DAgger student")
         final |= {"step": step_count, "episodes": episodes.episodes, "updates": updates, "loop_seconds": loop_seconds}
         result = run.finish(final | {"best_selection_return": best_return}, holds=("pairs",), **teachers.details)
     env.close()
@@ -302,6 +313,6 @@ def scheduled_beta(config: Config, index: int) -> float:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

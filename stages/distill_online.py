@@ -15,30 +15,34 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 
-from tscli import plots, rl, stage, streams
-from tscli.checkpoint import load_policy_file
+from tscli import streams
 from tscli.config import Network, NetworkConfig, StageConfig, UserError
-from tscli.diagnose import before_distillation
-from tscli.distributions import from_params
-from tscli.imitation import check_loss
+from tscli.diagnose.diagnosis import before_distillation
+from tscli.envs.views import Obs
+from tscli.learning import imitation
+from tscli.learning.episodes import EpisodeStats, run_episodes
+from tscli.learning.imitation import check_loss
+from tscli.learning.optim import make_optimizer
+from tscli.learning.rollout import ViewedEnv, perturb, take
 from tscli.networks import Policy, PolicySpec
-from tscli.optim import make_optimizer
-from tscli.rollout import ViewedEnv, perturb, run_episodes, take
+from tscli.networks.distributions import from_params
+from tscli.networks.files import load_policy_file
+from tscli.pictures import curves
 from tscli.runs import Run
-from tscli.session import Session
-from tscli.stage_teachers import find_teachers
+from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.views import Obs
+from tscli.training import evaluation, frame, setup
+from tscli.training.teachers import find_teachers
 
 COMMAND = "distill"
 METHOD = "online"
 ORDER = 31
 CURVES = (
-    plots.Panel("rollout/return", "return of training episodes"),
-    plots.Panel("eval/return", "return, greedy student"),
-    plots.Panel("loss/imitation", "imitation loss"),
-    plots.Panel("lr", "learning rate"),
-    plots.Panel("steps_per_second", "env steps/s"),
+    curves.Panel("rollout/return", "return of training episodes"),
+    curves.Panel("eval/return", "return, greedy student"),
+    curves.Panel("loss/imitation", "imitation loss"),
+    curves.Panel("lr", "learning rate"),
+    curves.Panel("steps_per_second", "env steps/s"),
 )
 
 
@@ -99,19 +103,19 @@ class Config(StageConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Act, label, learn, forget; keep the best."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
     task = load_task(teachers.task)
-    env = stage.task_env(task, config.num_envs, device)
-    short_env = stage.task_env(task, config.num_envs, device, short=config.short_length) if config.short_steps else None
+    env = setup.task_env(task, config.num_envs, device)
+    short_env = setup.task_env(task, config.num_envs, device, short=config.short_length) if config.short_steps else None
     if short_env and env.max_episode_steps and config.short_length >= env.max_episode_steps:
         raise UserError(
             f"--short-length {config.short_length}: whole episodes of {task.name} have {env.max_episode_steps} steps: "
             "choose fewer"
         )
-    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
+    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
     teacher = teachers.open(env, device)
-    student_view = stage.resolve(task, config.obs or task.student, env)
+    student_view = setup.resolve(task, config.obs or task.student, env)
     spec = PolicySpec(student_view, env.action, config.student)
     check_loss(config.loss, spec, teacher.spec.network.head_kind)
     session.say(f"teacher: {teachers.name}")
@@ -134,7 +138,7 @@ def main(config: Config, session: Session) -> Run:
         env.start_part_way(start_stream)
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
     teacher_hidden, hidden = teacher.initial_hidden(num_envs), student.initial_hidden(num_envs)
-    episodes = stage.EpisodeStats(num_envs)
+    episodes = EpisodeStats(num_envs)
     per_slot = config.eval_episodes // eval_env.num_envs
     best_return, streak, start, seconds = -float("inf"), 0, 0, 0.0
     parts = {"student": student, "optimizer": optimizer, "viewed": full, "short": short, "episodes": episodes}
@@ -145,7 +149,7 @@ def main(config: Config, session: Session) -> Run:
         session.progress(config.total_steps) as progress,
     ):
         if run.state is not None:
-            saved = stage.restore(run.state, parts, device)
+            saved = frame.restore(run.state, parts, device)
             start, best_return, streak, seconds = (saved[k] for k in ("iteration", "best_return", "streak", "seconds"))
             reset, teacher_hidden, hidden = (saved[k] for k in ("reset", "teacher_hidden", "hidden"))
             if not env.exact_resume:
@@ -153,8 +157,8 @@ def main(config: Config, session: Session) -> Run:
                 episodes.restart()
                 if config.random_start:
                     env.start_part_way(start_stream)
-            session.say(stage.resume_note(run.name, f"rollout {start} of {iterations}", env))
-        clock = stage.Clock(seconds)
+            session.say(frame.resume_note(run.name, f"rollout {start} of {iterations}", env))
+        clock = frame.Clock(seconds)
         for iteration in range(start, iterations):
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * (1 - iteration / iterations)
@@ -195,7 +199,7 @@ def main(config: Config, session: Session) -> Run:
                     window = slice(begin, min(begin + config.gradient_length, steps))
                     dist, carried = student(take(obs, window), carried, reset_at[window])
                     target = from_params(take(labels, window), env.action, teacher.spec.network.squash)
-                    loss = rl.imitation_loss(dist, target, wanted[window], config.loss).mean()
+                    loss = imitation.imitation_loss(dist, target, wanted[window], config.loss).mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
@@ -210,12 +214,12 @@ def main(config: Config, session: Session) -> Run:
             metrics = {"step": step_count, "iteration": iteration + 1, **episode_metrics}
             metrics |= {"loss/imitation": float(torch.stack(losses).mean()), "lr": optimizer.lr}
             metrics |= {"loop_seconds": clock.seconds, "steps_per_second": step_count / clock.seconds}
-            stage.check_divergence(metrics, f"step {step_count}")
+            frame.check_divergence(metrics, f"step {step_count}")
             is_last = iteration + 1 == iterations
             if is_last or (iteration + 1) % config.eval_every == 0:
                 with clock:
                     found = run_episodes(student, eval_env, streams.derive(config.seed, "select"), per_slot)
-                metrics |= stage.summary(found)
+                metrics |= evaluation.summary(found)
                 if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
                     best_return = metrics["eval/return"]
                     run.save_policy(student)
@@ -229,14 +233,14 @@ def main(config: Config, session: Session) -> Run:
             values = {"iteration": iteration + 1, "best_return": best_return, "streak": streak}
             values |= {"seconds": clock.seconds}
             values |= {"reset": reset, "teacher_hidden": teacher_hidden, "hidden": hidden}
-            run.save_if_due(lambda v=values: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
+            run.save_if_due(lambda v=values: frame.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
         loop_seconds = clock.seconds
 
         # --- report: the best student, on episodes that did not choose it -------------------------------------------
         run.save_policy(student, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
-        final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
-        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: online student")
+        final = evaluation.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
+        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: online student")
         final |= {"step": step_count, "loop_seconds": loop_seconds, "best_selection_return": best_return}
         result = run.finish(final, **teachers.details)
     env.close()
@@ -248,6 +252,6 @@ def main(config: Config, session: Session) -> Run:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

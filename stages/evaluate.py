@@ -21,18 +21,22 @@ import torch
 from pydantic import Field
 from rich.markup import escape
 
-from tscli import film, stage, stats, streams, visits
+from tscli import streams
 from tscli.config import StageConfig, UserError, positional
-from tscli.distributions import kl
 from tscli.envs import VecEnv
 from tscli.files import atomic_write
+from tscli.learning import statistics
+from tscli.learning.episodes import Episodes, run_episodes
+from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Actor
-from tscli.rollout import Episodes, ViewedEnv, run_episodes
+from tscli.networks.distributions import kl
+from tscli.pictures import film, maps
 from tscli.runs import Run, newest_run
-from tscli.session import Session
-from tscli.stage_teachers import teachers_of
-from tscli.tables import FitTable, decimals
+from tscli.runs.session import Session
 from tscli.tasks import load_task
+from tscli.terminal.tables import FitTable, decimals
+from tscli.training import setup
+from tscli.training.teachers import teachers_of
 
 COMMAND = "eval"
 ORDER = 40
@@ -58,20 +62,20 @@ class Config(StageConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Measure, compare, film, report."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     policy_run = newest_run(session.runs_dir, config.run, "policy", "")
     session.say(f"policy: {policy_run.name}")
     task = load_task(config.task or policy_run.task)
-    tasks = stage.number_of_tasks(task)
+    tasks = setup.number_of_tasks(task)
     if config.episodes < tasks:
         raise UserError(f"--episodes {config.episodes}: {task.name} is {tasks} tasks in one: give {tasks} or more")
-    per_slot = -(-config.episodes // stage.slots_within(task, config.num_envs))
+    per_slot = -(-config.episodes // setup.slots_within(task, config.num_envs))
     slots = -(-config.episodes // (per_slot * tasks)) * tasks
-    env = stage.task_env(task, slots, device, "report")
+    env = setup.task_env(task, slots, device, "report")
     # What a film needs is looked for now, not after everything has been measured.
-    film_env = stage.film_env(task, config.render, device)
+    film_env = setup.film_env(task, config.render, device)
     main_role = "teacher" if config.which == "teacher" else policy_run.role or "policy"
-    policies: dict[str, Actor] = {main_role: stage.open_policy(policy_run, env, device, config.which)}
+    policies: dict[str, Actor] = {main_role: setup.open_policy(policy_run, env, device, config.which)}
     names = {main_role: policy_run.name}
     has_teacher = policy_run.teacher_policy is not None or bool(policy_run.teachers)
     if main_role == "student" and config.teacher and not has_teacher:
@@ -90,28 +94,28 @@ def main(config: Config, session: Session) -> Run:
         report: dict[str, Any] = {"task": task.name, "episodes": config.episodes, "seed": config.seed, "policies": {}}
         report["reset_seed"] = seed  # what the env was given: the same episodes outside of tscli
         greedy_returns: dict[str, torch.Tensor] = {}
-        maps: dict[str, torch.Tensor] = {}
+        visits: dict[str, torch.Tensor] = {}
         for role, policy in policies.items():
             entry: dict[str, Any] = {"run": names[role], "view": policy.spec.view.name}
             for mode in ("greedy", "sampled"):
-                counter = visits.Visits(env) if mode == "greedy" and env.map_shape is not None else None
+                counter = maps.Visits(env) if mode == "greedy" and env.map_shape is not None else None
                 found = run_episodes(policy, env, seed, per_slot, greedy=mode == "greedy", watch=counter)
                 entry[mode] = figures(found, config.episodes) | task_figures(found, config.episodes, env)
                 if mode == "greedy":
                     greedy_returns[role] = found.returns[: config.episodes]
                 if counter is not None:
-                    maps[role] = counter.per_episode(slots * per_slot)
+                    visits[role] = counter.per_episode(slots * per_slot)
             report["policies"][role] = entry
         if len(policies) == 2:
             pair = policies["student"], policies["teacher"]
             report["student_states"] = compare_on_student_states(*pair, env, seed, per_slot)
             # Episode by episode, since both had the same ones: how hard they were then drops out of the interval.
             difference = greedy_returns["teacher"] - greedy_returns["student"]
-            gap = stats.bootstrap_mean(difference.cpu().numpy())
+            gap = statistics.bootstrap_mean(difference.cpu().numpy())
             report |= {"gap": gap.mean, "gap_interval": [gap.low, gap.high]}
-        if maps:
+        if visits:
             heading = f"{task.name}: {slots * per_slot} greedy episodes"
-            session.say(f"visits: {visits.draw_visits(run.path / 'visits.png', maps, env.map_marks, heading)}")
+            session.say(f"visits: {maps.draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")
         if film_env is not None:
             filmed = policies if config.render_teacher else {main_role: policies[main_role]}
             path = make_film(config, filmed, film_env, seed, run.path)
@@ -137,9 +141,9 @@ def figures(found: Episodes, count: int) -> dict[str, Any]:
     ones, whatever became of them.
     """
     values = {"return": found.returns, "length": found.lengths}
-    out = {name: stats.bootstrap_mean(value[:count].cpu().numpy()) for name, value in values.items()}
+    out = {name: statistics.bootstrap_mean(value[:count].cpu().numpy()) for name, value in values.items()}
     if found.success is not None:
-        out["success_rate"] = stats.wilson(found.success[:count].cpu().numpy())
+        out["success_rate"] = statistics.wilson(found.success[:count].cpu().numpy())
     return {name: estimate._asdict() for name, estimate in out.items()}
 
 
@@ -284,6 +288,6 @@ def _comparison(report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

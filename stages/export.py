@@ -17,12 +17,14 @@ from typing import Any, Literal
 from pydantic import Field
 from rich.markup import escape
 
-from tscli import export, stage, streams
+from tscli import streams
 from tscli.config import StageConfig, UserError, positional
 from tscli.files import atomic_write, file_hash
+from tscli.interop import export
 from tscli.runs import Run, newest_run
-from tscli.session import Session
+from tscli.runs.session import Session
 from tscli.tasks import load_task
+from tscli.training import setup
 
 ORDER = 55
 TOLERANCE = 1e-5
@@ -45,15 +47,15 @@ class Config(StageConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Export, check, measure."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     if config.format == "onnx":
         export.require_onnx()
     output = check_output(config)
     policy_run = newest_run(session.runs_dir, config.run, "policy", "")
     session.say(f"policy: {policy_run.name}")
     task = load_task(policy_run.task)
-    env = stage.task_env(task, config.check_envs, device, "report")
-    policy = stage.open_policy(policy_run, env, device, config.which)
+    env = setup.task_env(task, config.check_envs, device, "report")
+    policy = setup.open_policy(policy_run, env, device, config.which)
     actor = export.Actor(policy)
     about = export.describe(
         policy,
@@ -160,6 +162,6 @@ def summary(report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

@@ -13,30 +13,35 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tscli import plots, rl, stage, streams
-from tscli.checkpoint import load_policy_file
+from tscli import streams
 from tscli.config import Network, NetworkConfig, PPOConfig, UserError, positional
-from tscli.distributions import action_scale, from_params, kl
+from tscli.envs.spaces import action_scale
+from tscli.envs.views import Obs
+from tscli.learning import ppo
+from tscli.learning.episodes import EpisodeStats, run_episodes
+from tscli.learning.optim import FlatAdam
+from tscli.learning.rollout import Final, ViewedEnv, columns, rollout_values, sequences, take
 from tscli.networks import Critic
-from tscli.normalize import ReturnScale
-from tscli.optim import FlatAdam
-from tscli.rollout import Final, ViewedEnv, columns, rollout_values, run_episodes, sequences, take
+from tscli.networks.distributions import from_params, kl
+from tscli.networks.files import load_policy_file
+from tscli.networks.normalize import ReturnScale
+from tscli.pictures import curves
 from tscli.runs import Run, newest_run
-from tscli.session import Session
-from tscli.stage_teachers import teachers_of
+from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.views import Obs
+from tscli.training import evaluation, frame, setup
+from tscli.training.teachers import teachers_of
 
 ORDER = 35
 CURVES = (
-    plots.Panel("rollout/return", "return of training episodes"),
-    plots.Panel("eval/return", "return, greedy"),
-    plots.Panel("loss/policy", "policy loss"),
-    plots.Panel("loss/value", "value loss"),
-    plots.Panel("explained_variance", "explained variance"),
-    plots.Panel("kl_teacher", "KL(teacher || student)"),
-    plots.Panel("entropy", "entropy [nats]"),
-    plots.Panel("approx_kl", "approximate KL"),
+    curves.Panel("rollout/return", "return of training episodes"),
+    curves.Panel("eval/return", "return, greedy"),
+    curves.Panel("loss/policy", "policy loss"),
+    curves.Panel("loss/value", "value loss"),
+    curves.Panel("explained_variance", "explained variance"),
+    curves.Panel("kl_teacher", "KL(teacher || student)"),
+    curves.Panel("entropy", "entropy [nats]"),
+    curves.Panel("approx_kl", "approximate KL"),
 )
 
 
@@ -71,13 +76,13 @@ class Config(PPOConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Measure, warm the critic up, then roll out and update; keep the best."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     student_run = newest_run(session.runs_dir, config.run, "policy", "", role="student")
     task = load_task(student_run.task)
-    env = stage.task_env(task, config.num_envs, device)
-    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
-    policy = stage.open_policy(student_run, env, device).train().requires_grad_(True)
-    critic_view = stage.resolve(task, config.critic_obs or task.teacher, env)
+    env = setup.task_env(task, config.num_envs, device)
+    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
+    policy = setup.open_policy(student_run, env, device).train().requires_grad_(True)
+    critic_view = setup.resolve(task, config.critic_obs or task.teacher, env)
     teacher, teachers, parents = None, None, {"student": student_run}
     try:  # named so that `eval` finds it, but needed for its KL alone
         teachers = teachers_of(student_run)
@@ -106,9 +111,9 @@ def main(config: Config, session: Session) -> Run:
     reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
 
     steps, num_envs = config.rollout_steps, config.num_envs
-    length = stage.sequence_length(config.bptt, steps, policy.is_recurrent or critic.is_recurrent)
+    length = setup.sequence_length(config.bptt, steps, policy.is_recurrent or critic.is_recurrent)
     num_sequences = num_envs * steps // length
-    minibatch = stage.minibatch_size(num_sequences, config.num_minibatches, length)
+    minibatch = setup.minibatch_size(num_sequences, config.num_minibatches, length)
     iterations = -(-config.total_steps // (steps * num_envs))
 
     views = {"actor": policy.spec.view, "critic": critic_view} | ({"teacher": teacher.spec.view} if teacher else {})
@@ -116,7 +121,7 @@ def main(config: Config, session: Session) -> Run:
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
     hidden, critic_hidden = policy.initial_hidden(num_envs), critic.initial_hidden(num_envs)
     teacher_hidden = teacher.initial_hidden(num_envs) if teacher else hidden
-    episodes = stage.EpisodeStats(num_envs)
+    episodes = EpisodeStats(num_envs)
     per_slot = config.eval_episodes // eval_env.num_envs
     streak, start, seconds = 0, 0, 0.0
     parts = {"policy": policy, "critic": critic, "optimizer": optimizer, "critic_optimizer": critic_optimizer}
@@ -128,7 +133,7 @@ def main(config: Config, session: Session) -> Run:
         session.progress(config.total_steps) as progress,
     ):
         if run.state is not None:
-            saved = stage.restore(run.state, parts, device)
+            saved = frame.restore(run.state, parts, device)
             start, best_return, streak, seconds = (saved[k] for k in ("iteration", "best_return", "streak", "seconds"))
             first_return = saved["first_return"]
             reset, hidden, critic_hidden = saved["reset"], saved["hidden"], saved["critic_hidden"]
@@ -138,14 +143,14 @@ def main(config: Config, session: Session) -> Run:
                 episodes.restart()
                 if reward_scale is not None:
                     reward_scale.restart()
-            session.say(stage.resume_note(run.name, f"iteration {start} of {iterations}", env))
+            session.say(frame.resume_note(run.name, f"iteration {start} of {iterations}", env))
         else:
             # The student as it came is the one to beat.
             found = run_episodes(policy, eval_env, streams.derive(config.seed, "select"), per_slot)
-            first_return = best_return = stage.summary(found)["eval/return"]
+            first_return = best_return = evaluation.summary(found)["eval/return"]
             run.save_policy(policy)
             session.say(f"the student as it is: return {first_return:.1f}")
-        clock = stage.Clock(seconds)
+        clock = frame.Clock(seconds)
         for iteration in range(start, iterations):
             global_step = (iteration + 1) * steps * num_envs
             actor_learns = global_step > config.critic_warmup
@@ -189,7 +194,7 @@ def main(config: Config, session: Session) -> Run:
                     reward = reward_scale(reward, rollout["done"])
                 values = rollout_values(critic, stacked["critic"], all_resets, critic_hidden, finals, length)
                 critic_hidden = values.hidden
-                advantage, returns = rl.compute_gae(
+                advantage, returns = ppo.compute_gae(
                     reward,
                     values.value,
                     values.next_value,
@@ -216,7 +221,7 @@ def main(config: Config, session: Session) -> Run:
                 for index in order.split(minibatch):
                     part = columns(batch, index)
                     value, _ = critic(columns(batch_value_obs, index), batch_critic_hidden[index], part["reset"])
-                    value_loss = rl.value_loss(value, part["returns"], part["value"], None)
+                    value_loss = ppo.value_loss(value, part["returns"], part["value"], None)
                     critic_optimizer.zero_grad()
                     (config.value_coef * value_loss).backward()
                     critic_optimizer.step()
@@ -224,10 +229,10 @@ def main(config: Config, session: Session) -> Run:
                         losses.append(torch.stack([value_loss.detach()]))
                         continue
                     dist, _ = policy(columns(batch_obs, index), batch_hidden[index], part["reset"])
-                    surrogate = rl.policy_loss(
+                    surrogate = ppo.policy_loss(
                         dist.log_prob(part["action"]),
                         part["log_prob"],
-                        rl.standardize(part["advantage"]),
+                        ppo.standardize(part["advantage"]),
                         config.clip_coef,
                     )
                     entropy = dist.entropy().mean()
@@ -252,15 +257,15 @@ def main(config: Config, session: Session) -> Run:
             metrics |= dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=False))
             if teacher is None:
                 metrics.pop("kl_teacher", None)
-            metrics["explained_variance"] = float(rl.explained_variance(values.value, returns))
+            metrics["explained_variance"] = float(ppo.explained_variance(values.value, returns))
             metrics |= {"lr": optimizer.lr, "loop_seconds": clock.seconds}
             metrics["steps_per_second"] = global_step / clock.seconds
-            stage.check_divergence(metrics, f"step {global_step}")
+            frame.check_divergence(metrics, f"step {global_step}")
             is_last = iteration + 1 == iterations
             if is_last or (actor_learns and (iteration + 1) % config.eval_every == 0):
                 with clock:
                     found = run_episodes(policy, eval_env, streams.derive(config.seed, "select"), per_slot)
-                metrics |= stage.summary(found)
+                metrics |= evaluation.summary(found)
                 if metrics["eval/return"] > best_return:  # an equal one is no reason to leave what was distilled
                     best_return = metrics["eval/return"]
                     run.save_policy(policy)
@@ -273,16 +278,16 @@ def main(config: Config, session: Session) -> Run:
             kept = {"iteration": iteration + 1, "best_return": best_return, "first_return": first_return}
             kept |= {"streak": streak, "seconds": clock.seconds}
             kept |= {"reset": reset, "hidden": hidden, "critic_hidden": critic_hidden, "teacher_hidden": teacher_hidden}
-            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
+            run.save_if_due(lambda v=kept: frame.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
         loop_seconds = clock.seconds
 
         # --- report: the student as it was and as it is, on episodes that chose neither -----------------------------
         run.save_policy(policy, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
-        before = stage.open_policy(student_run, report_env, device)
+        before = setup.open_policy(student_run, report_env, device)
         report = streams.derive(config.seed, "report")
-        final = stage.measure({"eval": best, "eval_before": before}, report_env, report, per_slot)
-        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: fine-tuning", columns=4)
+        final = evaluation.measure({"eval": best, "eval_before": before}, report_env, report, per_slot)
+        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: fine-tuning", columns=4)
         final |= {"step": global_step, "loop_seconds": loop_seconds}
         final |= {"best_selection_return": best_return, "first_selection_return": first_return}
         result = run.finish(final, **(teachers.details if teachers else {}))
@@ -293,6 +298,6 @@ def main(config: Config, session: Session) -> Run:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

@@ -20,29 +20,33 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tscli import plots, rl, stage, streams
-from tscli.checkpoint import load_policy_file
+from tscli import streams
 from tscli.config import Network, NetworkConfig, PPOConfig, positional
-from tscli.distributions import from_params, kl
+from tscli.envs.views import Obs
+from tscli.learning import ppo
+from tscli.learning.episodes import EpisodeStats
+from tscli.learning.optim import FlatAdam
+from tscli.learning.rollout import Final, ViewedEnv, columns, rollout_values, sequences, take
 from tscli.networks import Critic, Policy, PolicySpec
-from tscli.normalize import ReturnScale
-from tscli.optim import FlatAdam
-from tscli.rollout import Final, ViewedEnv, columns, rollout_values, sequences, take
+from tscli.networks.distributions import from_params, kl
+from tscli.networks.files import load_policy_file
+from tscli.networks.normalize import ReturnScale
+from tscli.pictures import curves
 from tscli.runs import Run
-from tscli.session import Session
+from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.views import Obs
+from tscli.training import evaluation, frame, setup
 
 ORDER = 51
 CURVES = (
-    plots.Panel("rollout/return", "return of training episodes, guider"),
-    plots.Panel("eval/return", "return, greedy learner"),
-    plots.Panel("eval_teacher/return", "return, greedy guider"),
-    plots.Panel("kl_guider_learner", "KL(guider || learner)"),
-    plots.Panel("beta", "beta"),
-    plots.Panel("loss/value", "value loss"),
-    plots.Panel("entropy", "entropy of the guider [nats]"),
-    plots.Panel("approx_kl", "approximate KL"),
+    curves.Panel("rollout/return", "return of training episodes, guider"),
+    curves.Panel("eval/return", "return, greedy learner"),
+    curves.Panel("eval_teacher/return", "return, greedy guider"),
+    curves.Panel("kl_guider_learner", "KL(guider || learner)"),
+    curves.Panel("beta", "beta"),
+    curves.Panel("loss/value", "value loss"),
+    curves.Panel("entropy", "entropy of the guider [nats]"),
+    curves.Panel("approx_kl", "approximate KL"),
 )
 
 
@@ -73,12 +77,12 @@ class Config(PPOConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out by the guider, update both, evaluate both; keep the best learner and its guider."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     task = load_task(config.task)
-    env = stage.task_env(task, config.num_envs, device)
-    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
-    guider_view = stage.resolve(task, config.obs or task.teacher, env)
-    learner_view = stage.resolve(task, config.student_obs or task.student, env)
+    env = setup.task_env(task, config.num_envs, device)
+    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
+    guider_view = setup.resolve(task, config.obs or task.teacher, env)
+    learner_view = setup.resolve(task, config.student_obs or task.student, env)
 
     with streams.seeded_init(config.seed, "teacher"):
         guider = Policy(PolicySpec(guider_view, env.action, config.network)).to(device)
@@ -93,9 +97,9 @@ def main(config: Config, session: Session) -> Run:
     reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
 
     steps, num_envs = config.rollout_steps, config.num_envs
-    length = stage.sequence_length(config.bptt, steps, guider.is_recurrent or learner.is_recurrent)
+    length = setup.sequence_length(config.bptt, steps, guider.is_recurrent or learner.is_recurrent)
     num_sequences = num_envs * steps // length
-    minibatch = stage.minibatch_size(num_sequences, config.num_minibatches, length)
+    minibatch = setup.minibatch_size(num_sequences, config.num_minibatches, length)
     iterations = -(-config.total_steps // (steps * num_envs))
 
     views = {"teacher": guider_view, "student": learner_view}
@@ -103,7 +107,7 @@ def main(config: Config, session: Session) -> Run:
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
     hidden, critic_hidden = guider.initial_hidden(num_envs), critic.initial_hidden(num_envs)
     learner_hidden = learner.initial_hidden(num_envs)
-    episodes = stage.EpisodeStats(num_envs)
+    episodes = EpisodeStats(num_envs)
     per_slot = config.eval_episodes // eval_env.num_envs
     best_score, streak, start, seconds, beta = -float("inf"), 0, 0, 0.0, 0.0
     parts = {"guider": guider, "learner": learner, "critic": critic}
@@ -116,7 +120,7 @@ def main(config: Config, session: Session) -> Run:
         session.progress(config.total_steps) as progress,
     ):
         if run.state is not None:
-            saved = stage.restore(run.state, parts, device)
+            saved = frame.restore(run.state, parts, device)
             start, best_score, streak, seconds = (saved[k] for k in ("iteration", "best_score", "streak", "seconds"))
             beta, learner_hidden = saved["beta"], saved["learner_hidden"]
             reset, hidden, critic_hidden = saved["reset"], saved["hidden"], saved["critic_hidden"]
@@ -125,8 +129,8 @@ def main(config: Config, session: Session) -> Run:
                 episodes.restart()
                 if reward_scale is not None:
                     reward_scale.restart()
-            session.say(stage.resume_note(run.name, f"iteration {start} of {iterations}", env))
-        clock = stage.Clock(seconds)
+            session.say(frame.resume_note(run.name, f"iteration {start} of {iterations}", env))
+        clock = frame.Clock(seconds)
         for iteration in range(start, iterations):
             global_step = (iteration + 1) * steps * num_envs
             if config.lr_schedule == "linear":
@@ -169,7 +173,7 @@ def main(config: Config, session: Session) -> Run:
                     reward = reward_scale(reward, rollout["done"])
                 values = rollout_values(critic, stacked["teacher"], all_resets, critic_hidden, finals, length)
                 critic_hidden = values.hidden
-                advantage, returns = rl.compute_gae(
+                advantage, returns = ppo.compute_gae(
                     reward,
                     values.value,
                     values.next_value,
@@ -197,7 +201,7 @@ def main(config: Config, session: Session) -> Run:
                 distances = []
                 for index in order.split(minibatch):
                     part, part_obs = columns(batch, index), columns(batch_obs, index)
-                    part["advantage"] = rl.standardize(part["advantage"])
+                    part["advantage"] = ppo.standardize(part["advantage"])
                     dist, _ = guider(part_obs, batch_hidden[index], part["reset"])
                     value, _ = critic(part_obs, batch_critic_hidden[index], part["reset"])
                     told, _ = learner(columns(batch_student_obs, index), learner_hiddens[index], part["reset"])
@@ -212,14 +216,14 @@ def main(config: Config, session: Session) -> Run:
                     # The guider: PPO, pulled back to where the learner is.
                     away = kl(dist, follows)
                     if config.pull == "penalty":
-                        surrogate = rl.policy_loss(log_prob, part["log_prob"], part["advantage"], config.clip_coef)
+                        surrogate = ppo.policy_loss(log_prob, part["log_prob"], part["advantage"], config.clip_coef)
                         loss = surrogate.loss + beta * away.mean()
                     else:
                         surrogate, left = double_clip(
                             log_prob, part["log_prob"], learner_log_prob.detach(), part["advantage"], config
                         )
                         loss = surrogate.loss + (away * left).mean()
-                    value_loss = rl.value_loss(value, part["returns"], part["value"], None)
+                    value_loss = ppo.value_loss(value, part["returns"], part["value"], None)
                     entropy = dist.entropy().mean()
                     loss = loss + config.value_coef * value_loss - config.entropy_coef * entropy
                     optimizer.zero_grad()
@@ -227,7 +231,7 @@ def main(config: Config, session: Session) -> Run:
                     optimizer.step()
 
                     # The learner: imitation, and PPO on the guider's actions.
-                    own = rl.policy_loss(learner_log_prob, part["log_prob"], part["advantage"], config.clip_coef)
+                    own = ppo.policy_loss(learner_log_prob, part["log_prob"], part["advantage"], config.clip_coef)
                     weight = beta if config.pull == "penalty" else config.learner_rl_coef
                     imitation = kl(leads, told).mean()
                     loss = imitation + weight * own.loss
@@ -247,15 +251,15 @@ def main(config: Config, session: Session) -> Run:
             metrics = {"step": global_step, "iteration": iteration + 1, **episode_metrics}
             metrics |= dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
             metrics["beta"] = beta
-            metrics["explained_variance"] = float(rl.explained_variance(values.value, returns))
+            metrics["explained_variance"] = float(ppo.explained_variance(values.value, returns))
             metrics |= {"lr": optimizer.lr, "loop_seconds": clock.seconds}
             metrics["steps_per_second"] = global_step / clock.seconds
-            stage.check_divergence(metrics, f"step {global_step}")
+            frame.check_divergence(metrics, f"step {global_step}")
             is_last = iteration + 1 == iterations
             if is_last or (iteration + 1) % config.eval_every == 0:
                 with clock:
                     select = streams.derive(config.seed, "select")
-                    found = stage.measure({"eval": learner, "eval_teacher": guider}, eval_env, select, per_slot)
+                    found = evaluation.measure({"eval": learner, "eval_teacher": guider}, eval_env, select, per_slot)
                 metrics |= found
                 if metrics["eval/return"] >= best_score:  # among equals the later one has seen more
                     best_score = metrics["eval/return"]
@@ -270,15 +274,15 @@ def main(config: Config, session: Session) -> Run:
             kept = {"iteration": iteration + 1, "best_score": best_score, "streak": streak, "seconds": clock.seconds}
             kept |= {"beta": beta, "reset": reset, "hidden": hidden, "critic_hidden": critic_hidden}
             kept |= {"learner_hidden": learner_hidden}
-            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
+            run.save_if_due(lambda v=kept: frame.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
         loop_seconds = clock.seconds
 
         # --- report: the best learner and its guider, on episodes that did not choose them --------------------------
         run.save_policy(learner, "last")
         names = {"eval": "policy", "eval_teacher": "teacher"}
         best = {role: load_policy_file(run.path / f"{name}.safetensors", device) for role, name in names.items()}
-        final = stage.measure(best, report_env, streams.derive(config.seed, "report"), per_slot)
-        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: GPO", columns=4)
+        final = evaluation.measure(best, report_env, streams.derive(config.seed, "report"), per_slot)
+        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: GPO", columns=4)
         final |= {"step": global_step, "loop_seconds": loop_seconds, "best_selection_return": best_score}
         result = run.finish(final)
     env.close()
@@ -289,7 +293,7 @@ def main(config: Config, session: Session) -> Run:
 
 def double_clip(
     log_prob: Tensor, old_log_prob: Tensor, learner_log_prob: Tensor, advantage: Tensor, config: Config
-) -> tuple[rl.PolicyLoss, Tensor]:
+) -> tuple[ppo.PolicyLoss, Tensor]:
     """The surrogate whose ratio is clipped to the learner's first, by delta, and then to the old policy's, by epsilon.
 
     Returns:
@@ -299,7 +303,7 @@ def double_clip(
     to_learner = log_prob - learner_log_prob
     near = to_learner.clamp(low, high) + learner_log_prob - old_log_prob
     left = (to_learner < low) | (to_learner > high)
-    return rl.policy_loss(log_prob, old_log_prob, advantage, config.clip_coef, near=near), left
+    return ppo.policy_loss(log_prob, old_log_prob, advantage, config.clip_coef, near=near), left
 
 
 def steered(beta: float, distance: float, config: Config) -> float:
@@ -326,6 +330,6 @@ def hidden_at_starts(learner: Policy, obs: Obs, hidden: Tensor, resets: Tensor, 
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

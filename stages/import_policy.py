@@ -14,17 +14,19 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from tscli import foreign, stage, streams
+from tscli import streams
 from tscli.config import StageConfig, UserError, positional
-from tscli.distributions import action_scale
 from tscli.envs import VecEnv
+from tscli.envs.spaces import action_scale
+from tscli.envs.views import ViewSpec
 from tscli.files import file_hash
+from tscli.interop import foreign
+from tscli.learning.episodes import run_episodes
 from tscli.networks import Policy
-from tscli.rollout import run_episodes
 from tscli.runs import Run
-from tscli.session import Session
+from tscli.runs.session import Session
 from tscli.tasks import Task, load_task
-from tscli.views import ViewSpec
+from tscli.training import evaluation, setup
 
 COMMAND = "import"
 ORDER = 56
@@ -51,13 +53,13 @@ class Config(StageConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Read, check, build, measure."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     path = Path(config.file)
     source = foreign.read_policy(path)
     task = load_task(config.task)
-    episodes = config.eval_episodes or stage.number_of_tasks(task)
-    other, env = stage.eval_envs(task, episodes, device)  # its figures are what the task reports on
-    view = stage.resolve(task, config.obs or task.teacher, env)
+    episodes = config.eval_episodes or setup.number_of_tasks(task)
+    other, env = setup.eval_envs(task, episodes, device)  # its figures are what the task reports on
+    view = setup.resolve(task, config.obs or task.teacher, env)
     policy = ours(config, source, path, task, env, view) if source.policy is None else source.policy
     if source.policy is not None:
         for name in ("obs", "activation", "normalizer", "std"):
@@ -65,7 +67,7 @@ def main(config: Config, session: Session) -> Run:
                 raise UserError(
                     f"--{name} {getattr(config, name)}: {path} was exported by tscli and says it: leave it out"
                 )
-        stage.check_fits(policy.spec, env, path.name)
+        setup.check_fits(policy.spec, env, path.name)
     name = source.found.name if source.found else "tscli"
     session.say(f"{path}: {name}, {describe(policy)}")
 
@@ -75,7 +77,7 @@ def main(config: Config, session: Session) -> Run:
         if config.eval_episodes:
             per_slot = config.eval_episodes // env.num_envs
             found = run_episodes(policy.to(device), env, streams.derive(config.seed, "report"), per_slot)
-            metrics = stage.summary(found)
+            metrics = evaluation.summary(found)
         origin = {"file": path.name, "sha256": file_hash(path), "layout": name}
         result = run.finish(metrics, imported=origin)
     env.close()
@@ -94,7 +96,7 @@ def ours(config: Config, source: foreign.Source, path: Path, task: Task, env: Ve
     if view.images:
         raise UserError(f'--obs: view "{view.name}" has images, and policies of vectors alone can be imported')
     if found.num_inputs != view.vector_size:
-        sizes = {name: stage.resolve(task, name, env) for name in task.views}
+        sizes = {name: setup.resolve(task, name, env) for name in task.views}
         known = ", ".join(f"{name} ({spec.vector_size})" for name, spec in sizes.items() if not spec.images)
         raise UserError(
             f'{path} takes {found.num_inputs} numbers and view "{view.name}" of {task.name} has {view.vector_size}: '
@@ -133,6 +135,6 @@ def describe(policy: Policy) -> str:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

@@ -21,30 +21,34 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tscli import plots, rl, stage, streams
-from tscli.checkpoint import load_policy_file
+from tscli import streams
 from tscli.config import Network, NetworkConfig, PPOConfig, UserError, positional
-from tscli.distributions import Distribution, from_params, kl
+from tscli.envs.views import Obs
+from tscli.learning import ppo
+from tscli.learning.episodes import EpisodeStats
+from tscli.learning.optim import FlatAdam
+from tscli.learning.rollout import Final, ViewedEnv, columns, rollout_values, sequences, take
 from tscli.networks import Critic, Policy, PolicySpec
-from tscli.normalize import ReturnScale
-from tscli.optim import FlatAdam
-from tscli.rollout import Final, ViewedEnv, columns, rollout_values, sequences, take
+from tscli.networks.distributions import Distribution, from_params, kl
+from tscli.networks.files import load_policy_file
+from tscli.networks.normalize import ReturnScale
+from tscli.pictures import curves
 from tscli.runs import Run
-from tscli.session import Session
+from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.views import Obs
+from tscli.training import evaluation, frame, setup
 
 ORDER = 50
 CURVES = (
-    plots.Panel("rollout/return", "task return of training episodes"),
-    plots.Panel("eval/return", "return, greedy student"),
-    plots.Panel("eval_teacher/return", "return, greedy teacher"),
-    plots.Panel("penalty", "penalty per step"),
-    plots.Panel("kl_teacher_proxy", "KL(teacher || proxy)"),
-    plots.Panel("kl_proxy_student", "KL(proxy || student), held-out pairs"),
-    plots.Panel("kl_teacher_student", "KL(teacher || student), held-out pairs"),
-    plots.Panel("loss/align", "alignment loss of the student"),
-    plots.Panel("entropy", "entropy [nats]"),
+    curves.Panel("rollout/return", "task return of training episodes"),
+    curves.Panel("eval/return", "return, greedy student"),
+    curves.Panel("eval_teacher/return", "return, greedy teacher"),
+    curves.Panel("penalty", "penalty per step"),
+    curves.Panel("kl_teacher_proxy", "KL(teacher || proxy)"),
+    curves.Panel("kl_proxy_student", "KL(proxy || student), held-out pairs"),
+    curves.Panel("kl_teacher_student", "KL(teacher || student), held-out pairs"),
+    curves.Panel("loss/align", "alignment loss of the student"),
+    curves.Panel("entropy", "entropy [nats]"),
 )
 
 
@@ -110,15 +114,15 @@ class Config(PPOConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out, update, align, repeat; keep the best student and its teacher."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     task = load_task(config.task)
-    env = stage.task_env(task, config.num_envs, device)
-    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
+    env = setup.task_env(task, config.num_envs, device)
+    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
     per_slot = config.eval_episodes // eval_env.num_envs
     if config.stop_success is not None and not eval_env.has_success:
         raise UserError(f"--stop-success: task {task.name} does not tell success, give --stop-return instead")
-    teacher_view = stage.resolve(task, config.obs or task.teacher, env)
-    student_view = stage.resolve(task, config.student_obs or task.student, env)
+    teacher_view = setup.resolve(task, config.obs or task.teacher, env)
+    student_view = setup.resolve(task, config.student_obs or task.student, env)
     if student_view.has_memory:
         raise UserError(
             f'the view "{student_view.name}" has a delay, but the student observes only a part of the steps: '
@@ -152,9 +156,9 @@ def main(config: Config, session: Session) -> Run:
 
     # Sequences of memoryless policies are single steps; those of recurrent ones are what their gradient flows through.
     steps, num_envs = config.rollout_steps, config.num_envs
-    length = stage.sequence_length(config.bptt, steps, teacher.is_recurrent or critic.is_recurrent)
+    length = setup.sequence_length(config.bptt, steps, teacher.is_recurrent or critic.is_recurrent)
     num_sequences = num_envs * steps // length
-    minibatch = stage.minibatch_size(num_sequences, config.num_minibatches, length)
+    minibatch = setup.minibatch_size(num_sequences, config.num_minibatches, length)
     iterations = -(-config.total_steps // (steps * num_envs))
     # Rows that are paired in a step: drawn anew each time, or the first envs for good.
     num_rows = max(1, round(config.paired_fraction * num_envs))
@@ -164,7 +168,7 @@ def main(config: Config, session: Session) -> Run:
     reset = torch.ones(num_envs, dtype=torch.bool, device=device)
     hidden, critic_hidden = teacher.initial_hidden(num_envs), critic.initial_hidden(num_envs)
     proxy_hidden, student_hidden = proxy.initial_hidden(num_envs), student.initial_hidden(num_rows)
-    episodes = stage.EpisodeStats(num_envs)
+    episodes = EpisodeStats(num_envs)
     best_score, streak, start, seconds = -float("inf"), 0, 0, 0.0
     parts = {"teacher": teacher, "critic": critic, "student": student, "proxy": proxy, "viewed": viewed}
     parts |= {"optimizer": optimizer, "student_optimizer": student_optimizer, "proxy_optimizer": proxy_optimizer}
@@ -176,7 +180,7 @@ def main(config: Config, session: Session) -> Run:
         session.progress(config.total_steps) as progress,
     ):
         if run.state is not None:
-            saved = stage.restore(run.state, parts, device)
+            saved = frame.restore(run.state, parts, device)
             start, best_score, streak = saved["iteration"], saved["best_score"], saved["streak"]
             seconds = saved["seconds"]
             reset, hidden, critic_hidden = saved["reset"], saved["hidden"], saved["critic_hidden"]
@@ -186,8 +190,8 @@ def main(config: Config, session: Session) -> Run:
                 episodes.restart()
                 if reward_scale is not None:
                     reward_scale.restart()
-            session.say(stage.resume_note(run.name, f"iteration {start} of {iterations}", env))
-        clock = stage.Clock(seconds)
+            session.say(frame.resume_note(run.name, f"iteration {start} of {iterations}", env))
+        clock = frame.Clock(seconds)
         for iteration in range(start, iterations):
             global_step = (iteration + 1) * steps * num_envs
             penalty_coef = config.penalty_coef
@@ -254,7 +258,7 @@ def main(config: Config, session: Session) -> Run:
                     reward = reward_scale(reward, rollout["done"])
                 values = rollout_values(critic, value_obs, all_resets, critic_hidden, finals, length)
                 critic_hidden = values.hidden
-                advantage, returns = rl.compute_gae(
+                advantage, returns = ppo.compute_gae(
                     reward,
                     values.value,
                     values.next_value,
@@ -278,14 +282,14 @@ def main(config: Config, session: Session) -> Run:
                     latent, _ = teacher.encoder(part_obs, batch_hidden[index], part["reset"])
                     dist = teacher.head(latent)
                     value, _ = critic(part_obs, batch_critic_hidden[index], part["reset"])
-                    surrogate = rl.policy_loss(
+                    surrogate = ppo.policy_loss(
                         dist.log_prob(part["action"]),
                         part["log_prob"],
-                        rl.standardize(part["advantage"]),
+                        ppo.standardize(part["advantage"]),
                         config.clip_coef,
                     )
                     clip = config.clip_coef if config.clip_value else None
-                    value_loss = rl.value_loss(value, part["returns"], part["value"], clip)
+                    value_loss = ppo.value_loss(value, part["returns"], part["value"], clip)
                     entropy = dist.entropy().mean()
                     loss = surrogate.loss + config.value_coef * value_loss - config.entropy_coef * entropy
                     if config.gradient_coef:
@@ -339,12 +343,12 @@ def main(config: Config, session: Session) -> Run:
             metrics["penalty"] = penalty_coef * float(divergence.mean())
             metrics |= {"lr": optimizer.lr, "align_lr": student_optimizer.lr, "loop_seconds": clock.seconds}
             metrics["steps_per_second"] = global_step / clock.seconds
-            stage.check_divergence(metrics, f"step {global_step}", "--lr or --align-lr")
+            frame.check_divergence(metrics, f"step {global_step}", "--lr or --align-lr")
             is_last = iteration + 1 == iterations
             if is_last or (iteration + 1) % config.eval_every == 0:
                 with clock:
                     select = streams.derive(config.seed, "select")
-                    found = stage.measure({"eval": student, "eval_teacher": teacher}, eval_env, select, per_slot)
+                    found = evaluation.measure({"eval": student, "eval_teacher": teacher}, eval_env, select, per_slot)
                 metrics |= found
                 score = found.get("eval/success_rate", found["eval/return"])
                 if score >= best_score:  # among equals the later one has seen more
@@ -363,15 +367,15 @@ def main(config: Config, session: Session) -> Run:
             kept |= {"seconds": clock.seconds}
             kept |= {"hidden": hidden, "critic_hidden": critic_hidden}
             kept |= {"proxy_hidden": proxy_hidden, "student_hidden": student_hidden}
-            run.save_if_due(lambda v=kept: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
+            run.save_if_due(lambda v=kept: frame.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
         loop_seconds = clock.seconds
 
         # --- report: the best student and its teacher, on episodes that did not choose them -------------------------
         run.save_policy(student, "last")
         names = {"eval": "policy", "eval_teacher": "teacher"}
         kept = {role: load_policy_file(run.path / f"{name}.safetensors", device) for role, name in names.items()}
-        final = stage.measure(kept, report_env, streams.derive(config.seed, "report"), per_slot)
-        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: SITT")
+        final = evaluation.measure(kept, report_env, streams.derive(config.seed, "report"), per_slot)
+        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: SITT")
         final |= {"step": global_step, "loop_seconds": loop_seconds, "best_selection_score": best_score}
         result = run.finish(final)
     env.close()
@@ -461,6 +465,6 @@ def distance(config: Config, policy: Policy, latent: Tensor, goal: Distribution,
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

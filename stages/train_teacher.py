@@ -14,31 +14,35 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 
-from tscli import plots, rl, stage, streams
-from tscli.checkpoint import load_policy_file
+from tscli import streams
 from tscli.config import Network, NetworkConfig, StageConfig, positional
-from tscli.distributions import from_params, kl
+from tscli.envs.views import Obs
+from tscli.learning import ppo
+from tscli.learning.episodes import EpisodeStats, run_episodes
+from tscli.learning.optim import FlatAdam
+from tscli.learning.rollout import Final, ViewedEnv, columns, perturb, rollout_values, sequences, take
 from tscli.networks import Critic, Policy, PolicySpec
-from tscli.normalize import ReturnScale
-from tscli.optim import FlatAdam
-from tscli.rollout import Final, ViewedEnv, columns, perturb, rollout_values, run_episodes, sequences, take
+from tscli.networks.distributions import from_params, kl
+from tscli.networks.files import load_policy_file
+from tscli.networks.normalize import ReturnScale
+from tscli.pictures import curves
 from tscli.runs import Run
-from tscli.session import Session
+from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.views import Obs
+from tscli.training import evaluation, frame, setup
 
 ORDER = 10
 CURVES = (
-    plots.Panel("rollout/return", "return of training episodes"),
-    plots.Panel("eval/return", "return, greedy"),
-    plots.Panel("lr", "learning rate"),
-    plots.Panel("loss/policy", "policy loss"),
-    plots.Panel("loss/value", "value loss"),
-    plots.Panel("entropy", "entropy [nats]"),
-    plots.Panel("approx_kl", "approximate KL"),
-    plots.Panel("clip_fraction", "clip fraction"),
-    plots.Panel("explained_variance", "explained variance"),
-    plots.Panel("steps_per_second", "env steps/s"),
+    curves.Panel("rollout/return", "return of training episodes"),
+    curves.Panel("eval/return", "return, greedy"),
+    curves.Panel("lr", "learning rate"),
+    curves.Panel("loss/policy", "policy loss"),
+    curves.Panel("loss/value", "value loss"),
+    curves.Panel("entropy", "entropy [nats]"),
+    curves.Panel("approx_kl", "approximate KL"),
+    curves.Panel("clip_fraction", "clip fraction"),
+    curves.Panel("explained_variance", "explained variance"),
+    curves.Panel("steps_per_second", "env steps/s"),
 )
 
 
@@ -111,12 +115,12 @@ class Config(StageConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out, update, repeat; keep the best."""
-    device = stage.prepare(config)
+    device = setup.prepare(config)
     task = load_task(config.task)
-    env = stage.task_env(task, config.num_envs, device, "teacher")
-    eval_env, report_env = stage.eval_envs(task, config.eval_episodes, device)
-    actor_view = stage.resolve(task, config.obs or task.teacher, env)
-    critic_view = stage.resolve(task, config.critic_obs, env) if config.critic_obs else actor_view
+    env = setup.task_env(task, config.num_envs, device, "teacher")
+    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
+    actor_view = setup.resolve(task, config.obs or task.teacher, env)
+    critic_view = setup.resolve(task, config.critic_obs, env) if config.critic_obs else actor_view
 
     with streams.seeded_init(config.seed, "teacher"):
         policy = Policy(PolicySpec(actor_view, env.action, config.network)).to(device)
@@ -130,9 +134,9 @@ def main(config: Config, session: Session) -> Run:
 
     # Sequences of a memoryless policy are single steps; those of a recurrent one are what its gradient flows through.
     steps, num_envs = config.rollout_steps, config.num_envs
-    length = stage.sequence_length(config.bptt, steps, policy.is_recurrent or critic.is_recurrent)
+    length = setup.sequence_length(config.bptt, steps, policy.is_recurrent or critic.is_recurrent)
     num_sequences = num_envs * steps // length
-    minibatch = stage.minibatch_size(num_sequences, config.num_minibatches, length)
+    minibatch = setup.minibatch_size(num_sequences, config.num_minibatches, length)
     iterations = -(-config.total_steps // (steps * num_envs))
     adaptive, is_noisy = config.lr_schedule == "adaptive", config.action_noise > 0
 
@@ -142,7 +146,7 @@ def main(config: Config, session: Session) -> Run:
     if config.random_start:
         env.start_part_way(start_stream)
     hidden, critic_hidden = policy.initial_hidden(num_envs), critic.initial_hidden(num_envs)
-    episodes = stage.EpisodeStats(num_envs)
+    episodes = EpisodeStats(num_envs)
     per_slot = config.eval_episodes // eval_env.num_envs
     best_return, streak, start, seconds = -float("inf"), 0, 0, 0.0
     parts = {"policy": policy, "critic": critic, "optimizer": optimizer, "viewed": viewed, "episodes": episodes}
@@ -153,7 +157,7 @@ def main(config: Config, session: Session) -> Run:
         session.progress(config.total_steps) as progress,
     ):
         if run.state is not None:
-            saved = stage.restore(run.state, parts, device)
+            saved = frame.restore(run.state, parts, device)
             start, best_return, streak, seconds = (saved[k] for k in ("iteration", "best_return", "streak", "seconds"))
             reset, hidden, critic_hidden = saved["reset"], saved["hidden"], saved["critic_hidden"]
             if not env.exact_resume:
@@ -163,8 +167,8 @@ def main(config: Config, session: Session) -> Run:
                     env.start_part_way(start_stream)
                 if reward_scale is not None:
                     reward_scale.restart()
-            session.say(stage.resume_note(run.name, f"iteration {start} of {iterations}", env))
-        clock = stage.Clock(seconds)
+            session.say(frame.resume_note(run.name, f"iteration {start} of {iterations}", env))
+        clock = frame.Clock(seconds)
         for iteration in range(start, iterations):
             global_step = (iteration + 1) * steps * num_envs
             if config.lr_schedule == "linear":
@@ -216,7 +220,7 @@ def main(config: Config, session: Session) -> Run:
                     reward = reward_scale(reward, rollout["done"])
                 values = rollout_values(critic, value_obs, all_resets, critic_hidden, finals, length)
                 critic_hidden = values.hidden
-                advantage, returns = rl.compute_gae(
+                advantage, returns = ppo.compute_gae(
                     reward,
                     values.value,
                     values.next_value,
@@ -245,12 +249,12 @@ def main(config: Config, session: Session) -> Run:
                     dist, _ = policy(columns(batch_obs, index), batch_hidden[index], part["reset"])
                     value, _ = critic(columns(batch_value_obs, index), batch_critic_hidden[index], part["reset"])
                     if config.normalize_advantage:
-                        part["advantage"] = rl.standardize(part["advantage"])
-                    surrogate = rl.policy_loss(
+                        part["advantage"] = ppo.standardize(part["advantage"])
+                    surrogate = ppo.policy_loss(
                         dist.log_prob(part["action"]), part["log_prob"], part["advantage"], config.clip_coef
                     )
                     clip = config.clip_coef if config.clip_value else None
-                    value_loss = rl.value_loss(value, part["returns"], part["value"], clip)
+                    value_loss = ppo.value_loss(value, part["returns"], part["value"], clip)
                     entropy = dist.entropy().mean()
                     loss = surrogate.loss + config.value_coef * value_loss - config.entropy_coef * entropy
                     optimizer.zero_grad()
@@ -260,7 +264,7 @@ def main(config: Config, session: Session) -> Run:
                         with torch.no_grad():
                             moved = kl(from_params(old, env.action, config.network.squash), dist).mean()
                         divergences.append(float(moved))
-                        optimizer.lr = rl.adaptive_lr(optimizer.lr, divergences[-1], config.desired_kl)
+                        optimizer.lr = ppo.adaptive_lr(optimizer.lr, divergences[-1], config.desired_kl)
                     optimizer.step()
                     approx_kl = surrogate.approx_kl
                     scalars = (surrogate.loss, value_loss, entropy, approx_kl, surrogate.clip_fraction)
@@ -275,18 +279,18 @@ def main(config: Config, session: Session) -> Run:
             names = ("loss/policy", "loss/value", "entropy", "approx_kl", "clip_fraction")
             metrics = {"step": global_step, "iteration": iteration + 1, **episode_metrics}
             metrics |= dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
-            metrics["explained_variance"] = float(rl.explained_variance(values.value, returns))
+            metrics["explained_variance"] = float(ppo.explained_variance(values.value, returns))
             metrics["lr"] = optimizer.lr
             if adaptive:
                 metrics["kl"] = sum(divergences) / len(divergences)
             metrics["loop_seconds"] = clock.seconds
             metrics["steps_per_second"] = global_step / clock.seconds
-            stage.check_divergence(metrics, f"step {global_step}")
+            frame.check_divergence(metrics, f"step {global_step}")
             is_last = iteration + 1 == iterations
             if is_last or (config.eval_every and (iteration + 1) % config.eval_every == 0):
                 with clock:
                     found = run_episodes(policy, eval_env, streams.derive(config.seed, "select"), per_slot)
-                metrics |= stage.summary(found)
+                metrics |= evaluation.summary(found)
                 if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
                     best_return = metrics["eval/return"]
                     run.save_policy(policy)
@@ -300,7 +304,7 @@ def main(config: Config, session: Session) -> Run:
             values_to_save |= {"seconds": clock.seconds}
             values_to_save |= {"reset": reset, "hidden": hidden, "critic_hidden": critic_hidden}
             run.save_if_due(
-                lambda v=values_to_save: stage.snapshot(parts, **v), config.checkpoint_every, env.exact_resume
+                lambda v=values_to_save: frame.snapshot(parts, **v), config.checkpoint_every, env.exact_resume
             )
 
         loop_seconds = clock.seconds
@@ -308,8 +312,8 @@ def main(config: Config, session: Session) -> Run:
         # --- report: the best policy, on episodes that did not choose it --------------------------------------------
         run.save_policy(policy, "last")
         best = load_policy_file(run.path / "policy.safetensors", device)
-        final = stage.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
-        plots.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: PPO teacher", columns=4)
+        final = evaluation.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
+        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: PPO teacher", columns=4)
         final |= {"step": global_step, "loop_seconds": loop_seconds, "best_selection_return": best_return}
         result = run.finish(final)
     env.close()
@@ -319,6 +323,6 @@ def main(config: Config, session: Session) -> Run:
 
 
 if __name__ == "__main__":
-    from tscli.cli import run_script
+    from tscli.cli.app import run_script
 
     run_script(__file__)

@@ -20,9 +20,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures of metrics, which take longer than a tiny run."""
-    from tscli import plots
+    from tscli.pictures import curves
 
-    monkeypatch.setattr(plots, "draw_curves", lambda path, *args, columns=3: path)
+    monkeypatch.setattr(curves, "draw_curves", lambda path, *args, columns=3: path)
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,9 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tscli import scripts
-from tscli.cli import normalize
-from tscli.commands import app
+from tscli.cli.app import normalize
+from tscli.cli.commands import app
+from tscli.launch import scripts
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGED = ("tscli", "stages", "datasets", "pyproject.toml", "README.md", "LICENSE")

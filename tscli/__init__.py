@@ -10,19 +10,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if "gymnasium" in sys.modules:  # for `gymnasium.make("tscli:tscli/CartPole-v0")`, which imports us to register ids
-    import tscli.gymnasium_api  # noqa: F401
+    import tscli.interop.gymnasium  # noqa: F401
 
 if TYPE_CHECKING:
-    from tscli.launch import load_policy, open_pairs, run
+    from tscli.launch.start import load_policy, open_pairs, run
 
 __all__ = ["load_policy", "open_pairs", "run"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from tscli import launch
+        from tscli.launch import start
 
-        return getattr(launch, name)
+        return getattr(start, name)
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,5 +1,5 @@
 """`python -m tscli`, and so `torchrun -m tscli`."""
 
-from tscli.cli import entry
+from tscli.cli.app import entry
 
 entry()

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and modules that are found by what they define."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tscli.config import UserError
 
-__all__ = ["atomic_write", "file_hash"]
+__all__ = ["atomic_write", "defining", "file_hash"]
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -39,3 +39,8 @@ def file_hash(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def defining(folder: Path, name: str) -> list[Path]:
+    """The Python files of a folder that define a class of that name; read as text, since importing may cost a lot."""
+    return [path for path in sorted(folder.glob("*.py")) if f"\nclass {name}(" in path.read_text(encoding="utf-8")]

@@ -58,7 +58,7 @@ from torch import Tensor
 
 from tscli.config import Config, UserError, did_you_mean
 from tscli.envs import EnvStep, VecEnv
-from tscli.spaces import ActionSpec, Group
+from tscli.envs.spaces import ActionSpec, Group
 from tscli.streams import stream_id, uniform
 
 __all__ = ["BORDER", "LAVA", "PATH", "WHITE", "Env", "EnvConfig", "draw_mazes"]

@@ -41,7 +41,7 @@ from torch import Tensor
 
 from tscli.config import Config, UserError, did_you_mean
 from tscli.envs import EnvStep, VecEnv
-from tscli.spaces import ActionSpec, Group
+from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig", "Source", "action_spec", "group_sources"]
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from tscli import streams
 from tscli.config import Config, UserError, did_you_mean, is_yaml, one_line
 from tscli.envs import EnvStep, VecEnv, make_env
-from tscli.spaces import ActionSpec, Group
+from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["TASK", "Env", "EnvConfig", "member_settings"]
 

@@ -52,7 +52,7 @@ from torch import Tensor
 from tscli import streams
 from tscli.config import Config, UserError, did_you_mean
 from tscli.envs import EnvStep, VecEnv
-from tscli.spaces import ActionSpec, Group
+from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
 

@@ -11,11 +11,11 @@ import torch.nn.functional as F  # noqa: N812 - the name that every torch user e
 from torch import Tensor, nn
 
 from tscli.config import NetworkConfig, UserError
-from tscli.distributions import Beta, Categorical, Distribution, Gaussian, MultiCategorical, TanhGaussian, action_scale
+from tscli.envs.spaces import ActionSpec, action_scale
+from tscli.envs.views import Obs, ViewSpec
 from tscli.networks.bodies import build_body, linear
-from tscli.normalize import RunningNorm
-from tscli.spaces import ActionSpec
-from tscli.views import Obs, ViewSpec
+from tscli.networks.distributions import Beta, Categorical, Distribution, Gaussian, MultiCategorical, TanhGaussian
+from tscli.networks.normalize import RunningNorm
 
 __all__ = ["Critic", "Encoder", "Head", "Policy", "PolicySpec"]
 

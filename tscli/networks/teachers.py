@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tscli.config import UserError
-from tscli.distributions import Distribution, from_params
+from tscli.envs.views import Obs, ViewSpec
+from tscli.networks.distributions import Distribution, from_params
 from tscli.networks.policy import Policy, PolicySpec
-from tscli.views import Obs, ViewSpec
 
 __all__ = ["Actor", "Teachers"]
 

@@ -1,0 +1,315 @@
+"""What damaged, missing, cut and foreign files do to a pairs folder, and what a kill or a full disk leaves behind."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from pairs_data import ARM, SCHEMA, digest, make_step, read_plain, write
+
+from tscli.cli.app import main
+from tscli.config import UserError
+from tscli.pairs import Pairs
+from tscli.pairs import writer as writing
+from tscli.pairs.format import list_shards, read_sealed
+from tscli.pairs.reader import PairsError
+from tscli.pairs.writer import PairsWriter
+
+
+def flip(path: Path, byte: int, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[byte] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def assert_one_line_with_a_fix(error: UserError, path: Path) -> None:
+    message = str(error)
+    assert "\n" not in message
+    assert str(path) in message
+    assert "tscli verify" in message and "collect again" in message
+
+
+def test_a_truncated_shard_is_refused(dataset):
+    shard = dataset / "shards" / "00001.h5"
+    os.truncate(shard, shard.stat().st_size - 1)
+    for verify in ("full", "size"):
+        with pytest.raises(PairsError, match="bytes instead of") as caught:
+            Pairs(dataset, verify=verify)
+        assert_one_line_with_a_fix(caught.value, shard)
+
+
+@pytest.mark.parametrize("region", ["metadata", "anywhere"])
+def test_single_flipped_bits_in_a_shard_are_noticed(dataset, region):
+    shard = dataset / "shards" / "00002.h5"
+    whole = shard.read_bytes()
+    first_data = min(f["offset"] for f in read_sealed(shard.with_suffix(".json"))["fields"].values())
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        flip(shard, int(rng.integers(first_data if region == "metadata" else len(whole))), int(rng.integers(8)))
+        with pytest.raises(PairsError, match="does not match its sha256") as caught:
+            Pairs(dataset)
+        assert_one_line_with_a_fix(caught.value, shard)
+        shard.write_bytes(whole)
+    Pairs(dataset)
+
+
+@pytest.mark.parametrize("name", ["shards/00001.json", "pairs.json"])
+def test_single_flipped_bits_in_the_text_files_are_noticed(dataset, name):
+    path = dataset / name
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        flip(path, int(rng.integers(len(whole))), int(rng.integers(8)))
+        with pytest.raises(PairsError, match="damaged") as caught:
+            Pairs(dataset, verify="size")
+        assert_one_line_with_a_fix(caught.value, path)
+        path.write_bytes(whole)
+    Pairs(dataset)
+
+
+def test_a_missing_shard_is_refused(dataset):
+    shard = dataset / "shards" / "00001.h5"
+    shard.unlink()
+    with pytest.raises(PairsError, match="missing") as caught:
+        Pairs(dataset, verify="size")
+    assert_one_line_with_a_fix(caught.value, shard)
+
+
+@pytest.mark.parametrize("index", [0, 1, 3])
+def test_a_shard_that_is_gone_with_its_sidecar_is_missed(dataset, index):
+    for suffix in (".h5", ".json"):
+        (dataset / "shards" / f"{index:05d}{suffix}").unlink()
+    with pytest.raises(PairsError, match=f"{index:05d}.json: missing"):
+        Pairs(dataset)
+
+
+def test_a_foreign_hdf5_file_in_a_shards_place_is_refused(dataset):
+    shard = dataset / "shards" / "00000.h5"
+    with h5py.File(shard, "w") as file:
+        file["obs/state"] = np.zeros((54, 3), np.float32)
+    with pytest.raises(PairsError):
+        Pairs(dataset)
+    # Of the same size, too.
+    size = (dataset / "shards" / "00001.h5").stat().st_size
+    shutil.copyfile(dataset / "shards" / "00001.h5", shard)
+    assert shard.stat().st_size == size
+    with pytest.raises(PairsError, match="sha256"):
+        Pairs(dataset)
+
+
+def test_a_shard_of_another_dataset_is_refused_although_it_is_whole(dataset, tmp_path):
+    write(tmp_path / "arm", ARM, steps=20)
+    for suffix in (".h5", ".json"):
+        shutil.copyfile(tmp_path / "arm" / "shards" / f"00000{suffix}", dataset / "shards" / f"00002{suffix}")
+    with pytest.raises(PairsError, match="belongs to another dataset"):
+        Pairs(dataset)
+
+
+def test_a_surplus_shard_is_refused(dataset):
+    for suffix in (".h5", ".json"):
+        shutil.copyfile(dataset / "shards" / f"00003{suffix}", dataset / "shards" / f"00004{suffix}")
+    with pytest.raises(PairsError, match=r"00004.json: does not belong"):
+        Pairs(dataset)
+
+
+def test_an_empty_folder_says_what_to_name_instead(tmp_path):
+    with pytest.raises(UserError, match="holds no pairs; name a run made by `tscli collect`"):
+        Pairs(tmp_path)
+
+
+def test_a_folder_without_its_header_is_refused(dataset):
+    (dataset / "pairs.json").unlink()
+    with pytest.raises(PairsError, match=r"pairs.json: missing"):
+        Pairs(dataset)
+
+
+def test_a_run_killed_before_its_first_shard_says_so(tmp_path, capsys):
+    writer = PairsWriter(tmp_path, SCHEMA, 3)
+    writer.append(**make_step(SCHEMA, 3, 0))
+    with pytest.raises(UserError, match="holds no finished shard; collect again, or --resume"):
+        Pairs(tmp_path)
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "holds no finished shard; collect again, or --resume" in capsys.readouterr().err
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_made(tmp_path, monkeypatch):
+    def no_space(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = PairsWriter(tmp_path, SCHEMA, 3, shard_bytes=70_000)
+    for t in range(18):
+        writer.append(**make_step(SCHEMA, 3, t))
+    assert writer.num_shards == 1
+    state = writer.state_dict()
+    monkeypatch.setattr(os, "posix_fallocate", no_space, raising=False)
+    with pytest.raises(UserError, match=r"the disk is full .*MiB needed\); free space"):
+        writer.append(**make_step(SCHEMA, 3, 18))
+    assert sorted(p.name for p in (tmp_path / "shards").iterdir()) == ["00000.h5", "00000.json"]
+    assert Pairs(tmp_path).num_steps == 54
+    monkeypatch.undo()
+    resumed = PairsWriter.resume(tmp_path, state)
+    resumed.append(**make_step(SCHEMA, 3, 18))
+    resumed.close()
+    assert Pairs(tmp_path).num_steps == 57
+
+
+def test_a_disk_that_fills_up_while_a_shard_is_packed_loses_nothing(tmp_path, monkeypatch):
+    write(tmp_path / "whole", steps=25)
+    writer = PairsWriter(tmp_path / "pairs", SCHEMA, 3, shard_bytes=70_000)
+    for t in range(25):
+        writer.append(**make_step(SCHEMA, 3, t))
+    writer.flush()
+    state = writer.state_dict()
+
+    def no_space(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", no_space, raising=False)
+    with pytest.raises(UserError, match="the disk is full"):
+        writer.close()
+    monkeypatch.undo()
+    PairsWriter.resume(tmp_path / "pairs", state).close()
+    assert digest(tmp_path / "pairs") == digest(tmp_path / "whole")
+
+
+# --- kills ------------------------------------------------------------------------------------------------------------
+
+CHILD = """
+import os, signal, sys
+import torch
+from pairs_data import SCHEMA, make_step
+from tscli.pairs.format import list_shards, read_sealed
+from tscli.pairs.writer import PairsWriter
+folder, checkpoint, save_at, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+writer = PairsWriter(folder, SCHEMA, 3, shard_bytes=70_000)
+for t in range(1000):
+    if t == save_at:
+        writer.flush()
+        torch.save(writer.state_dict(), checkpoint)
+    if t == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    writer.append(**make_step(SCHEMA, 3, t))
+"""
+
+
+def run_and_kill(folder: Path, checkpoint: Path, save_at: int, kill_at: int) -> None:
+    arguments = [str(folder), str(checkpoint), str(save_at), str(kill_at)]
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *arguments], cwd=Path(__file__).parents[1] / "tools", check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_a_kill_keeps_finished_shards_and_a_resumed_run_ends_equal_byte_for_byte(recorded, tmp_path):
+    run_and_kill(tmp_path / "pairs", tmp_path / "checkpoint.pt", save_at=25, kill_at=50)
+    assert Pairs(tmp_path / "pairs").num_steps == 2 * 18 * 3
+    reward = read_plain(tmp_path / "pairs")[0]["reward"]
+    np.testing.assert_array_equal(reward[[0, 18, 36]], make_step(SCHEMA, 3, 0)["reward"])
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    resume_and_finish(tmp_path / "pairs", state, 25)
+    assert digest(tmp_path / "pairs") == digest(recorded)
+
+
+def resume_and_finish(folder: Path, state: dict[str, Any], at: int) -> None:
+    writer = PairsWriter.resume(folder, state)
+    assert writer.step == at
+    assert list_shards(folder) == list(range(writer.num_shards))
+    for t in range(at, 60):
+        writer.append(**make_step(SCHEMA, 3, t))
+    writer.close()
+
+
+@pytest.mark.parametrize("saved_at", [0, 7, 18, 19, 35, 36, 59, 60])
+@pytest.mark.parametrize("abandoned_at", [0, 1, 20, None])
+def test_resuming_anywhere_gives_the_same_files(recorded, tmp_path, saved_at, abandoned_at):
+    writer = PairsWriter(tmp_path, SCHEMA, 3, shard_bytes=70_000)
+    state = None
+    last = 60 if abandoned_at is None else min(60, saved_at + abandoned_at)
+    for t in range(last + 1):
+        if t == saved_at:
+            writer.flush()
+            state = writer.state_dict()
+        if t < last:
+            writer.append(**make_step(SCHEMA, 3, t))
+    if abandoned_at is None:
+        writer.close()  # the run was complete, but an older checkpoint is continued
+    assert state is not None
+    resume_and_finish(tmp_path, state, saved_at)
+    assert digest(tmp_path) == digest(recorded)
+
+
+def test_resuming_rows_that_were_not_all_kept_gives_the_same_files(tmp_path):
+    hashes = []
+    for name, stops in {"whole": [], "stopped": [5, 20, 28]}.items():
+        writer = PairsWriter(tmp_path / name, SCHEMA, 3, shard_bytes=40_000)
+        t = 0
+        while t < 40:
+            step = make_step(SCHEMA, 3, t)
+            # Env 1 is left out for a while; its episodes last one step each, so it may come back at any time.
+            keep = np.array([True, not 3 <= t < 15, True])
+            step["terminated"][1], step["truncated"][1] = True, False
+            writer.append(**step, keep=keep)
+            t += 1
+            if stops and t == stops[0]:
+                at, state = stops.pop(0), writer.state_dict()
+                writer.append(**make_step(SCHEMA, 3, 99))
+                writer.close()
+                writer, t = PairsWriter.resume(tmp_path / name, state), at
+        writer.close()
+        hashes.append(digest(tmp_path / name))
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize("name", ["write_sidecar", "write_dataset_file", "sync_folder", "sync_file"])
+@pytest.mark.parametrize("steps", [18, 24], ids=["a-full-shard", "a-packed-shard"])
+def test_dying_while_a_shard_is_finished_can_be_resumed(recorded, tmp_path, monkeypatch, name, steps):
+    def die(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    writer = PairsWriter(tmp_path, SCHEMA, 3, shard_bytes=70_000)
+    for t in range(steps - 1):
+        writer.append(**make_step(SCHEMA, 3, t))
+    state = writer.state_dict()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(writing, name, die)
+        writer.append(**make_step(SCHEMA, 3, steps - 1))
+        writer.close()
+    resume_and_finish(tmp_path, state, steps - 1)
+    assert digest(tmp_path) == digest(recorded)
+
+
+def test_resuming_without_an_earlier_shard_is_refused(tmp_path):
+    writer = PairsWriter(tmp_path, SCHEMA, 3, shard_bytes=70_000)
+    for t in range(40):
+        writer.append(**make_step(SCHEMA, 3, t))
+    writer.flush()
+    state = writer.state_dict()
+    (tmp_path / "shards" / "00000.h5").unlink()
+    with pytest.raises(PairsError, match=r"00000.h5: missing"):
+        PairsWriter.resume(tmp_path, state)
+
+
+def test_resuming_without_the_unfinished_shard_is_refused(tmp_path):
+    writer = PairsWriter(tmp_path, SCHEMA, 3, shard_bytes=70_000)
+    writer.append(**make_step(SCHEMA, 3, 0))
+    writer.flush()
+    state = writer.state_dict()
+    (tmp_path / "shards" / "00000.part").unlink()
+    with pytest.raises(PairsError, match=r"00000.part: missing"):
+        PairsWriter.resume(tmp_path, state)

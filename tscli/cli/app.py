@@ -1,0 +1,164 @@
+"""The command line: finds the script, builds its flags, and turns every error into one line.
+
+`tscli --help` reads no more than the scripts' text; only the command that is called gets its flags built, from the
+light part of its script; torch is loaded once the settings are valid.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tscli.launch.scripts import find_scripts
+
+__all__ = ["entry", "main", "run_script"]
+
+BAD_INPUT, CRASH, INTERRUPTED = 2, 1, 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for bad input, 1 for a crash, 130 for Ctrl-C."""
+    args = normalize(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(args)
+    except KeyboardInterrupt:
+        return _say("stopped", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CRASH
+    except Exception as error:
+        if "--debug" in args:
+            import traceback
+
+            traceback.print_exc()
+        return _explain(error)
+
+
+def run_script(path: str) -> None:
+    """What a script calls when it is run as `python stages/train_teacher.py`."""
+    leave(main(["run", path, *sys.argv[1:]]))
+
+
+def entry() -> NoReturn:
+    """The `tscli` command."""
+    leave(main())
+
+
+def leave(code: int) -> NoReturn:
+    """End the process. Everything is written by now, and taking torch apart piece by piece would take half a second."""
+    if "torch" not in sys.modules:
+        sys.exit(code)
+    atexit._run_exitfuncs()  # of a user's script: a logger's upload, say
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        code = CRASH
+    os._exit(code)
+
+
+def normalize(args: list[str]) -> list[str]:
+    """Allow `--num_envs` for `--num-envs`, and give a bare `--resume` its empty value.
+
+    A word after `--resume` is its run if it can be one: a number, a run's name (they begin with a digit), or a folder.
+    """
+    result: list[str] = []
+    position = 0
+    while position < len(args):
+        word = args[position]
+        position += 1
+        if word == "--":
+            return [*result, *args[position - 1 :]]
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            word = name.replace("_", "-") + equals + value
+        if word == "--resume" and result[:1] != ["pipeline"]:  # of which there is one, so it takes no name
+            follows = args[position] if position < len(args) else ""
+            is_run = bool(re.match(r"\d", follows)) or (follows != "" and Path(follows).is_dir())
+            word += f"={follows}" if is_run else "="
+            position += is_run
+        result.append(word)
+    return result
+
+
+def _dispatch(args: list[str]) -> int:
+    completing = "_TSCLI_COMPLETE" in os.environ  # the shell asks what could follow, in variables of its own
+    if args in ([], ["--help"], ["-h"], ["help"]) and not completing:
+        return _first_page(with_runs=not args)
+    import typer
+
+    from tscli.cli.commands import app
+
+    result = typer.main.get_command(app).main(args=args, prog_name="tscli", standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def _first_page(with_runs: bool) -> int:
+    from tscli.cli.pages import first_page
+
+    runs_dir = Path(os.environ.get("TSCLI_RUNS", "runs"))
+    runs = None
+    if with_runs:
+        from tscli.runs import list_runs
+
+        runs = list_runs(runs_dir)
+    first_page(find_scripts(), runs, runs_dir)
+    return 0
+
+
+def _explain(error: Exception) -> int:
+    """Print an error as one line and give its exit code."""
+    from pydantic import ValidationError
+
+    from tscli.config import UserError, one_line
+
+    if isinstance(error, UserError):
+        return _say(f"error: {error}", BAD_INPUT)
+    if isinstance(error, ValidationError):
+        return _say(f"error: {one_line(error, prefix='')}", BAD_INPUT)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" ({error.filename})" if error.filename else ""
+        return _say(f"error: the disk is full{place}: free some space, then go on with --resume", BAD_INPUT)
+    if "typer" in sys.modules:
+        import typer
+
+        if isinstance(error, typer.Abort):
+            return _say("stopped", INTERRUPTED)
+        # The public base of all usage errors; the class itself moved between typer's versions.
+        if isinstance(error, typer.BadParameter.__mro__[2]):
+            return _say(f"error: {_usage(error)}", BAD_INPUT)
+    if "tscli.runs.session" in sys.modules:
+        from tscli.runs.session import Stopped
+
+        if isinstance(error, Stopped):
+            return _say(f"stopped {error}: continue with --resume", INTERRUPTED)
+    text = " ".join(str(error).split())
+    return _say(f"error: {type(error).__name__}: {text}\nrun again with --debug for the traceback", CRASH)
+
+
+def _usage(error: Any) -> str:
+    """A usage error of typer's in our words: what is wrong, the closest option, where the help is."""
+    from tscli.config import did_you_mean
+
+    context = getattr(error, "ctx", None)
+    name = getattr(error, "option_name", None)
+    if context is not None and type(error).__name__ == "NoSuchOption":
+        params = context.command.params
+        options = [option for param in params for option in (*param.opts, *param.secondary_opts) if option[:2] == "--"]
+        hint = did_you_mean(str(name), options)
+        hint = hint if hint.startswith("did") else f"see {context.command_path} --help"
+        return f"unknown option {name}: {hint}"
+    text = " ".join(error.format_message().split()).rstrip(".")
+    text = text[:1].lower() + text[1:]
+    return f"{text}: see {context.command_path} --help" if context is not None else text
+
+
+def _say(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code

@@ -1,0 +1,208 @@
+"""What the command line shows: the first page, the help of a command, and one line about a run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tscli.terminal.tables import decimals
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tscli.launch.scripts import Script
+    from tscli.runs import Run
+
+__all__ = [
+    "PIPELINE_STATE",
+    "closing_words",
+    "command_page",
+    "console",
+    "first_page",
+    "headline",
+    "made_by",
+    "next_step",
+    "status_text",
+]
+
+_FROM_ELSEWHERE = ("merge", "convert")  # whose pairs are of any teacher, and which begin anew after a stop
+PIPELINE_STATE = "pipeline.json"  # in the runs folder: how far the newest pipeline is
+TAGLINE = "a teacher that sees everything, a student that sees what the robot will see"
+OWN_COMMANDS = {
+    "pipeline": "All stages of a task in order, from one validated description.",
+    "compare": "Methods x seeds on one task, in parallel, with a table and pictures.",
+    "tasks": "The tasks: environments, their views and sizes.",
+    "runs": "The runs so far and what each was made from.",
+    "cp": "Copy a script, to change it into your own.",
+    "run": "Run a script of your own with flags like the others.",
+    "doctor": "Check this machine and this installation.",
+}
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console that is readable in a pipe too: never wider than 110 columns."""
+    from rich.console import Console
+
+    found = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False, width=min(found.width, 110) if found.is_terminal else 110)
+
+
+def first_page(scripts: list[Script], runs: list[Run] | None, runs_dir: Path) -> None:
+    """Print what there is to type, in pipeline order; with `runs`, also where the user stands."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    out.print(f"\n[bold]tscli[/]  [dim]{TAGLINE}[/]\n")
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for script in scripts:
+        if script.method is None or script.default_method:
+            methods = [s.method for s in scripts if s.command == script.command and s.method]
+            about = f"{script.about} [dim]--method {'|'.join(methods)}[/]" if len(methods) > 1 else escape(script.about)
+            groups.setdefault(script.folder, []).append((script.command, about))
+    groups["around them"] = list(OWN_COMMANDS.items())
+    width = max(len(name) for rows in groups.values() for name, _ in rows)
+    for title, rows in groups.items():
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=width + 2, style="bold cyan", no_wrap=True)
+        table.add_column()
+        for name, about in rows:
+            table.add_row(f"  {name}", about)
+        out.print(f"[bold]{title}[/]")
+        out.print(table)
+        out.print()
+    out.print("[dim]Options of a command: tscli COMMAND --help. Shell completion: tscli --install-completion.[/]")
+    if runs is not None:
+        _where_you_stand(out, runs, runs_dir)
+    out.print()
+
+
+def _where_you_stand(out: Console, runs: list[Run], runs_dir: Path) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    if runs:
+        out.print(f"\n[bold]newest runs in {runs_dir}[/]")
+        table = Table.grid(padding=(0, 2))
+        for run in runs[-4:]:
+            table.add_row(f"  {run.number}", made_by(run), escape(run.task_name), status_text(run), headline(run))
+        out.print(table)
+    out.print(f"\nNext: [bold cyan]{next_step(runs)}[/]")
+
+
+def made_by(run: Run) -> str:
+    """`distill dagger`: the command, and its method if it has several."""
+    return f"{run.command} {run.method}" if run.method else run.command
+
+
+def closing_words(run: Run) -> str:
+    """What a command says at its end: what it wrote, and what to run next."""
+    result = headline(run)
+    return f"wrote {run.path}{f', {result}' if result else ''}\nnext: [bold cyan]{next_step([run])}[/]"
+
+
+def status_text(run: Run) -> str:
+    """The run's status, coloured."""
+    style = {"finished": "green", "running": "yellow", "stopped": "yellow", "failed": "red"}.get(run.status, "")
+    return f"[{style}]{run.status}[/]" if style else run.status
+
+
+def next_step(runs: list[Run]) -> str:
+    """The command that continues from what there is."""
+    if runs and runs[-1].status in ("stopped", "failed") and runs[-1].command not in _FROM_ELSEWHERE:
+        return _unfinished_pipeline(runs[-1].path.parent) or f"tscli {runs[-1].command} --resume"
+    finished = [run for run in runs if run.status == "finished"]
+    if not finished:
+        return "tscli train-teacher cartpole"
+    newest = finished[-1]
+    if "policy" in newest.holds:  # DAgger's student brings the pairs that it gathered: they come second
+        return "tscli collect" if newest.role == "teacher" else "tscli eval --render gif"
+    if "policy.onnx" in newest.manifest["artifacts"]:
+        return f"python examples/run_exported.py {newest.path / 'policy.onnx'}"
+    if "pairs" not in newest.holds:
+        return f"tscli runs {newest.number}"
+    if newest.command not in _FROM_ELSEWHERE:
+        return "tscli distill --student rnn"
+    # Of whatever teacher; where that is not here, its labels are.
+    if "teacher" in newest.manifest["parents"]:
+        return f"tscli distill --pairs {newest.number} --student rnn"
+    return f"tscli distill --method bc --pairs {newest.number} --loss cross_entropy"
+
+
+def _unfinished_pipeline(runs_dir: Path) -> str | None:
+    """How to continue the newest pipeline, if it is not finished."""
+    try:
+        state = json.loads((runs_dir / PIPELINE_STATE).read_text(encoding="utf-8"))
+        return str(state["resume"]) if state["status"] != "finished" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def headline(run: Run) -> str:
+    """What a run is remembered by in a few words, "" when it has no return."""
+    found = run.metrics.get("eval/return", run.metrics.get("return_mean"))
+    if not isinstance(found, (int, float)):
+        return ""
+    places = decimals(found)
+    words = f"return {found:.{places}f}"
+    if "pairs" in run.holds and "policy" not in run.holds and "episodes" in run.metrics:
+        words = f"{run.metrics['episodes']} episodes, {words}"
+    return f"{words}, gap {run.metrics['gap']:.{places}f}" if "gap" in run.metrics else words
+
+
+def command_page(ctx: Any, command: Any, source: str = "") -> None:
+    """Print a command's help: usage, what it does, its arguments, and its options in panels."""
+    from rich.text import Text
+
+    out = console()
+    arguments = [param for param in command.params if param.param_type_name == "argument"]
+    usage = " ".join([ctx.command_path, *(param.metavar or param.name.upper() for param in arguments), "[options]"])
+    out.print(Text(f"\n{usage}", style="bold"))
+    about = (command.help or "").strip().split("\n\n")
+    for paragraph in about:
+        out.print(Text("\n" + re.sub(r"\s*\n\s*", " ", paragraph)))
+    panels: dict[str, list[Any]] = {}
+    for param in command.params:
+        if not getattr(param, "hidden", False):
+            default = "arguments" if param.param_type_name == "argument" else "options"
+            panels.setdefault(getattr(param, "rich_help_panel", None) or default, []).append(param)
+    rows = {title: [(_spelling(param), param.help or "") for param in params] for title, params in panels.items()}
+    width = min(34, max((len(name) for panel in rows.values() for name, _ in panel), default=0))
+    for title, panel in rows.items():
+        _panel(out, title, panel, width)
+    if source:
+        out.print(Text(f"\n{source}", style="dim"))
+    out.print()
+
+
+def _panel(out: Console, title: str, rows: list[tuple[str, str]], width: int) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out.print(f"\n[bold]{title}[/]")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=width + 2)
+    table.add_column()
+    for name, text in rows:
+        flag, _, value = name.partition(" ")
+        match = re.fullmatch(r"(.*?)\s*(\[[^\[\]]*\])?", text, re.DOTALL)
+        body, facts = match.groups() if match else (text, None)
+        table.add_row(
+            Text.assemble("  ", (flag, "bold cyan"), " " if value else "", (value, "yellow")),
+            Text.assemble(body, " " if body and facts else "", (facts or "", "dim")),
+        )
+    out.print(table)
+
+
+def _spelling(param: Any) -> str:
+    """`--lr X`, `--[no-]anneal-lr`, `TASK`."""
+    if param.param_type_name == "argument":
+        return param.metavar or param.name.upper()
+    if param.secondary_opts:
+        return f"--[no-]{param.opts[0][2:]}"
+    names = ", ".join(sorted(param.opts, key=len))
+    if getattr(param, "is_flag", False):
+        return names
+    return f"{names} {param.metavar or 'TEXT'}"

@@ -1,0 +1,289 @@
+"""What a comparison leaves behind: a table on the screen and as Markdown, the figures as JSON and CSV, and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tscli.compare import pictures
+from tscli.compare.plan import Comparison, Layout
+from tscli.compare.results import (
+    IQM_FROM,
+    METRICS,
+    Metric,
+    Outcome,
+    Summary,
+    chosen_metric,
+    env_steps,
+    outcomes,
+    summaries,
+)
+from tscli.files import atomic_write
+from tscli.terminal.progress import short_count, short_time
+from tscli.terminal.tables import FitTable
+
+__all__ = ["Report", "make_report"]
+
+
+@dataclass
+class Report:
+    """All figures of a comparison, ready to be written and shown."""
+
+    comparison: Comparison
+    layout: Layout
+    metric: Metric
+    found: list[Outcome]
+    rows: list[Summary]
+    command: str
+
+    @property
+    def title(self) -> str:
+        """`color_maze: greedy success`."""
+        return f"{self.layout.task.name}: greedy {self.metric.heading}"
+
+    @property
+    def digits(self) -> int:
+        """Decimals of a figure that is no share."""
+        return _digits([row.estimate.mean for row in self.rows])
+
+
+def _digits(values: Sequence[float]) -> int:
+    """Decimals that give a column some three or four figures."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 1 if largest >= 10 else 2 if largest >= 1 else 3
+
+
+def make_report(comparison: Comparison, layout: Layout, failed: dict[str, str], command: str) -> Report:
+    """Read all cells.
+
+    Args:
+        comparison: what was asked for.
+        layout: its cells.
+        failed: why cells failed, by key.
+        command: to type for the same comparison.
+    """
+    found = outcomes(layout.rows, failed)
+    metric = chosen_metric(comparison, found)
+    return Report(comparison, layout, metric, found, summaries(found, metric), command)
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+Column = tuple[str, Callable[[Summary], str]]
+
+
+def _columns(report: Report) -> list[Column]:
+    """Titles and cells. Columns that would be empty are left out."""
+    metric, digits = report.metric, report.digits
+
+    def text(value: float | None) -> str:
+        return metric.text(value, digits)
+
+    def spread(row: Summary) -> str:
+        sd = f" ± {text(row.estimate.sd)}" if row.estimate.count > 1 else ""
+        return f"{text(row.estimate.mean)}{sd}" if row.estimate.count else "-"
+
+    def interval(low: Any, high: Any) -> str:
+        return f"{text(float(low))} to {text(float(high))}"
+
+    columns: list[Column] = [
+        ("method", lambda row: row.variant.label),
+        ("seeds", lambda row: _seeds(row)),
+        (f"{metric.heading}{' [%]' if metric.percent else ''}", spread),
+        ("95 % interval", lambda r: interval(r.estimate.low, r.estimate.high) if r.estimate.count > 1 else "-"),
+    ]
+    if any(row.iqm for row in report.rows):
+        columns.append(("IQM", lambda row: text(float(row.iqm.value)) if row.iqm else "-"))
+        columns.append(("its interval", lambda row: interval(row.iqm.low, row.iqm.high) if row.iqm else "-"))
+    if any(row.teacher is not None for row in report.rows):
+        columns.append(("teacher", lambda row: text(row.teacher)))
+        columns.append(("gap", lambda row: text(row.gap)))
+    if metric.name != "return":
+        decimals = _digits([row.mean_return for row in report.rows])
+        columns.append(("return", lambda row: METRICS["return"].text(row.mean_return, decimals)))
+    columns.append(("env steps", lambda row: short_count(row.env_steps) if row.finished else "-"))
+    columns.append(("allowed", lambda row: short_count(row.allowed_steps) if row.allowed_steps else "-"))
+    columns.append(("time", lambda row: short_time(row.seconds) if row.finished else "-"))
+    return columns
+
+
+def _seeds(row: Summary) -> str:
+    done, asked = len(row.finished), len(row.outcomes)
+    return str(done) if done == asked else f"{done} of {asked}"
+
+
+def screen_table(report: Report) -> FitTable:
+    """For the terminal: columns give way where it is narrow, the figure last."""
+    columns = _columns(report)
+    titles = [title for title, _ in columns]
+    droppable = ("return", "allowed", "its interval", "time", "IQM", "gap", "teacher", "env steps", "seeds")
+    table = FitTable(
+        titles,
+        right=titles[1:],
+        give_way={title: 0 for title in droppable if title in titles},
+        title=f"{report.title} over {report.comparison.episodes} episodes, mean ± sd of the seeds",
+    )
+    for row in report.rows:
+        cells = [cell(row) for _, cell in columns]
+        table.add(f"[bold cyan]{cells[0]}[/]", *cells[1:2], f"[bold]{cells[2]}[/]", *cells[3:])
+    return table
+
+
+def explanations(report: Report) -> list[str]:
+    """What the columns mean."""
+    comparison, metric = report.comparison, report.metric
+    notes = [
+        f"{metric.heading.capitalize()} of the greedy policy over {comparison.episodes} episodes per seed: the same "
+        "episodes for every method of a seed, and others than those by which a run chose the policy that it kept.",
+        "Mean ± standard deviation over seeds; 95 % percentile bootstrap interval of the mean, seeds resampled.",
+    ]
+    if any(row.iqm for row in report.rows):
+        notes.append(f"IQM: mean of the middle half of the seeds (Agarwal et al. 2021), from {IQM_FROM} seeds on.")
+    if any(row.teacher is not None for row in report.rows):
+        notes.append("Teacher: on the same episodes. Gap: teacher less student.")
+    notes.append(
+        "Env steps: taken to train teacher and student and to collect, mean over seeds; those of evaluations are not "
+        "counted. Allowed: the sum of total_steps of the stages that have it; a stage rounds it up to whole "
+        "iterations, and stops before it where it has reached its goal."
+    )
+    return [*notes, "Time: of all stages of one seed, one after the other, as measured beside the other processes."]
+
+
+def remarks(report: Report) -> list[str]:
+    """What is particular about these figures."""
+    notes = []
+    missing = [outcome for outcome in report.found if not outcome.student]
+    if missing:
+        notes.append(f"Not in: {len(missing)} of {len(report.found)}. Figures are over the seeds that are in.")
+    allowed = {row.allowed_steps for row in report.rows}
+    if len(allowed) > 1:
+        notes.append("Env steps allowed differ between methods; --budget N sets those of reinforcement learning.")
+    over = [cell.title for cell in report.layout.cells if env_steps(cell.finished_run()) > 1.1 * cell.allowed_steps > 0]
+    if over:
+        more = f" and {len(over) - 1} more" if len(over) > 1 else ""
+        notes.append(f"More env steps than allowed: {over[0]}{more}. One iteration takes num_envs x rollout_steps.")
+    versions = _versions(report)
+    if len(versions) > 1:
+        notes.append(f"Cells were made with different versions: {'; '.join(versions)}.")
+    return notes + list(dict.fromkeys(report.layout.notes))
+
+
+def _versions(report: Report) -> list[str]:
+    runs = [run for cell in report.layout.cells if (run := cell.finished_run()) is not None]
+    named = [{k: run.manifest.get("versions", {}).get(k) for k in ("tscli", "torch", "python")} for run in runs]
+    return sorted({", ".join(f"{name} {version}" for name, version in each.items() if version) for each in named})
+
+
+def problems(report: Report) -> list[str]:
+    """One line for every chain that failed."""
+    lines = [f"{o.row.variant.label}, {o.problem}" for o in report.found if not o.student and o.problem != "unfinished"]
+    return list(dict.fromkeys(lines))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def write_files(report: Report, folder: Path) -> list[Path]:
+    """Write everything into the comparison's run folder.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    drawn = list(pictures.draw(report, folder))
+    atomic_write(folder / "results.json", json.dumps(plain(report), indent=1))
+    atomic_write(folder / "results.csv", _csv(report))
+    atomic_write(folder / "table.md", _markdown(report, drawn))
+    return [folder / "table.md", folder / "results.json", folder / "results.csv", *drawn]
+
+
+def _markdown(report: Report, pictures: Sequence[Path]) -> str:
+    columns = _columns(report)
+    lines = [f"# {report.title}", "", f"    {report.command}", ""]
+    lines.append(f"| {' | '.join(title for title, _ in columns)} |")
+    lines.append(f"|---|{'---:|' * (len(columns) - 1)}")
+    lines += [f"| {' | '.join(cell(row) for _, cell in columns)} |" for row in report.rows]
+    lines += ["", *(f"- {note}" for note in (*remarks(report), *explanations(report)))]
+    lines += ["", *(f"![{path.stem}]({path.name})" for path in pictures)]
+    lines += ["", "## Methods", "", "| method | stages | |", "|---|---|---|"]
+    for name, method in report.comparison.methods.items():
+        stages = ", ".join(_stage_text(stage) for stage in method.stages)
+        lines.append(f"| {name} | {stages} | {method.about} |")
+    failures = problems(report)
+    if failures:
+        lines += ["", "## Failed", "", *(f"- {line}" for line in failures)]
+    return "\n".join(lines) + "\n"
+
+
+def _stage_text(stage: dict[str, dict[str, Any]]) -> str:
+    ((command, settings),) = stage.items()
+    command = Path(command).name
+    return f"{command} ({', '.join(f'{k} {v}' for k, v in settings.items())})" if settings else command
+
+
+def plain(report: Report) -> dict[str, Any]:
+    """All figures as plain data; figures that are missing are null."""
+    return {
+        "schema": 1,
+        "task": report.layout.task.name,
+        "command": report.command,
+        "metric": report.metric.name,
+        "episodes": report.comparison.episodes,
+        "seeds": list(report.comparison.seeds),
+        "rows": [_plain_row(row) for row in report.rows],
+        "outcomes": [_plain_outcome(outcome, report.metric) for outcome in report.found],
+        "notes": [*remarks(report), *explanations(report)],
+        "failed": problems(report),
+    }
+
+
+def _plain_row(row: Summary) -> dict[str, Any]:
+    done = bool(row.estimate.count)
+    return {
+        "label": row.variant.label,
+        "method": row.variant.method,
+        "swept": row.variant.swept,
+        "seeds_in": len(row.finished),
+        "mean": row.estimate.mean if done else None,
+        "sd": row.estimate.sd if row.estimate.count > 1 else None,
+        "interval": [row.estimate.low, row.estimate.high] if row.estimate.count > 1 else None,
+        "iqm": float(row.iqm.value) if row.iqm else None,
+        "iqm_interval": [float(row.iqm.low), float(row.iqm.high)] if row.iqm else None,
+        "teacher": row.teacher,
+        "gap": row.gap,
+        "return": row.mean_return if done else None,
+        "env_steps": row.env_steps if done else None,
+        "allowed_steps": row.allowed_steps or None,
+        "seconds": row.seconds if done else None,
+    }
+
+
+def _plain_outcome(outcome: Outcome, metric: Metric) -> dict[str, Any]:
+    """One line of the CSV file."""
+    row: dict[str, Any] = {"method": outcome.row.variant.method, "seed": outcome.row.seed}
+    row |= outcome.row.variant.swept | {name: outcome.student.get(name) for name in METRICS}
+    row |= {f"teacher_{name}": outcome.teacher.get(name) for name in METRICS}
+    row |= {"gap": outcome.gap(metric.name), **outcome.extra}
+    row |= {"env_steps": outcome.env_steps, "allowed_steps": sum(cell.allowed_steps for cell in outcome.row.cells)}
+    row |= {"seconds": round(outcome.seconds, 3), "problem": outcome.problem}
+    for cell in outcome.row.cells:
+        run = cell.run()
+        row[f"{cell.script.command} cell"] = str(run.path) if run is not None else str(cell.folder)
+    return row
+
+
+def _csv(report: Report) -> str:
+    rows = [_plain_outcome(outcome, report.metric) for outcome in report.found]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    # Cells' paths last, whatever the order in which methods have named them.
+    names = sorted(names, key=lambda name: name.endswith(" cell"))
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

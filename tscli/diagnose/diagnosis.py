@@ -1,0 +1,159 @@
+"""What would keep a student from learning, in sentences: teacher, labels, inputs, actions, and what the student sees.
+
+`tscli diagnose` makes all checks of `tscli.diagnose.checks`; `before_distillation` makes those that cost next to
+nothing, at the start of every distillation, and tells what is not as it should be.
+"""
+
+from __future__ import annotations
+
+import torch
+from rich.markup import escape
+
+from tscli import streams
+from tscli.config import NetworkConfig
+from tscli.diagnose.checks import (
+    Finding,
+    action_bounds,
+    constant_inputs,
+    from_student_view,
+    labels_come_out_again,
+    large_inputs,
+    normaliser_fits,
+    teacher_is_good,
+)
+from tscli.diagnose.probe import Effort, imitation_gap
+from tscli.diagnose.sample import Sample, read_sample, roll_out, steps_within
+from tscli.envs import VecEnv
+from tscli.envs.spaces import ActionSpec
+from tscli.envs.views import ViewSpec
+from tscli.learning.statistics import Estimate
+from tscli.networks import Policy, PolicySpec
+from tscli.networks.files import load_policy_file
+from tscli.pairs import Pairs
+from tscli.runs import Run
+from tscli.runs.session import Session
+from tscli.tasks import Task
+from tscli.training import setup
+from tscli.training.teachers import TeacherRuns
+
+__all__ = ["MARKS", "Finding", "before_distillation", "goal_of", "in_a_line", "random_policy", "sample_findings"]
+
+MARKS = {"fine": "[green]fine[/]", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
+
+# What the checks before a distillation may cost.
+_QUICK = Effort(fit_rows=1500, test_rows=500, units=128, updates=80, hurry=True)
+_QUICK_STEPS, _QUICK_ROLLED, _QUICK_ENVS, _QUICK_PICTURES = 20_000, 4000, 32, 8.0  # MB
+
+
+def goal_of(task: Task) -> float | None:
+    """The return at which the task's teacher stops training; None where it names none."""
+    goal = task.stages.get("train-teacher", {}).get("stop_return")
+    return float(goal) if isinstance(goal, (int, float)) else None
+
+
+def random_policy(view: ViewSpec, action: ActionSpec) -> Policy:
+    """Samples of it are uniform choices, or normal around the middle of the range with half of it as deviation."""
+    with streams.seeded_init(0, "diagnose/random"):
+        policy = Policy(PolicySpec(view, action, NetworkConfig(hidden=(1,), normalize=False)))
+    for parameter in (policy.head.linear.weight, policy.head.linear.bias):
+        torch.nn.init.zeros_(parameter)
+    return policy
+
+
+def sample_findings(
+    teacher: Policy, sample: Sample, recorded: bool, network: NetworkConfig, effort: Effort, seed: int
+) -> list[Finding]:
+    """All that a sample tells.
+
+    Args:
+        teacher: who gave the labels.
+        sample: steps with labels.
+        recorded: whether they were stored, so that there is something to compare with.
+        network: the student's.
+        effort: of the probes.
+        seed: of the probes.
+    """
+    gap = imitation_gap(sample, teacher.is_recurrent, effort, seed)
+    return [
+        *([labels_come_out_again(teacher, sample)] if recorded else []),
+        normaliser_fits(teacher, sample if "vector" in sample.teacher else None),
+        action_bounds(sample.rows(sample.label), sample.action),
+        constant_inputs(sample),
+        large_inputs(sample, network.normalize),
+        from_student_view(gap, sample, network.kind != "mlp"),
+    ]
+
+
+def before_distillation(
+    session: Session,
+    teachers: TeacherRuns,
+    task: Task,
+    view: ViewSpec,
+    network: NetworkConfig,
+    pairs_run: Run | None,
+    env: VecEnv | None = None,
+    rewards_teach: bool = False,
+) -> None:
+    """Say what would keep a student from learning, in well under a second; say nothing where all is fine.
+
+    It draws from no random stream but its own and steps no env of the caller's, so that training is the same with and
+    without it. Steps come from the pairs; without them from a short roll-out in an env of its own, where one can be had
+    for next to nothing.
+
+    Args:
+        session: whom to tell. One that is quiet, or that resumes a run, is told nothing, and nothing is computed.
+        teachers: who is to be imitated. Nothing is said of several, each of which is right on its own rows alone, nor
+            of demonstrations without a teacher.
+        task: the student's.
+        view: the student's.
+        network: the student's.
+        pairs_run: what it starts from; None where it starts from nothing.
+        env: which the stage steps; None where it steps none. It is not touched.
+        rewards_teach: rewards teach what the student's view does not tell of the teacher's action, so that need not be
+            said.
+    """
+    if session.quiet or session.log is None or session.resume is not None or len(teachers.runs) != 1:
+        return
+    try:
+        findings = _quick_findings(teachers.runs[0], task, view, network, pairs_run, env)
+    except Exception as error:  # whatever is wrong with a check must not keep the student from learning
+        session.say(f"[dim]the checks before distillation did not work here: {escape(repr(error))}[/]")
+        return
+    for finding in findings:
+        if finding.level != "fine" and not (rewards_teach and finding.about == "view"):
+            session.say(in_a_line(finding))
+
+
+def in_a_line(finding: Finding) -> str:
+    """A finding with its mark, as rich markup."""
+    return f"{MARKS[finding.level]}  {escape(finding.what)} {escape(finding.advice)}".rstrip()
+
+
+def _quick_findings(
+    teacher_run: Run, task: Task, view: ViewSpec, network: NetworkConfig, pairs_run: Run | None, env: VecEnv | None
+) -> list[Finding]:
+    teacher = load_policy_file(teacher_run.policy_path(teacher_run.teacher_policy or "policy"))
+    reached = _reached(teacher_run, task)
+    views = (teacher.spec.view, view)
+    seed = streams.derive(0, "diagnose")
+    sample = None
+    if pairs_run is not None:
+        pairs = Pairs(pairs_run.path / "pairs", verify="size")
+        if set(teacher.spec.view.groups) <= set(pairs.schema.groups):
+            sample = read_sample(pairs, *views, steps_within(_QUICK_STEPS, views, _QUICK_PICTURES), seed)
+    elif env is not None and env.exact_resume:  # the others are slow to make, or there can be but one
+        own = setup.task_env(task, _QUICK_ENVS, torch.device("cpu"))
+        sample = roll_out(teacher, own, view, steps_within(_QUICK_ROLLED, views, _QUICK_PICTURES), seed)
+        own.close()
+    if sample is None:
+        return [reached, normaliser_fits(teacher, None)]
+    return [reached, *sample_findings(teacher, sample, pairs_run is not None, network, _QUICK, seed)]
+
+
+def _reached(teacher_run: Run, task: Task) -> Finding:
+    """What the teacher's run says of how good it became."""
+    found = teacher_run.metrics.get("eval/return")
+    if not isinstance(found, (int, float)):
+        return Finding("fine", "teacher", "The teacher's run does not say how good it is.")
+    estimate = Estimate(found, 0.0, found, found, 0)
+    return teacher_is_good(estimate, None, goal_of(task), teacher_run.metrics.get("eval/success_rate"))

@@ -1,0 +1,1 @@
+"""Small environments of a few numbers each, native and batched."""

@@ -1,0 +1,1 @@
+"""Policies in others' formats: exported to run without tscli, or imported; one file for each format."""

@@ -1,0 +1,1 @@
+"""Datasets of Minari: read as pairs, and written from them."""

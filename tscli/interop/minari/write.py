@@ -1,0 +1,175 @@
+"""Pairs as a dataset of Minari, in the form that Minari's own storage writes.
+
+An episode each; observations are a Dict of the groups (or one group, plain), actions as executed, and in `infos` the
+teacher's labels. `metadata["tscli"]` holds the schema, from which `minari_read` makes the same pairs again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from tscli.config import UserError
+from tscli.interop.gymnasium import action_space, env_ids, group_box
+from tscli.pairs import Pairs, PairsSchema
+from tscli.pairs.format import sync_file, sync_folder
+from tscli.pairs.reader import Episode
+from tscli.tasks import load_task
+
+__all__ = ["env_spec_of", "move_into_place", "write_dataset"]
+
+LAST_OBSERVATION = "not recorded: a copy of the one before"
+
+
+def write_dataset(
+    path: Path,
+    name: str,
+    pairs: Pairs,
+    schema: PairsSchema,
+    plain: bool,
+    env_spec: Any = None,
+    on_episode: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Write the `data` folder of a dataset, an episode at a time.
+
+    Args:
+        path: that folder; its parent exists.
+        name: the dataset's id.
+        pairs: what to write.
+        schema: that of the pairs, with the groups to write.
+        plain: write the only group as it is, instead of a Dict of groups.
+        env_spec: Gymnasium's description of the env, where there is one.
+        on_episode: is told how many are written.
+
+    Raises:
+        UserError: this Minari would store a picture with losses.
+    """
+    minari = importlib.import_module("minari")
+    boxes: dict[str, spaces.Space] = {group: group_box(spec) for group, spec in schema.groups.items()}
+    storage = importlib.import_module("minari.dataset.minari_storage").MinariStorage.new(
+        path,
+        observation_space=next(iter(boxes.values())) if plain else spaces.Dict(boxes),
+        action_space=action_space(schema.action),
+        env_spec=env_spec,
+        **_without_jpeg(minari, schema),
+    )
+    storage.update_metadata(
+        {
+            "dataset_id": name,
+            "minari_version": minari.__version__,
+            "algorithm_name": f"teacher {schema.teacher}" if schema.teacher else "unknown",
+            "description": f"Pairs of the task {schema.task}, written by tscli. infos hold the teacher's labels. "
+            f"The last observation of an episode: {LAST_OBSERVATION}.",
+            "tscli": {**schema.to_json(), "plain": plain, "last_observation": LAST_OBSERVATION},
+        }
+    )
+    about: list[dict[str, Any]] = []
+
+    def buffers() -> Iterator[Any]:
+        for episode in pairs.iter_episodes([*(f"obs/{group}" for group in schema.groups), *_other_fields(schema)]):
+            yield _buffer(episode, schema, plain)
+            about.append(_about(episode))
+            on_episode(len(about))
+
+    storage.update_episodes(buffers())
+    storage.update_episode_metadata(about)
+
+
+def _without_jpeg(minari: Any, schema: PairsSchema) -> dict[str, Any]:
+    """JPEG, Minari's default for pictures, loses what a student may have to see."""
+    storage = importlib.import_module("minari.dataset.minari_storage").MinariStorage
+    if "jpeg_encoding" in inspect.signature(storage.new).parameters:
+        return {"jpeg_encoding": False}
+    if images := [name for name, group in schema.groups.items() if group.is_image]:
+        raise UserError(f'minari {minari.__version__} stores "{images[0]}" as JPEG: use 0.5.4, or other --groups')
+    return {}
+
+
+def _other_fields(schema: PairsSchema) -> list[str]:
+    """What is stored of a step besides its observations."""
+    labels = ["teacher_action", *(f"teacher_{name}" for name in schema.teacher_fields), "actor"]
+    return ["action", *labels, "reward", "terminated", "truncated"]
+
+
+def _buffer(episode: Episode, schema: PairsSchema, plain: bool) -> Any:
+    """An episode as Minari takes it: T actions, T + 1 observations and infos.
+
+    What stood after the last action was not recorded: the last observation, and its label, are copies of those before.
+    `infos` stand beside observations: an entry of a label belongs to the observation of the same number, and that of
+    `success` says what came of the action before it. Minari has no unfinished episodes: they are truncated there.
+    """
+    rows = episode.rows
+    obs = {name: _repeat_last(rows[f"obs/{name}"]) for name in schema.groups}
+    labels = [name for name in rows if name.startswith("teacher_") or name == "actor"]
+    success = np.zeros(len(rows["reward"]) + 1, bool)
+    success[-1] = episode.info["success"]
+    truncated = rows["truncated"].copy()
+    truncated[-1] |= not episode.info["finished"]
+    return importlib.import_module("minari.data_collector.episode_buffer").EpisodeBuffer(
+        observations=next(iter(obs.values())) if plain else obs,
+        actions=rows["action"],
+        rewards=rows["reward"],
+        terminations=rows["terminated"],
+        truncations=truncated,
+        infos={name: _repeat_last(rows[name]) for name in labels} | {"success": success},
+    )
+
+
+def _about(episode: Episode) -> dict[str, Any]:
+    """What Minari's own collector notes of an episode, and what only we know of it."""
+    reward = episode.rows["reward"].astype(np.float64)
+    figures = {f"rewards_{name}": float(getattr(reward, name)()) for name in ("sum", "mean", "std", "max", "min")}
+    return figures | {name: episode.info[name] for name in ("env", "index", "finished")}
+
+
+def _repeat_last(rows: np.ndarray) -> np.ndarray:
+    """[T, ...] -> [T + 1, ...]."""
+    return np.concatenate([rows, rows[-1:]])
+
+
+def env_spec_of(task_name: str) -> Any:
+    """What Minari's `recover_environment` makes a task's env from; None for a simulator.
+
+    Raises:
+        UserError: no such task.
+    """
+    env = dict(load_task(task_name).env)
+    kind = env.pop("kind")
+    ids = {native: env_id for env_id, native in env_ids().items()}
+    if kind == "gym":
+        made = gymnasium.make(env["id"], **env.get("kwargs", {}))
+    elif kind in ids:
+        made = gymnasium.make(ids[kind], config=env)
+    else:
+        return None
+    made.close()
+    return made.spec
+
+
+def move_into_place(made: Path, target: Path, name: str) -> None:
+    """Bring a finished dataset's files to the disk, make its namespace known to Minari, and rename it.
+
+    Raises:
+        UserError: there is a dataset of that name by now.
+    """
+    for path in [made, *sorted(made.rglob("*"))]:
+        (sync_folder if path.is_dir() else sync_file)(path)
+    namespace = importlib.import_module("minari.namespace")
+    owner = name.rpartition("/")[0]
+    if owner and owner not in namespace.list_local_namespaces():
+        namespace.create_namespace(owner)
+    try:
+        os.rename(made, target)
+    except OSError:
+        if not target.exists():
+            raise
+        raise UserError(f"--id {name}: {target} has come to be meanwhile: choose another name") from None
+    sync_folder(target.parent)

@@ -1,0 +1,1 @@
+"""From words to a running stage: scripts found, settings layered, a stage or a pipeline of them started."""

@@ -1,0 +1,340 @@
+"""Finding scripts, reading their settings without importing torch, and loading them by path.
+
+A script is one file in `stages/` or `datasets/`, or a user's own: a docstring, a `Config`, a `main(config, session)`.
+Nothing is registered: the file's name is its command. Scripts are loaded by path under a private name, since
+top-level packages called `stages` or `datasets` would overwrite other people's.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from tscli.config import Config
+
+__all__ = [
+    "Script",
+    "copy_of",
+    "find_script",
+    "find_scripts",
+    "light_config",
+    "load_script",
+    "methods_of",
+    "read_script",
+]
+
+FOLDERS = ("stages", "datasets")
+# What a script may import for its Config and still have its help built without loading torch.
+_LIGHT_PACKAGES = frozenset({"pydantic", "annotated_types", "typing_extensions"}) | sys.stdlib_module_names
+_LIGHT_MODULES = frozenset({"tscli.config"})
+_CONSTANTS = {"COMMAND": str, "METHOD": str, "DEFAULT_METHOD": bool, "ORDER": int}
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a script says of itself, read from its text without running it."""
+
+    path: Path
+    command: str
+    about: str  # the docstring's first line
+    method: str | None = None
+    default_method: bool = False
+    order: int = 1000
+
+    @property
+    def name(self) -> str:
+        """`distill-bc` for a method of `distill`, else the command."""
+        return f"{self.command}-{self.method}" if self.method else self.command
+
+    @property
+    def folder(self) -> str:
+        """`stages` or `datasets`; for a user's own script the folder that it lies in."""
+        return self.path.parent.name
+
+
+def _refuse(message: str) -> NoReturn:
+    # pydantic comes with UserError: finding scripts for the first page must not wait for it.
+    from tscli.config import UserError
+
+    raise UserError(message) from None
+
+
+def _parse(path: Path) -> ast.Module:
+    try:
+        status = path.stat()
+        return _parse_version(path, status.st_mtime_ns, status.st_size)
+    except OSError:
+        _refuse(f"{path}: there is no such script; `tscli` lists the commands that come with it")
+    except (SyntaxError, UnicodeDecodeError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        _refuse(f"{path}{line} is not valid Python: {error.args[0]}")
+
+
+@functools.lru_cache(maxsize=64)
+def _parse_version(path: Path, mtime_ns: int, size: int) -> ast.Module:
+    """Parse a file; time and size tell its versions apart. One command looks at all scripts several times."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _constants(tree: ast.Module, path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for node in tree.body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+            continue
+        target, value = node.targets[0] if isinstance(node, ast.Assign) else node.target, node.value
+        if not isinstance(target, ast.Name) or target.id not in _CONSTANTS:
+            continue
+        if not isinstance(value, ast.Constant) or not isinstance(value.value, _CONSTANTS[target.id]):
+            kind = _CONSTANTS[target.id].__name__
+            _refuse(f"{path}, line {node.lineno}: {target.id} must be a plain {kind}, it is read without running")
+        found[target.id] = value.value
+    return found
+
+
+def read_script(path: Path) -> Script:
+    """What a script says of itself.
+
+    Raises:
+        UserError: The file is missing, is not Python, or gives a constant that cannot be read without running it.
+    """
+    tree = _parse(path)
+    constants = _constants(tree, path)
+    docstring = ast.get_docstring(tree) or ""
+    return Script(
+        path=path,
+        command=constants.get("COMMAND", path.stem.replace("_", "-")),
+        about=docstring.split("\n", 1)[0].strip(),
+        method=constants.get("METHOD"),
+        default_method=constants.get("DEFAULT_METHOD", False),
+        order=constants.get("ORDER", 1000),
+    )
+
+
+def script_folders() -> list[Path]:
+    """Where the scripts lie: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = [package / name for name in FOLDERS if (package / name).is_dir()]
+    if inside:
+        return inside
+    # Never look beside an installed package: site-packages/datasets is somebody else's.
+    checkout = package.parent
+    return [
+        checkout / name for name in FOLDERS if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir()
+    ]
+
+
+def find_scripts(folders: list[Path] | None = None) -> list[Script]:
+    """Every script that comes with tscli, in pipeline order.
+
+    Raises:
+        UserError: Two scripts claim the same command and method, or a command has no or two default methods.
+    """
+    paths = [path for folder in folders or script_folders() for path in sorted(folder.glob("*.py"))]
+    scripts = sorted(map(read_script, paths), key=lambda s: (s.order, s.command, not s.default_method, s.method or ""))
+    seen: dict[tuple[str, str | None], Script] = {}
+    for script in scripts:
+        key = (script.command, script.method)
+        if key in seen:
+            _refuse(f"{script.path} and {seen[key].path} are both `tscli {script.name}`: rename one")
+        seen[key] = script
+    for command in {script.command for script in scripts}:
+        family = methods_of(command, scripts)
+        if len(family) > 1 and sum(script.default_method for script in family) != 1:
+            _refuse(f"`tscli {command}` needs exactly one script with DEFAULT_METHOD = True")
+    return scripts
+
+
+def methods_of(command: str, scripts: list[Script]) -> list[Script]:
+    """The scripts of one command, the default method first."""
+    return [script for script in scripts if script.command == command]
+
+
+def find_script(name: str, method: str | None = None, scripts: list[Script] | None = None) -> Script:
+    """The script behind `distill`, `distill-bc`, `distill_bc`, or a path that ends in `.py`.
+
+    Raises:
+        UserError: There is no such command or method; the message has the closest one.
+    """
+    from tscli.config import UserError, did_you_mean
+
+    if name.endswith(".py"):
+        return read_script(Path(name))
+    scripts = find_scripts() if scripts is None else scripts
+    wanted = name.replace("_", "-")
+    if method is None:
+        for script in scripts:
+            if wanted in (script.name, script.path.stem.replace("_", "-")):
+                return script
+    family = methods_of(wanted, scripts)
+    if not family:
+        names = {script.command for script in scripts} | {script.name for script in scripts}
+        raise UserError(f'there is no command "{name}": {did_you_mean(wanted, names)}')
+    if method is None:
+        return family[0]
+    for script in family:
+        if script.method == method:
+            return script
+    methods = [script.method for script in family if script.method]
+    if not methods:
+        raise UserError(f"`tscli {wanted}` has no methods to choose from: leave out --method {method}")
+    raise UserError(f'`tscli {wanted}` has no method "{method}": {did_you_mean(method, methods)}')
+
+
+def copy_of(script: Script) -> str:
+    """The script's text for a file of another name. It keeps its command, and so what tasks say about that."""
+    text = script.path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    if "COMMAND" in _constants(tree, script.path):
+        return text
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    last = max((node.end_lineno or node.lineno for node in imports), default=0)
+    lines = text.splitlines(keepends=True)
+    blank = [] if last < len(lines) and lines[last].strip() == "" else ["\n"]
+    lines[last:last] = ["\n", f'COMMAND = "{script.command}"\n', *blank]
+    return "".join(lines)
+
+
+def load_script(script: Script) -> ModuleType:
+    """Run the whole script file, torch and all, and give its module.
+
+    Raises:
+        UserError: The file has no `Config` class or no `main` function.
+    """
+    from tscli.config import Config, UserError
+
+    if script.path.resolve().parent not in script_folders():
+        # A user's script may import its neighbours, as it may under `python mine.py`; last, so that it hides nothing.
+        folder = str(script.path.resolve().parent)
+        if folder not in sys.path:
+            sys.path.append(folder)
+    module = _execute(script.path, None, "full")
+    config = getattr(module, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, Config)) or not callable(getattr(module, "main", None)):
+        raise UserError(
+            f"{script.path} is no script: it needs a `Config(StageConfig)` class and `main(config, session)`"
+        )
+    return module
+
+
+def light_config(script: Script) -> type[Config]:
+    """The script's `Config`, from its light imports, constants and `*Config` classes alone where that is possible.
+
+    Falls back on loading the whole script when the classes need more than that.
+    """
+    from tscli.config import Config
+
+    nodes = _light_nodes(_parse(script.path))
+    if nodes is not None:
+        module = _execute(script.path, ast.Module(body=nodes, type_ignores=[]), "light")
+        config = getattr(module, "Config", None)
+        if isinstance(config, type) and issubclass(config, Config):
+            return config
+    return load_script(script).Config
+
+
+def _execute(path: Path, tree: ast.Module | None, kind: str) -> ModuleType:
+    """Run a file, or the chosen statements of it, as a module with a private name."""
+    path = path.resolve()
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    name = f"_tscli_{kind}_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {path}")
+    module = importlib.util.module_from_spec(spec)
+    # pydantic looks annotations up in sys.modules, so the module must stand there while it runs and after.
+    sys.modules[name] = module
+    try:
+        if tree is None:
+            spec.loader.exec_module(module)
+        else:
+            exec(compile(tree, str(path), "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _light_nodes(tree: ast.Module) -> list[ast.stmt] | None:
+    """The statements that `*Config` classes need, in order; None when one of them needs a heavy import."""
+    definitions = dict(_definitions(tree))
+    light = [node for node in tree.body if _is_light_import(node)]
+    known = {name for node in light for name in _imported(node)} | set(dir(builtins)) | {"__name__", "__file__"}
+    wanted = [name for name, node in definitions.items() if isinstance(node, ast.ClassDef) and name.endswith("Config")]
+    if "Config" not in wanted:
+        return None
+    # Everything else at the top level, heavy imports and functions included, counts as heavy.
+    top_level = {name for node in tree.body for name in _bound(node)}
+    needed: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name in needed or name in known:
+            continue
+        node = definitions.get(name)
+        if node is None:
+            if name in top_level:
+                return None
+            continue  # a local variable of a method
+        needed.add(name)
+        wanted.extend(_used(node))
+    body = {id(definitions[name]) for name in needed} | {id(node) for node in light}
+    return [node for node in tree.body if id(node) in body]
+
+
+def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name, node
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            for name in _bound(node):
+                yield name, node
+
+
+def _is_light_import(node: ast.stmt) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        module = node.module or ""
+        return node.level == 0 and (module in _LIGHT_MODULES or module.split(".")[0] in _LIGHT_PACKAGES)
+    if isinstance(node, ast.Import):
+        return all(alias.name.split(".")[0] in _LIGHT_PACKAGES for alias in node.names)
+    return False
+
+
+def _imported(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        for alias in node.names:
+            yield alias.asname or alias.name.split(".")[0]
+
+
+def _bound(node: ast.stmt) -> Iterator[str]:
+    """Names that a top-level statement binds, those inside `if TYPE_CHECKING:` and the like included."""
+    yield from _imported(node)
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for target in targets:
+            yield from (sub.id for sub in ast.walk(target) if isinstance(sub, ast.Name))
+    elif isinstance(node, (ast.If, ast.Try, ast.With)):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.stmt):
+                yield from _bound(child)
+
+
+def _used(node: ast.stmt) -> Iterator[str]:
+    """Names that a statement reads, also those in annotations given as strings."""
+    for sub in ast.walk(node):
+        if isinstance(sub, ast.Name):
+            yield sub.id
+        elif isinstance(sub, ast.AnnAssign) and isinstance(sub.annotation, ast.Constant):
+            text = sub.annotation.value
+            if isinstance(text, str):
+                yield from (name.id for name in ast.walk(ast.parse(text, mode="eval")) if isinstance(name, ast.Name))

@@ -1,0 +1,269 @@
+"""Where a setting comes from: defaults, the task, a preset, a file, `--set`, flags; the later place wins.
+
+Each place is a `Layer`. A layer's keys are checked against the config class by themselves, so that an error names the
+place; values are validated once, merged, by pydantic alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from tscli.config import Config, StageConfig, UserError, did_you_mean, merge_nested, one_line
+from tscli.launch.scripts import Script, find_scripts, light_config, methods_of
+
+if TYPE_CHECKING:
+    from tscli.tasks import Task
+
+__all__ = [
+    "Layer",
+    "build_config",
+    "is_positional",
+    "make_layer",
+    "merge",
+    "nested_model",
+    "parse_assignments",
+    "read_yaml",
+    "stage_layers",
+    "task_layers",
+]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one place, nested as the config is.
+
+    `source` names the place in an error line; "" stands for flags, which need no more than their own name.
+    """
+
+    source: str
+    values: dict[str, Any]
+
+
+def nested_model(field: FieldInfo) -> type[BaseModel] | None:
+    """The config class of a nested field (`student: Network`), also where None is allowed; else None."""
+    return next((option for option in _options(field.annotation) if _is_model(option)), None)
+
+
+def _options(annotation: Any) -> Iterator[Any]:
+    """The members of a union, without their `Annotated`; other annotations are their only member."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (tuple, list, dict):
+        return
+    members = get_args(annotation)
+    if not members:
+        yield annotation
+    for member in members:
+        yield from _options(member)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def make_layer(source: str, values: Any, model: type[BaseModel]) -> Layer:
+    """A layer with dotted keys unfolded (`student.hidden: 64`) and every key known to the config class.
+
+    Raises:
+        UserError: An unknown key, or no mapping where one is needed.
+    """
+    where = f" in {source}" if source else ""
+    if not isinstance(values, Mapping):
+        raise UserError(f"settings{where} must be `name: value` pairs, not {values!r}")
+    return Layer(source, _unfold(values, model, where, ""))
+
+
+def _unfold(values: Mapping[Any, Any], model: type[BaseModel], where: str, prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for written, value in values.items():
+        head, _, rest = str(written).partition(".")
+        name = _field_name(written)
+        field = model.model_fields.get(name)
+        if field is None:
+            if name == "method" and not prefix:
+                raise UserError(
+                    f"the method{where} cannot be set there, it decides which settings there are: use --method"
+                )
+            raise UserError(f'unknown setting "{prefix}{head}"{where}: {_hint(name, model, prefix)}')
+        inner = nested_model(field)
+        if inner is None:
+            if rest:
+                raise UserError(
+                    f'unknown setting "{prefix}{written}"{where}: {prefix}{name} has no settings of its own'
+                )
+            found[name] = value
+            continue
+        if rest:
+            value = {rest: value}
+        elif isinstance(value, str) and value.lower() != "none" and "kind" in inner.model_fields:
+            value = {"kind": value}
+        if isinstance(value, Mapping):
+            earlier = found.get(name)
+            value = _unfold(value, inner, where, f"{prefix}{name}.")
+            found[name] = merge_nested(earlier, value) if isinstance(earlier, dict) else value
+        else:
+            found[name] = value
+    return found
+
+
+def _hint(name: str, model: type[BaseModel], prefix: str) -> str:
+    hint = did_you_mean(name, model.model_fields)
+    return hint.replace('"', f'"{prefix}', 1) if prefix and hint.startswith("did") else hint
+
+
+def merge(layers: list[Layer]) -> dict[str, Any]:
+    """All layers as one nested dict; later ones win, setting by setting."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        result = merge_nested(result, layer.values)
+    return result
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        UserError: The file is missing, unreadable, or not YAML; with the line.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"cannot read {path}: {reason}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """`["lr=1e-3", "student.hidden=64,64"]` as a mapping; a later one wins.
+
+    Raises:
+        UserError: One has no `=`.
+    """
+    values = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f'--set "{assignment}" is no assignment: write --set key=value')
+        values[key.strip()] = value.strip()
+    return values
+
+
+def task_layers(task: Task, script: Script, preset: str | None, model: type[BaseModel]) -> list[Layer]:
+    """What a task says about a command: `stages`, then the preset, each for the command and then for its method.
+
+    What stands under a command is for all its methods, so a method passes over a setting that only another one has.
+
+    Raises:
+        UserError: An unknown preset, command or setting in the task.
+    """
+    scripts = find_scripts()
+    known = {s.command for s in scripts} | {s.name for s in scripts} | {script.command, script.name}
+    places = [(f"task {task.name}, stages", task.stages)]
+    if preset is not None:
+        if preset not in task.presets:
+            raise UserError(f'task {task.name} has no preset "{preset}": {did_you_mean(preset, task.presets)}')
+        places.append((f"task {task.name}, presets.{preset}", task.presets[preset]))
+    family = [member for member in methods_of(script.command, scripts) if member.path != script.path]
+    layers = []
+    for source, commands in places:
+        for command in commands:
+            if command not in known:
+                raise UserError(f'unknown command "{command}" in {source}: {did_you_mean(command, known)}')
+        for command in dict.fromkeys((script.command, script.name)):
+            settings = dict(commands.get(command) or {})
+            unknown = {key for key in settings if _field_name(key) not in model.model_fields}
+            if unknown and command == script.command and family:
+                others = {name for member in family for name in light_config(member).model_fields}
+                settings = {k: v for k, v in settings.items() if k not in unknown or _field_name(k) not in others}
+            layers.append(make_layer(f"{source}.{command}", settings, model))
+    return layers
+
+
+def _field_name(key: Any) -> str:
+    return str(key).partition(".")[0].replace("-", "_")
+
+
+def stage_layers(
+    script: Script, model: type[Config], own: list[Layer], preset: str | None, runs_dir: Path, task: str | None = None
+) -> list[Layer]:
+    """All layers of a command, the task's below what the user gave.
+
+    The task is the stage's `task` setting; where that is not set and need not be, it is the one of the run that the
+    stage continues from, unless `task` names it.
+    """
+    name = task
+    if name is None and issubclass(model, StageConfig):
+        given = merge(own)
+        name = given.get("task")
+        if not name and not ("task" in model.model_fields and model.model_fields["task"].is_required()):
+            from tscli.runs import parent_task
+
+            references = {key: given[key] for key in given if model.model_fields[key].annotation is str}
+            name = parent_task(runs_dir, script.command, references)
+    if not name:
+        if preset is not None:
+            raise UserError(f"--preset {preset} needs a task: presets are written in the task's file")
+        return own
+    from tscli.tasks import load_task
+
+    return task_layers(load_task(str(name)), script, preset, model) + own
+
+
+def build_config(model: type[Config], layers: list[Layer], command: str) -> Config:
+    """Validate the merged layers.
+
+    Raises:
+        UserError: The first problem, with the place that the value came from.
+    """
+    try:
+        return model.model_validate(merge([_defaults(model), *layers]))
+    except ValidationError as error:
+        raise UserError(_explain(error, model, layers, command)) from None
+
+
+def _defaults(model: type[Config]) -> Layer:
+    """What the script itself sets within nested fields, so that `--student rnn` keeps the script's other choices."""
+    values = {}
+    for name, field in model.model_fields.items():
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            values[name] = default.model_dump(exclude_unset=True)
+    return Layer("", values)
+
+
+def _explain(error: ValidationError, model: type[Config], layers: list[Layer], command: str) -> str:
+    problem = error.errors()[0]
+    path = [part for part in problem["loc"] if isinstance(part, str)]
+    field = model.model_fields.get(path[0]) if path else None
+    if problem["type"] == "missing" and field is not None and is_positional(field):
+        name = path[0].replace("_", "-").upper()
+        return f"{name} is missing: tscli {command} {name}"
+    source = next((layer.source for layer in reversed(layers) if path and _has(layer.values, path)), "")
+    if source:
+        return f"{source}: {one_line(error, model, prefix='')}"
+    return one_line(error, model)
+
+
+def _has(values: Any, path: list[str]) -> bool:
+    for name in path:
+        if not isinstance(values, dict) or name not in values:
+            return False
+        values = values[name]
+    return True
+
+
+def is_positional(field: FieldInfo) -> bool:
+    """Whether the command line takes the field without a flag."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("positional"))

@@ -1,0 +1,288 @@
+"""From recorded windows to a student's loss: the part of behaviour cloning and DAgger that has one right answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every torch user expects
+from torch import Tensor
+
+from tscli.config import NetworkConfig, UserError
+from tscli.envs.views import Obs, ViewSpec, view_of_pairs
+from tscli.learning import imitation
+from tscli.networks import Policy, PolicySpec
+from tscli.networks.distributions import (
+    Beta,
+    Categorical,
+    Distribution,
+    Gaussian,
+    MultiCategorical,
+    certain,
+    from_params,
+    kl,
+)
+from tscli.pairs import Pairs, PairsSchema
+from tscli.pairs.reader import Windows, as_tensors
+from tscli.streams import generator as stream
+
+__all__ = [
+    "Batch",
+    "batch_loss",
+    "check_labels",
+    "check_loss",
+    "fit_normalizer",
+    "imitation_loss",
+    "match_std",
+    "mean_loss",
+    "read_batch",
+    "read_batches",
+    "window_lengths",
+]
+
+_READ_BYTES = 2**20  # that `read_batches` reads at once: far more than a small batch, and well within a cache
+
+
+class Batch(NamedTuple):
+    """Windows of T steps, B of them. For a student without memory the time axis may be left out: [B] for [T, B].
+
+    obs: what the student sees, dict of [T, B, ...].
+    teacher: distribution over [T, B]; `label` [T, B, ...] is its greedy action, and all of it where no more is known.
+    weight: [T, B], 1 where a step counts: not padding, and not burn-in of a window that begins within an episode.
+    """
+
+    obs: Obs
+    teacher: Distribution
+    label: Tensor
+    weight: Tensor
+
+
+def read_batch(
+    pairs: Pairs,
+    windows: Windows,
+    view: ViewSpec,
+    burn_in: int = 0,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Read windows as a student with this view would have seen them.
+
+    Args:
+        pairs: the dataset.
+        windows: drawn from it.
+        view: the student's.
+        burn_in: first steps of a window that only build up memory. A window that begins at an episode's start needs
+            none, since zeros are the true hidden state there.
+        generator: of the view's noise and dropout.
+        device: to place it on.
+    """
+    schema = pairs.schema
+    labels = [f"teacher_{name}" for name in schema.teacher_fields]
+    arrays = pairs.gather(windows, ["teacher_action", *labels])
+    # Parts of one group may be of different ages, so each age is read for itself.
+    for delay in {part.delay for part in view.parts}:
+        parts = [part for part in view.parts if part.delay == delay]
+        found = pairs.gather(windows, [part.source for part in parts], {part.group: delay for part in parts})
+        arrays |= {part.field: found[part.source] for part in parts}
+    raw = as_tensors(arrays)
+    raw = {name: value.to(device, non_blocking=True) for name, value in raw.items()}
+    params = {name: raw[f"teacher_{name}"] for name in schema.teacher_fields}
+    label, weight = raw["teacher_action"], raw["valid"]
+    if burn_in:
+        at_start = raw["first"][:1]
+        later = torch.arange(len(weight), device=weight.device)[:, None] >= burn_in
+        weight = weight & (at_start | later)
+    return Batch(
+        view_of_pairs(view, schema.action, raw, generator),
+        from_params(params, schema.action, squash=bool(schema.extra.get("squash")))
+        if params
+        else certain(label, schema.action),
+        label,
+        weight.to(torch.float32),
+    )
+
+
+def read_batches(
+    pairs: Pairs,
+    windows: Windows,
+    size: int,
+    view: ViewSpec,
+    burn_in: int = 0,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+    flat: bool = False,
+) -> Iterator[Batch]:
+    """Read windows as one batch after the other, `size` windows each, the last one with what is left.
+
+    It reads several small batches at a time: most of a read's time is per call. The other arguments are those of
+    `read_batch`.
+
+    Args:
+        flat: windows are of one step each, and their time axis is left out. A linear layer is then a node of the
+            gradient's graph instead of three.
+    """
+    step_bytes = 4 * view.vector_size + sum(math.prod(shape) for shape in view.images.values())
+    at_once = size * max(1, _READ_BYTES // (size * windows.length * step_bytes))
+    action, squash = pairs.schema.action, bool(pairs.schema.extra.get("squash"))
+    for begin in range(0, len(windows), at_once):
+        found = read_batch(pairs, windows.part(slice(begin, begin + at_once)), view, burn_in, generator, device)
+        obs, params = found.obs, found.teacher.params()
+        columns = [*obs.values(), *params.values(), found.label, found.weight]
+        parts = [value.squeeze(0).split(size) if flat else value.split(size, dim=1) for value in columns]
+        for *values, label, weight in zip(*parts, strict=True):
+            teacher = from_params(dict(zip(params, values[len(obs) :], strict=True)), action, squash)
+            yield Batch(dict(zip(obs, values[: len(obs)], strict=True)), teacher, label, weight)
+
+
+def check_loss(kind: str, student: PolicySpec, teacher_kind: tuple[str, bool]) -> None:
+    """Refuse the KL between distributions of two kinds, which has no closed form.
+
+    Args:
+        kind: the loss.
+        student: who is to learn.
+        teacher_kind: its teacher's `head_kind`.
+
+    Raises:
+        UserError: names the flag that makes the student like its teacher.
+    """
+    if kind != "kl" or not student.action.is_continuous:
+        return
+    distribution, squash = teacher_kind
+    if student.network.distribution != distribution:
+        raise UserError(
+            f"--loss kl: there is no KL between a teacher's {distribution} and a student's "
+            f"{student.network.distribution} distribution: use --student.distribution {distribution}, or --loss mse"
+        )
+    if student.network.squash != squash:
+        flag = "--student.squash" if squash else "--no-student.squash"
+        raise UserError(f"--loss kl needs a student whose actions are squashed as its teacher's: use {flag}")
+
+
+def check_labels(kind: str, schema: PairsSchema, name: str) -> None:
+    """Refuse the KL where the labels are actions alone; `name` is that of the dataset's run.
+
+    Raises:
+        UserError: names the losses that need no more.
+    """
+    if kind == "kl" and not schema.teacher_fields:
+        raise UserError(
+            f"--loss kl needs the teacher's distribution, and {name} has its actions alone: use --loss cross_entropy, "
+            "or mse"
+        )
+
+
+def window_lengths(student: NetworkConfig, window: int, burn_in: int) -> tuple[int, int]:
+    """Steps of the windows that a student learns from, and how many of them are burn-in.
+
+    Args:
+        student: without memory it learns from single steps. One that stacks its last observations needs all of them
+            before a step counts: zeros, as they stand before an episode, would be a history that it never meets later.
+        window: steps that carry a loss.
+        burn_in: steps before them that carry none, at the least.
+    """
+    if student.kind == "mlp":
+        return 1, 0
+    if student.kind == "history":
+        burn_in = max(burn_in, student.history - 1)
+    return window + burn_in, burn_in
+
+
+def batch_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
+    """Mean imitation loss over the steps that count; hidden state zero at the windows' starts."""
+    return _summed_loss(student, batch, kind) / batch.weight.sum().clamp(min=1.0)
+
+
+def _summed_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
+    # A window lies within one episode, so its only reset can be at its start, where hidden is zero anyway.
+    dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[-1]), None)
+    return (imitation.imitation_loss(dist, batch.teacher, batch.label, kind) * batch.weight).sum()
+
+
+@torch.no_grad()
+def mean_loss(
+    student: Policy,
+    pairs: Pairs,
+    episodes: np.ndarray,
+    window: int,
+    burn_in: int,
+    kind: str,
+    most: int = 1024,
+    chunk: int = 128,
+) -> float:
+    """Mean loss on the given episodes, over at most `most` windows, spread evenly and always the same.
+
+    They are read `chunk` at a time: all of them at once would take gigabytes where there are pictures.
+    """
+    index = pairs.windows(window, start="tile", episodes=episodes)
+    numbers = np.unique(np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64))
+    device = next(student.parameters()).device
+    noise = stream(0, "imitation/mean_loss", device)
+    loss, weight = torch.zeros((), device=device), torch.zeros((), device=device)
+    for begin in range(0, len(numbers), chunk):
+        batch = read_batch(pairs, index[numbers[begin : begin + chunk]], student.spec.view, burn_in, noise, device)
+        loss += _summed_loss(student, batch, kind)
+        weight += batch.weight.sum()
+    return float(loss / weight.clamp(min=1.0))
+
+
+def fit_normalizer(student: Policy, pairs: Pairs, chunk: int = 4096) -> None:
+    """Let the student's normaliser take in every recorded step once, `chunk` at a time. Pictures are not read."""
+    if student.encoder.norm is None:
+        return
+    device = next(student.parameters()).device
+    noise = stream(0, "imitation/fit_normalizer", device)
+    view = student.spec.view
+    view = replace(view, parts=tuple(part for part in view.parts if not part.is_image))
+    index = pairs.windows(1, start="tile")
+    for begin in range(0, len(index), chunk):
+        batch = read_batch(pairs, index[slice(begin, begin + chunk)], view, generator=noise, device=device)
+        student.encoder.update_normalizer(batch.obs)
+
+
+def match_std(student: Policy, pairs: Pairs) -> None:
+    """Let a Gaussian student begin with its teacher's deviation.
+
+    A state-independent deviation moves slowly by gradients, and until it has arrived KL(teacher || student) weighs the
+    means' distance by the wrong scale.
+    """
+    if "std" in pairs.schema.teacher_fields:
+        index = pairs.windows(1, start="tile")
+        numbers = np.unique(np.linspace(0, len(index) - 1, min(1024, len(index))).astype(np.int64))
+        std = pairs.gather(index[numbers], ["teacher_std"])["teacher_std"]
+        student.head.start_from_std(torch.from_numpy(std.reshape(-1, std.shape[-1]).mean(0)))
+
+
+def imitation_loss(
+    student: Distribution, teacher: Distribution, teacher_action: Tensor, kind: str, huber_delta: float = 1.0
+) -> Tensor:
+    """Loss per sample, [...]: how far the student is from the teacher's label.
+
+    Args:
+        student, teacher: distributions over the same batch.
+        teacher_action: the label, [...] or [..., D]; used by "cross_entropy".
+        kind: "cross_entropy" (-log student(label)), "kl" (KL(teacher || student), all of the teacher's distribution),
+            "mse" or "huber" (between the greedy actions; for discrete actions between the probabilities).
+        huber_delta: where huber turns from square to linear.
+    """
+    if kind == "cross_entropy":
+        return -student.log_prob(teacher_action)
+    if kind == "kl":
+        return kl(teacher, student)
+    if isinstance(student, (Beta, Gaussian)):
+        difference = student.mode() - teacher.mode()
+    else:
+        difference = _probabilities(student) - _probabilities(teacher)
+    if kind == "mse":
+        return difference.square().mean(-1)
+    return F.huber_loss(difference, torch.zeros_like(difference), reduction="none", delta=huber_delta).mean(-1)
+
+
+def _probabilities(dist: Distribution) -> Tensor:
+    if isinstance(dist, MultiCategorical):
+        return torch.cat([part.log_p.exp() for part in dist.parts], dim=-1)
+    assert isinstance(dist, Categorical)
+    return dist.log_p.exp()

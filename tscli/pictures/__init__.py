@@ -1,0 +1,1 @@
+"""Pictures: curves of metrics, films of episodes, maps of where policies go."""

@@ -1,0 +1,389 @@
+"""Run folders: what a stage leaves behind, and how the next stage finds it.
+
+    runs/0007-distill-dagger-cartpole-seed1/
+        config.yaml          resolved settings
+        task/                copy of the task's YAML file, where it has one of the user's own
+        metrics.jsonl        one line per logged point
+        tensorboard/, wandb/ the same for these, where they were asked for
+        policy.safetensors   the artifact (or pairs/, or report.json)
+        checkpoint.pt        what --resume continues from, gone once finished
+        manifest.json        status, versions, parents with hashes, what it holds, final metrics
+
+`tscli.runs.session` writes them. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tscli.config import UserError, did_you_mean, is_yaml
+from tscli.files import file_hash
+from tscli.runs.locks import is_locked
+
+__all__ = [
+    "Run",
+    "find_run",
+    "find_unfinished",
+    "list_runs",
+    "newest_run",
+    "parent_task",
+    "read_run",
+    "run_refs",
+    "task_stem",
+    "teacher_roles",
+]
+
+SCHEMA = 1
+TASK_FOLDER = "task"
+# What every manifest has, by type; the rest has a default.
+_MANIFEST = {
+    **{"number": int, "command": str, "task": str, "status": str, "created": str},
+    **{"parents": dict, "holds": list, "artifacts": dict, "metrics": dict},
+}
+FINISHED, RUNNING, STOPPED, FAILED = "finished", "running", "stopped", "failed"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, read."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def number(self) -> int:
+        """Its place in the order of creation."""
+        return int(self.manifest["number"])
+
+    @property
+    def command(self) -> str:
+        """The command that made it, such as "train-teacher"."""
+        return str(self.manifest["command"])
+
+    @property
+    def method(self) -> str | None:
+        """The command's method, such as "dagger"."""
+        return self.manifest.get("method")
+
+    @property
+    def task(self) -> str:
+        """The task's name, or the path of its YAML file: the run's own copy where the user's is gone."""
+        task = str(self.manifest["task"])
+        copy = self.task_copy
+        return task if copy is None or Path(task).is_file() else str(copy)
+
+    @property
+    def task_copy(self) -> Path | None:
+        """The task's YAML file as it was when the run began; None where the task is no file."""
+        path = self.path / TASK_FOLDER / Path(self.manifest["task"]).name
+        return path.resolve() if path.is_file() else None
+
+    @property
+    def task_name(self) -> str:
+        """The task's name; of a file that without folder and ending."""
+        return task_stem(str(self.manifest["task"]))
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of its random streams; None for a comparison, which has one for each of its cells."""
+        return self.manifest["seed"]
+
+    @property
+    def status(self) -> str:
+        """finished, running, stopped or failed. A run whose process is gone without a word counts as stopped."""
+        status = self.manifest["status"]
+        return STOPPED if status == RUNNING and not is_locked(self.path) else status
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """What later stages may take from it: "policy", "pairs", "report"."""
+        return tuple(self.manifest["holds"])
+
+    @property
+    def role(self) -> str | None:
+        """Whose policy it is: "teacher" or "student"."""
+        return self.manifest.get("role")
+
+    @property
+    def teacher_policy(self) -> str | None:
+        """Which of its policies is a teacher's: "policy", or "teacher" where one was trained with its student."""
+        if self.role == "teacher":
+            return "policy"
+        return "teacher" if "teacher.safetensors" in self.manifest["artifacts"] else None
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """The settings of later stages that may name it: "run", "teacher", "pairs"."""
+        if "policy" in self.holds:
+            return ("run", "teacher") if self.teacher_policy else ("run",)
+        return ("pairs",) if "pairs" in self.holds else ()  # what a student gathered along its way is its own
+
+    @property
+    def parents(self) -> list[str]:
+        """Names of the runs it was made from."""
+        return [parent["name"] for parent in self.manifest["parents"].values()]
+
+    @property
+    def teachers(self) -> list[str]:
+        """Names of the runs whose policies labelled it, in the order in which `teacher_by` counts them."""
+        parents = self.manifest["parents"]
+        return [parents[role]["name"] for role in teacher_roles(parents)]
+
+    @property
+    def teacher_by(self) -> str:
+        """What said which of several teachers labels a row; "" where there was one."""
+        return str(self.manifest.get("teacher_by", ""))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Final metrics."""
+        return self.manifest["metrics"]
+
+    @property
+    def created(self) -> str:
+        """ISO time of its start."""
+        return str(self.manifest["created"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its resolved settings."""
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+
+    def parent(self, role: str) -> Run:
+        """The run it was made from, in that role ("teacher", "pairs", "policy"), unchanged since.
+
+        Raises:
+            UserError: there is none, it is gone, or its policy has changed.
+        """
+        entry = self.manifest["parents"].get(role)
+        if entry is None:
+            raise UserError(f"run {self.name} was not made from a {role}")
+        parent = read_run(_existing(self.path.parent / entry.get("path", entry["name"]), self.name))
+        if entry.get("sha256"):
+            if parent.manifest.get("artifacts", {}).get("policy.safetensors") != entry["sha256"]:
+                raise UserError(f"{parent.name} has changed since {self.name} was made from it: make {self.name} again")
+            parent.policy_path()  # refuses a file that differs from what its run wrote
+        return parent
+
+    def policy_path(self, which: str = "policy") -> Path:
+        """The policy's file, checked against the hash in the manifest.
+
+        Raises:
+            UserError: the run holds no policy, or the file has changed.
+        """
+        path = self.path / f"{which}.safetensors"
+        expected = self.manifest.get("artifacts", {}).get(path.name)
+        if "policy" in self.holds and expected is None:
+            kept = [Path(name).stem for name in self.manifest["artifacts"] if name.endswith(".safetensors")]
+            raise UserError(f"--which {which}: run {self.name} has no such policy: choose {' or '.join(kept)}")
+        if expected is None:
+            raise UserError(
+                f"run {self.name} ({self.command}) holds no policy: name one made by train-teacher or distill"
+            )
+        if not path.exists() or file_hash(path) != expected:
+            raise UserError(f"{path} has changed since its run finished: train it again, or restore it from a copy")
+        return path
+
+
+def teacher_roles(parents: Mapping[str, Any]) -> list[str]:
+    """Which of a run's parents are its teachers: "teacher", and "teacher-2" and so on where there were several."""
+    return [role for role in parents if role == "teacher" or role.startswith("teacher-")]
+
+
+def run_refs(setting: str) -> list[str]:
+    """The runs that a setting names: one, or several separated by commas; [""] for the newest.
+
+    Raises:
+        UserError: nothing stands beside a comma.
+    """
+    if Path(setting).exists():  # also one in a folder with a comma in its name
+        return [setting]
+    refs = [part.strip() for part in setting.split(",")]
+    if len(refs) > 1 and not all(refs):
+        raise UserError(f'--teacher "{setting}" has a comma without a run beside it: write it as in --teacher 1,2')
+    return refs
+
+
+def _existing(path: Path, child: str) -> Path:
+    if not (path / "manifest.json").exists():
+        raise UserError(f"{path.name}, which {child} was made from, is gone: restore it, or make {child} again")
+    return path
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UserError: it is none, its manifest is damaged, or a newer tscli wrote it.
+    """
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        schema = _entry(manifest, "schema", int)
+        if schema <= SCHEMA:  # a newer one may name them otherwise
+            for name, kind in _MANIFEST.items():
+                _entry(manifest, name, kind)
+            if manifest.get("seed", "") is not None:  # as a comparison's is
+                _entry(manifest, "seed", int)
+            for parent in manifest["parents"].values():
+                _entry(parent, "name", str)
+    except FileNotFoundError:
+        raise UserError(f"{path} is no run folder: it has no manifest.json") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({error}): restore it, or delete the run") from None
+    if schema > SCHEMA:
+        raise UserError(f"{path.name} has schema {schema}, this tscli reads up to {SCHEMA}: upgrade tscli")
+    return Run(path, manifest)
+
+
+def _entry(data: Any, name: str, kind: type) -> Any:
+    """An entry of a mapping.
+
+    Raises:
+        ValueError: it is missing or of another type, or there is no mapping.
+    """
+    value = data.get(name) if isinstance(data, dict) else None
+    if not isinstance(value, kind):
+        raise ValueError(f'no "{name}" of type {kind.__name__}')
+    return value
+
+
+def list_runs(runs_dir: Path) -> list[Run]:
+    """Every readable run, oldest first. Folders that are no runs are passed over."""
+    if not runs_dir.is_dir():
+        return []
+    runs = []
+    for path in runs_dir.iterdir():
+        if (path / "manifest.json").exists():
+            with contextlib.suppress(UserError):
+                runs.append(read_run(path))
+    return sorted(runs, key=lambda run: run.number)
+
+
+def find_run(runs_dir: Path, ref: str) -> Run:
+    """A run by path, folder name or number.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    path = Path(ref)
+    if (path / "manifest.json").exists():
+        return read_run(path)
+    runs = list_runs(runs_dir)
+    for run in runs:
+        if ref == run.name or (ref.isdigit() and int(ref) == run.number):
+            return run
+    if path.is_dir():
+        raise UserError(f"{path} is no run folder: it has no manifest.json")
+    if not runs:
+        raise UserError(f'no run "{ref}": there are no runs in {runs_dir}; start with `tscli train-teacher cartpole`')
+    hint = did_you_mean(ref, [run.name for run in runs])
+    if ref.isdigit() or not hint.startswith("did"):
+        newest = ", ".join(run.name for run in runs[:-4:-1])
+        hint = f"it has {len(runs)}, the newest are {newest}" if len(runs) > 3 else f"it has {newest}"
+    raise UserError(f'no run "{ref}" in {runs_dir}: {hint}; `tscli runs` lists all')
+
+
+def newest_run(
+    runs_dir: Path,
+    ref: str,
+    holds: str,
+    flag: str,
+    role: str | None = None,
+    fits: Callable[[Run], bool] | None = None,
+    commands: tuple[str, ...] = (),
+) -> Run:
+    """The run that `ref` names or, when it is empty, the newest finished one that fits.
+
+    Args:
+        runs_dir: where to look.
+        ref: path, name, number, or "" for the newest.
+        holds: "policy" or "pairs".
+        flag: the setting that names such a run, for the error line; "" where it has no flag.
+        role: of the policy, "teacher" or "student"; None takes either. A run that trained a teacher together with its
+            student counts as a teacher's where it is named, see `Run.teacher_policy`.
+        fits: what else the newest one has to be.
+        commands: only runs of these commands, where the newest is asked for; empty takes any.
+
+    Raises:
+        UserError: none fits, or the named one does not.
+    """
+    what = f"a {role}'s policy" if role else {"policy": "a policy"}.get(holds, holds)
+    named = f"--{flag} {ref}" if flag else f"run {ref}"
+    if ref:
+        run = find_run(runs_dir, ref)
+        has_role = role in (None, run.role) or (role == "teacher" and run.teacher_policy is not None)
+        is_unfinished_collect = holds == "pairs" and run.command == "collect" and run.status != FINISHED
+        if not is_unfinished_collect and (holds not in run.holds or not has_role):
+            raise UserError(f"{named}: {run.name} is a {run.command} run, which does not hold {what}")
+        if run.status != FINISHED:
+            raise UserError(f"{named}: {run.name} is {run.status}, not finished: resume it first (--resume)")
+        return run
+    fitting = [r for r in list_runs(runs_dir) if holds in r.holds and r.status == FINISHED]
+    fitting = [r for r in fitting if role is None or r.role == role]
+    fitting = [r for r in fitting if not commands or r.command in commands]
+    fitting = [r for r in fitting if fits is None or fits(r)]
+    if not fitting:
+        with_flag = f" with --{flag}" if flag else ""
+        maker = "tscli distill" if role == "student" else "tscli train-teacher cartpole"
+        if holds == "pairs":
+            maker = "tscli collect"
+        raise UserError(f"no finished run in {runs_dir} holds {what}: run `{maker}` first, or name one{with_flag}")
+    return fitting[-1]
+
+
+def parent_task(runs_dir: Path, command: str, values: dict[str, Any]) -> str | None:
+    """The task of the run that a stage without a task of its own would continue from; None when there is none.
+
+    `values` holds what the user has set so far, of which `teacher`, `pairs` and `run` name runs.
+    """
+    for key in ("run", "pairs", "teacher"):
+        if values.get(key):
+            refs = run_refs(str(values[key])) if key == "teacher" else [str(values[key])]
+            return find_run(runs_dir, refs[0]).task
+    role = {"eval": None, "export": None, "finetune": "student"}.get(command, "teacher")
+    with contextlib.suppress(UserError):
+        return newest_run(runs_dir, "", "policy", "teacher", role).task
+    return None
+
+
+def find_unfinished(runs_dir: Path, command: str, method: str | None, ref: str) -> Run:
+    """The run that `--resume` continues: the named one, or the newest unfinished one of that command.
+
+    Raises:
+        UserError: none fits, it is finished, or another process is still at it.
+    """
+    if ref:
+        run = find_run(runs_dir, ref)
+        if run.status == FINISHED:
+            raise UserError(f"--resume {ref}: {run.name} is finished, there is nothing to resume")
+        if run.command != command:
+            raise UserError(
+                f"--resume {ref}: {run.name} is a {run.command} run: use `tscli {run.command} --resume {ref}`"
+            )
+    else:
+        fitting = [r for r in list_runs(runs_dir) if r.command == command and r.status in (STOPPED, FAILED)]
+        fitting = [r for r in fitting if method is None or r.method == method]
+        if not fitting:
+            raise UserError(f"--resume: no unfinished {command} run in {runs_dir}: start anew without --resume")
+        run = fitting[-1]
+    if run.status == RUNNING:
+        raise UserError(f"--resume: {run.name} is still running (process {run.manifest.get('pid')})")
+    return run
+
+
+def task_stem(task: str) -> str:
+    """A task's name; of a file that without folder and ending."""
+    return Path(task).stem if is_yaml(task) else task
