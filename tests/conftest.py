@@ -22,7 +22,7 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures of metrics, which take longer than a tiny run."""
     from tscli.pictures import curves
 
-    monkeypatch.setattr(curves, "draw_curves", lambda path, *args, columns=3: path)
+    monkeypatch.setattr(curves, "draw_curves", lambda path, *args: path)
 
 
 @pytest.fixture(scope="session")

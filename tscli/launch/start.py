@@ -119,7 +119,7 @@ def launch(what: Plan, session: Session) -> Run | None:
     module = load_script(what.script)
     config = build_config(module.Config, what.layers, what.script.command)
     session.resume = what.resume
-    session.script = what.script.path
+    session.command, session.method = what.script.command, what.script.method
     return module.main(config, session)
 
 

@@ -23,22 +23,29 @@ class FlatOptimizer(ABC):
 
     Args:
         parameters: moved into one buffer here, so place the modules on their device first. All of one dtype.
-        lr: learning rate; an attribute, to be set by a schedule.
+        lr: learning rate; an attribute, to be set by a schedule. On a GPU it begins as a tensor, as the number of steps
+            is one, so that a schedule by what the device has computed does not wait for it.
         max_grad_norm: None clips nothing.
     """
 
+    lr: float | Tensor
+
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, max_grad_norm: float | None = None):
-        self.lr, self.max_grad_norm = lr, max_grad_norm
+        self.max_grad_norm = max_grad_norm
         self._parameters = list(parameters)
         with torch.no_grad():
             self._flat = torch.cat([p.reshape(-1) for p in self._parameters])
             parts = self._flat.split([p.numel() for p in self._parameters])
             for parameter, part in zip(self._parameters, parts, strict=True):
                 parameter.data = part.view_as(parameter)
-        self._steps = 0
+        self.lr, self._steps = self._number(lr), self._number(0)
         # cuDNN wants an RNN's weights at the start of a buffer of their own; where they are elsewhere, torch copies
         # them there at every call and warns. That copy is the known price of one buffer for all parameters.
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk of memory")
+
+    def _number(self, value: float) -> Any:
+        """A plain number on a CPU, where reading one costs nothing; else a tensor on the device."""
+        return value if self._flat.device.type == "cpu" else self._flat.new_tensor(value, dtype=torch.float64)
 
     def zero_grad(self) -> None:
         """Forget gradients."""
@@ -54,12 +61,21 @@ class FlatOptimizer(ABC):
             # In place, and without torch.norm's own Python: two thirds of the time, for a small network.
             norm = torch.linalg.vector_norm(gradient)
             gradient.mul_(norm.add_(1e-6).reciprocal_().mul_(self.max_grad_norm).clamp_(max=1.0))
-        self._steps += 1
+        self._steps = self._steps + 1
         self._move(gradient)
 
     @abstractmethod
     def _move(self, gradient: Tensor) -> None:
         """Change `_flat` by the clipped gradient, of the same shape [P]."""
+
+    def _descend(self, size: float | Tensor, numerator: Tensor, denominator: Tensor | None = None) -> None:
+        """Take off `size` times the numerator, or the quotient, in one operation where `size` is known here."""
+        if isinstance(size, Tensor):
+            self._flat.sub_((numerator if denominator is None else numerator / denominator) * size)
+        elif denominator is None:
+            self._flat.add_(numerator, alpha=-size)
+        else:
+            self._flat.addcdiv_(numerator, denominator, value=-size)
 
     @abstractmethod
     def _moments(self) -> dict[str, Tensor]:
@@ -73,7 +89,7 @@ class FlatOptimizer(ABC):
         """Continue from `state_dict`."""
         for name, moment in self._moments().items():
             moment.copy_(state[name])
-        self._steps, self.lr = state["steps"], state["lr"]
+        self._steps, self.lr = (self._number(float(state[name])) for name in ("steps", "lr"))
 
 
 class FlatAdam(FlatOptimizer):
@@ -100,7 +116,7 @@ class FlatAdam(FlatOptimizer):
         self._square.mul_(beta_2).addcmul_(gradient, gradient, value=1 - beta_2)
         correction = (1 - beta_2**self._steps) ** 0.5
         denominator = self._square.sqrt().div_(correction).add_(self.eps)
-        self._flat.addcdiv_(self._mean, denominator, value=-self.lr / (1 - beta_1**self._steps))
+        self._descend(self.lr / (1 - beta_1**self._steps), self._mean, denominator)
 
     def _moments(self) -> dict[str, Tensor]:
         return {"mean": self._mean, "square": self._square}
@@ -122,7 +138,7 @@ class FlatSGD(FlatOptimizer):
 
     def _move(self, gradient: Tensor) -> None:
         self._velocity.mul_(self.momentum).add_(gradient)
-        self._flat.add_(self._velocity, alpha=-self.lr)
+        self._descend(self.lr, self._velocity)
 
     def _moments(self) -> dict[str, Tensor]:
         return {"velocity": self._velocity}
@@ -145,7 +161,7 @@ class FlatRMSprop(FlatOptimizer):
 
     def _move(self, gradient: Tensor) -> None:
         self._square.mul_(self.decay).addcmul_(gradient, gradient, value=1 - self.decay)
-        self._flat.addcdiv_(gradient, self._square.sqrt().add_(self.eps), value=-self.lr)
+        self._descend(self.lr, gradient, self._square.sqrt().add_(self.eps))
 
     def _moments(self) -> dict[str, Tensor]:
         return {"square": self._square}

@@ -94,19 +94,24 @@ def value_loss(value: Tensor, returns: Tensor, old_value: Tensor, clip_coef: flo
     return 0.5 * error.mean()
 
 
-def adaptive_lr(lr: float, divergence: float, desired_kl: float) -> float:
+def adaptive_lr(lr: float | Tensor, divergence: Tensor, desired_kl: float) -> float | Tensor:
     """The next learning rate by how far the policy has moved, as rsl_rl has it (Rudin et al. 2022, 1.5 and 2 theirs).
 
     Args:
-        lr: the rate so far.
+        lr: the rate so far; a tensor stays one, and nothing is waited for.
         divergence: mean KL(old || new) of a minibatch, before its step. 0, as before an update's first, changes
             nothing (but for rounding, which may make it a little more).
         desired_kl: above twice this the rate falls by a third, to 1e-5 at the least; below half of it the rate rises by
             a half, to 1e-2 at the most.
     """
-    if divergence > 2.0 * desired_kl:
+    if isinstance(lr, Tensor):
+        slower, faster = (lr / 1.5).clamp(min=1e-5), (lr * 1.5).clamp(max=1e-2)
+        rises = (divergence > 0.0) & (divergence < desired_kl / 2.0)
+        return torch.where(divergence > 2.0 * desired_kl, slower, torch.where(rises, faster, lr))
+    moved = float(divergence)
+    if moved > 2.0 * desired_kl:
         return max(1e-5, lr / 1.5)
-    if 0.0 < divergence < desired_kl / 2.0:
+    if 0.0 < moved < desired_kl / 2.0:
         return min(1e-2, lr * 1.5)
     return lr
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +24,6 @@ __all__ = [
     "columns",
     "perturb",
     "rollout_values",
-    "sequences",
     "take",
 ]
 
@@ -41,7 +40,11 @@ class Step(NamedTuple):
 
 
 class Final(NamedTuple):
-    """What a role saw last in episodes that were truncated: their rows [K] and observations [K, ...]."""
+    """What a role saw last in episodes that a step truncated.
+
+    `rows` are their numbers [K], and `obs` is [K, ...]; or where numbers would have to be waited for, `rows` is a mask
+    [N] bool and `obs` of all rows [N, ...].
+    """
 
     rows: Tensor
     obs: Obs
@@ -56,18 +59,29 @@ class ViewedEnv:
 
     Attributes:
         num_steps: calls of `step` so far, those before a resume included.
-        finals: role -> last observations of the episodes that the latest step truncated.
+        defers: NaN and infinity are looked for in `check`, once per rollout; nothing in a step waits for the device.
 
     Args:
         env: already built; it is reset here.
         views: role -> view.
         seed: of the env's episodes and the views' noise.
         final_for: roles whose final observations are wanted (to bootstrap truncated episodes).
+        start: draws how long ago first episodes count as begun, so that their time limits are spread out; None: now.
     """
 
-    def __init__(self, env: VecEnv, views: Mapping[str, ViewSpec], seed: int, final_for: Iterable[str] = ()):
-        self.env = env
+    def __init__(
+        self,
+        env: VecEnv,
+        views: Mapping[str, ViewSpec],
+        seed: int,
+        final_for: Iterable[str] = (),
+        start: torch.Generator | None = None,
+    ):
+        self.env, self._start = env, start
+        self.defers = env.is_native and env.device.type != "cpu"
         env.reset(seed)
+        if start is not None:
+            env.start_part_way(start)
         # Roles that see the same share one view, so that it is read once.
         distinct: dict[ViewSpec, View] = {}
         for spec in views.values():
@@ -78,7 +92,8 @@ class ViewedEnv:
         self._final_for = tuple(final_for)
         self._checked: set[View] = set()  # in this step
         self.num_steps = 0
-        self.finals: dict[str, Final] = {}
+        self._finals: dict[str, Final] = {}
+        self._unchecked: list[tuple[int, ViewSpec | str, Obs]] = []
         self._bounded = env.action.is_continuous
         if self._bounded:
             self._low = torch.tensor(env.action.low, dtype=torch.float32, device=env.device)
@@ -89,10 +104,14 @@ class ViewedEnv:
         view = self.views[role]
         obs = view.observe(rows)
         if view not in self._checked:
-            _check_obs(obs, view.spec, self.num_steps, rows)
+            self._check(view.spec, obs, rows)
             if rows is None:
                 self._checked.add(view)
         return obs
+
+    def final(self, role: str) -> Final | None:
+        """What a role saw last in the episodes that the latest step truncated, if there are any."""
+        return self._finals.get(role)
 
     def record(self, groups: Iterable[str]) -> dict[str, Tensor]:
         """The groups as they are now, [N, ...] on the CPU, to be kept."""
@@ -101,31 +120,53 @@ class ViewedEnv:
         return values
 
     def step(self, action: Tensor) -> Step:
-        """Act in every env. `finals[role]` then holds the last observations of truncated episodes, if there are any.
+        """Act in every env.
 
         Raises:
             UserError: NaN or infinity as continuous action, reward or last observation.
         """
         if self._bounded:
-            _check_action(action, self.num_steps)
+            if not self.defers:
+                _check_action(action, self.num_steps)
             action = torch.minimum(torch.maximum(action, self._low), self._high)
         for view in self._distinct:
             if view.spec.has_memory:
                 view.observe()  # a delayed reading must be taken at every step, whoever asks for it
         reward, terminated, truncated, success = self.env.step(action)
-        check_finite({"reward": reward.unsqueeze(0)}, self.num_steps)
+        self._check("reward", {"reward": reward})
         done = terminated | truncated
-        self.finals = {}
-        if self._final_for and bool(truncated.any()):
+        self._finals = {}
+        if self._final_for and self.defers:
+            every = torch.arange(self.env.num_envs, device=self.env.device)
+            self._finals = {role: Final(truncated, self.views[role].final(every, action)) for role in self._final_for}
+        elif self._final_for and bool(truncated.any()):
             rows = truncated.nonzero().squeeze(1)
-            self.finals = {role: Final(rows, self.views[role].final(rows, action)) for role in self._final_for}
-            for role, final in self.finals.items():
-                _check_obs(final.obs, self.views[role].spec, self.num_steps, rows)
+            self._finals = {role: Final(rows, self.views[role].final(rows, action)) for role in self._final_for}
+            for role, final in self._finals.items():
+                self._check(self.views[role].spec, final.obs, rows)
         for view in self._distinct:
             view.advance(action, done)
         self._checked.clear()
         self.num_steps += 1
         return Step(action, reward, terminated, truncated, done, success)
+
+    def check(self) -> None:
+        """Where checks are deferred: refuse NaN and infinity among all that the env gave since the last call.
+
+        Raises:
+            UserError: names the first of them.
+        """
+        values = [value for _, _, obs in self._unchecked for value in obs.values() if value.is_floating_point()]
+        if values and not bool(torch.isfinite(torch.stack([value.sum() for value in values])).all()):
+            for step, what, obs in self._unchecked:
+                _refuse(what, obs, step)
+        self._unchecked.clear()
+
+    def _check(self, what: ViewSpec | str, obs: Obs, rows: Tensor | None = None) -> None:
+        if self.defers:
+            self._unchecked.append((self.num_steps, what, obs))
+        else:
+            _refuse(what, obs, self.num_steps, rows)
 
     def state_dict(self) -> dict[str, Any]:
         """The env and its views, for exact resume."""
@@ -142,6 +183,8 @@ class ViewedEnv:
                 view.load_state_dict(saved)
             else:
                 view.restart(saved)
+        if self._start is not None and not self.env.exact_resume:
+            self.env.start_part_way(self._start)
 
 
 class Values(NamedTuple):
@@ -160,8 +203,9 @@ class Values(NamedTuple):
     hidden: Tensor
 
 
+@torch.no_grad()
 def rollout_values(
-    critic: Critic, obs: Obs, reset: Tensor, hidden: Tensor, finals: list[tuple[int, Final]], length: int
+    critic: Critic, obs: Obs, reset: Tensor, hidden: Tensor, last_seen: Sequence[Final | None], length: int
 ) -> Values:
     """One critic pass per rollout.
 
@@ -170,10 +214,10 @@ def rollout_values(
         obs: [T + 1, N, ...], the observation after the last step included.
         reset: [T + 1, N] bool.
         hidden: critic's hidden state before obs[0].
-        finals: (t, final observations) of episodes truncated at step t.
+        last_seen: for each step what `ViewedEnv.final` gave.
         length: steps of a training sequence; it divides T.
     """
-    steps = len(reset) - 1
+    steps, finals = len(reset) - 1, _by_step(last_seen)
     if not critic.is_recurrent:
         value, _ = critic(obs, hidden, None)
         hiddens = hidden.expand(steps // length, *hidden.shape)
@@ -203,9 +247,15 @@ def rollout_values(
     return Values(value[:-1], next_value, hiddens, hidden)
 
 
-def sequences(x: Tensor, length: int) -> Tensor:
-    """Cut a rollout [T, N, ...] into sequences side by side: [length, (T / length) * N, ...]."""
-    return x.unflatten(0, (-1, length)).transpose(0, 1).flatten(1, 2)
+def _by_step(last_seen: Sequence[Final | None]) -> list[tuple[int, Final]]:
+    """Step and final observations of the truncated episodes alone; masks are read once for all steps."""
+    finals = [(t, final) for t, final in enumerate(last_seen) if final is not None]
+    if not finals or finals[0][1].rows.dtype != torch.bool:
+        return finals
+    at, rows = torch.stack([final.rows for _, final in finals]).nonzero(as_tuple=True)
+    counts = torch.bincount(at, minlength=len(finals)).tolist()
+    by_step = zip(finals, rows.split(counts), strict=True)
+    return [(t, Final(r, take(final.obs, r))) for (t, final), r in by_step if len(r)]
 
 
 def perturb(action: Tensor, spec: ActionSpec, noise: float, generator: torch.Generator) -> Tensor:
@@ -275,10 +325,13 @@ def _is_finite(value: Tensor) -> bool:
     return bool(torch.isfinite(value).all())
 
 
-def _check_obs(obs: Obs, spec: ViewSpec, step: int, rows: Tensor | None) -> None:
-    """Refuse NaN and infinity in what a role sees, [N, ...]; only then is it taken apart to name the group."""
+def _refuse(what: ViewSpec | str, obs: Obs, step: int, rows: Tensor | None = None) -> None:
+    """Refuse NaN and infinity in a reward or in what a role sees, [N, ...]; only then is it taken apart for a name."""
     if all(map(_is_finite, obs.values())):
         return
+    if isinstance(what, str):
+        return check_finite({what: obs[what].unsqueeze(0)}, step, rows)
+    spec = what
     parts = [part for part in spec.parts if not part.is_image]
     pieces = obs["vector"].split([part.size for part in parts], dim=-1)
     named = {part.group: piece.unsqueeze(0) for part, piece in zip(parts, pieces, strict=True) if not _is_finite(piece)}

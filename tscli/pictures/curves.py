@@ -28,7 +28,7 @@ class Panel(NamedTuple):
 
 
 def draw_curves(
-    path: Path, lines: Sequence[Mapping[str, Any]], panels: Sequence[Panel], title: str, columns: int = 3
+    path: Path, lines: Sequence[Mapping[str, Any]], panels: Sequence[Panel], title: str, columns: int | None = None
 ) -> Path:
     """A grid of small plots.
 
@@ -37,7 +37,7 @@ def draw_curves(
         lines: logged points, as in metrics.jsonl; a metric may be missing or None in some.
         panels: what to draw; metrics that were never logged are left out.
         title: above them all.
-        columns: of the grid.
+        columns: of the grid; None takes what suits their number.
 
     Raises:
         UserError: the disk is full.
@@ -47,6 +47,7 @@ def draw_curves(
         points = [(line[panel.x], line[panel.metric]) for line in lines if line.get(panel.metric) is not None]
         if points:
             series.append((panel, points))
+    columns = columns or (3 if len(panels) <= 6 or len(panels) == 9 else 4)
     rows = max(1, -(-len(series) // columns))
     figure = new_figure(3.6 * columns, 0.5 + 2.3 * rows)
     # Fixed margins: a layout engine draws everything twice to find them.

@@ -57,7 +57,8 @@ class Session:
     json: bool = False
     log: Console | None = None  # progress and remarks; stderr on the command line
     console: Console | None = None  # results; stdout on the command line
-    script: Path | None = None
+    command: str = ""  # of the script that runs, and its method
+    method: str | None = None
     sinks: tuple[str, ...] | None = None  # where metrics go besides their file; None: nowhere, or on as before a resume
     stop_asked: bool = False  # a stage was told to stop, and may have ended before it could
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from tscli.config import Config, UserError, ViewPart, did_you_mean, is_yaml, merge_nested, one_line, parse_view
 
@@ -47,6 +47,12 @@ class Task(Config):
     methods: dict[str, Any] = Field(
         default_factory=dict, description="Methods that `tscli compare` knows on this task, besides its own."
     )
+    _source: str = PrivateAttr("")
+
+    @property
+    def source(self) -> str:
+        """What it was loaded by: its name, a file's path, or a Gymnasium id."""
+        return self._source or self.name
 
     @field_validator("views", mode="before")
     @classmethod
@@ -132,6 +138,12 @@ def load_task(name: str) -> Task:
     Raises:
         UserError: no such task, or a file that is not a valid one.
     """
+    task = _find(name)
+    task._source = name
+    return task
+
+
+def _find(name: str) -> Task:
     bundled = _bundled()
     if name in bundled:
         return _read(bundled[name])

@@ -1,94 +1,255 @@
-"""The frame around a training loop."""
+"""The frame around a training loop: what every stage does before, between and after its iterations.
+
+A stage makes its parts, opens the frame, and writes its loop:
+
+    at = State(reset=..., hidden=...)  # what one iteration hands to the next
+    parts = {"policy": policy, "optimizer": optimizer, "viewed": viewed, "at": at, "act": act_stream}
+    with Training(session, config, task, parts, {"policy": policy}, ...) as training:
+        for _ in training.iterations():
+            ...  # roll out, learn: the method
+            training.log({"loss/policy": ...})
+        return training.report(CURVES, "CartPole: PPO")
+
+The frame restores and saves the parts, keeps the clock, measures the kept policies when that is due and saves the best
+of them, stops early, and reports the best on episodes that did not choose it.
+"""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from tscli.config import UserError
+from tscli import streams
+from tscli.config import TrainingConfig, UserError
 from tscli.envs import VecEnv
+from tscli.learning.rollout import ViewedEnv
+from tscli.networks import Policy
+from tscli.networks.files import load_policy_file
+from tscli.pictures import curves
+from tscli.runs import Run
+from tscli.runs.session import Session
+from tscli.tasks import Task
+from tscli.training import setup
+from tscli.training.evaluation import measure
+from tscli.training.state import Clock, State, restore, resume_note, snapshot
 
-__all__ = ["Clock", "check_divergence", "restore", "resume_note", "snapshot"]
-
-
-def snapshot(parts: Mapping[str, Any], **values: Any) -> dict[str, Any]:
-    """A checkpoint: the state of each part (module, optimiser, env, generator; None is left out) and plain values."""
-    # Of the generators: those that act draw where the tensors live, others (a shuffle's) always on the CPU.
-    devices = {part.device.type for part in parts.values() if isinstance(part, torch.Generator)}
-    device = "cuda" if "cuda" in devices else "cpu"
-    state: dict[str, Any] = {"threads": torch.get_num_threads(), "device": device, "values": values, "parts": {}}
-    for name, part in parts.items():
-        if part is not None:
-            state["parts"][name] = part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
-    return state
+__all__ = ["Training"]
 
 
-def restore(state: dict[str, Any], parts: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Undo `snapshot`: bring every part back and return the plain values, tensors among them on `device`.
+class Training:
+    """See the module's docstring. Leaving the `with` block closes the envs of all parts.
 
-    Sums differ with the number of threads, so that is brought back too.
-
-    Raises:
-        UserError: it was taken on another kind of device, whose random streams cannot go on here.
-    """
-    if state["device"] != device.type:
-        raise UserError(
-            f"--resume: this run was begun on {state['device']} and would go on on {device.type}, where its random "
-            f"streams cannot be continued: resume it where there is {state['device']}, or start anew"
-        )
-    torch.set_num_threads(state["threads"])
-    for name, part in parts.items():
-        if isinstance(part, torch.Generator):
-            part.set_state(state["parts"][name])
-        elif part is not None:
-            part.load_state_dict(state["parts"][name])
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in state["values"].items()}
-
-
-def resume_note(name: str, where: str, env: VecEnv | None = None) -> str:
-    """What to say when a run goes on. `env` is the one that the stage's loop steps, None where it steps none."""
-    exact = "" if env is None or env.exact_resume else "; this env cannot be restored, so its episodes start anew"
-    return f"resuming {name} at {where}{exact}"
-
-
-class Clock:
-    """Seconds since it was made, with evaluations left out: what a loop takes.
+    Attributes:
+        run: the run folder in the making.
+        resumed: whether the parts were brought back from a checkpoint.
+        clock: seconds of the loop; `with training.clock:` leaves something out of them.
 
     Args:
-        before: seconds that the loop took before it was interrupted and resumed.
+        session, config, task: as the stage has them.
+        parts: by name, all that an iteration depends on: modules, optimisers, views in step with envs, generators,
+            `State`s. None is left out. One that has `restart()` is told where an env cannot be restored.
+        keep: file's name -> policy to be measured and kept, the student or only policy first, under "policy". Its
+            figures are "eval/...", those of another "eval_<name>/...".
+        role: "teacher" or "student": what the kept policy is.
+        total: units of training, rounded up to whole iterations.
+        per_iteration: units that an iteration takes.
+        parents: runs that this one is made from.
+        unit: "step" of all envs, or "epoch".
+        count: name under which iterations are logged; equal to `unit` where an iteration is one unit.
+        score: the metric that chooses the best; of several the first that the env tells.
+        details: more for the manifest.
+        blame: the setting to lower when the losses diverge.
     """
 
-    def __init__(self, before: float = 0.0) -> None:
-        self._start, self._paused = time.perf_counter() - before, 0.0
+    def __init__(
+        self,
+        session: Session,
+        config: TrainingConfig,
+        task: Task,
+        parts: Mapping[str, Any],
+        keep: Mapping[str, Policy],
+        role: str,
+        total: int,
+        per_iteration: int = 1,
+        *,
+        parents: dict[str, Run] | None = None,
+        unit: Literal["step", "epoch"] = "step",
+        count: str = "iteration",
+        score: Sequence[str] = ("eval/return",),
+        details: Mapping[str, Any] | None = None,
+        blame: str = "--lr",
+    ) -> None:
+        self._session, self._config, self._parts, self._keep = session, config, dict(parts), dict(keep)
+        named = {"command": session.command, "method": session.method, "task": task.source}
+        self._start = {**named, "role": role, "parents": parents}
+        self._total, self._per_iteration, self._unit, self._count = total, per_iteration, unit, count
+        self._score, self._details, self._blame = score, details or {}, blame
+        self._num_iterations = -(-total // per_iteration)
+        self._viewed = [part for part in parts.values() if isinstance(part, ViewedEnv)]
+        self._device = next(keep["policy"].parameters()).device
+        self._envs = setup.eval_envs(task, config.eval_episodes, self._device)
+        if config.stop_success is not None and not self._envs[0].has_success:
+            raise UserError(f"--stop-success: task {task.name} does not tell success, give --stop-return instead")
+        self._now = State(iteration=0, best=-math.inf, streak=0, seconds=0.0, first=None)
 
-    def __enter__(self) -> None:
-        self._pause = time.perf_counter()
+    def __enter__(self) -> Training:
+        self._stack = ExitStack()
+        for env in {*(viewed.env for viewed in self._viewed), *self._envs}:
+            self._stack.callback(env.close)
+        self.run = self._stack.enter_context(self._session.start(self._config, **self._start))
+        self._line = self._stack.enter_context(self._session.progress(self._total, f"{self._unit}s"))
+        self.resumed = self.run.state is not None
+        self._exact = all(viewed.env.exact_resume for viewed in self._viewed)
+        if self.run.state is not None:
+            restore(self.run.state, {**self._parts, "frame": self._now}, self._device)
+            if not self._exact:
+                self._restart(self._parts)
+            where = f"{self._count} {self._now.iteration} of {self._num_iterations}"
+            self._session.say(resume_note(self.run.name, where, self._exact))
+        self.clock = Clock(self._now.seconds)
+        return self
 
-    def __exit__(self, *error: object) -> None:
-        self._paused += time.perf_counter() - self._pause
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def add(self, name: str, part: Any) -> None:
+        """One more part, which has been brought back already: one that lives in the run's folder."""
+        self._parts[name] = part
+        if self.resumed and not self._exact:
+            self._restart({name: part})
+
+    def _restart(self, parts: Mapping[str, Any]) -> None:
+        for part in parts.values():
+            if hasattr(part, "restart"):
+                part.restart()
+
+    def keep_as_it_is(self) -> None:
+        """Measure and save the policies before they learn; only what is better than that will replace them."""
+        if not self.resumed:
+            self._now.first = self._now.best = self._score_of(self._measure(self._keep, self._envs[0], "select"))
+            self._save()
+            self._session.say(f"the student as it is: return {self._now.first:.1f}")
+            self.clock = Clock()
+
+    def iterations(self) -> Iterator[int]:
+        """Numbers of the iterations that are left, from 0; ends early when the goal is reached."""
+        now = self._now
+        for iteration in range(now.iteration, self._num_iterations):
+            now.iteration, self._done = iteration + 1, False
+            yield iteration
+            if self._done:
+                break
+            now.seconds = self.clock.seconds
+            self.run.save_if_due(
+                lambda: snapshot({**self._parts, "frame": now}), self._config.checkpoint_every, self._exact
+            )
+        now.seconds = self.clock.seconds
 
     @property
-    def seconds(self) -> float:
-        """Time spent outside `with clock:` blocks."""
-        return time.perf_counter() - self._start - self._paused
+    def left(self) -> float:
+        """Share of the training that is left, 1 in the first iteration: for schedules."""
+        return 1 - (self._now.iteration - 1) / self._num_iterations
 
+    @property
+    def done(self) -> int:
+        """Units of training when this iteration ends."""
+        return self._now.iteration * self._per_iteration
 
-def check_divergence(metrics: Mapping[str, Any], where: str, flag: str = "--lr") -> None:
-    """End a run whose losses are no longer numbers: nothing can come of it but a policy of NaN.
+    def is_due(self, last: bool = False) -> bool:
+        """Whether this iteration ends with an evaluation; the last one always does."""
+        every, n = self._config.eval_every, self._now.iteration
+        return last or n == self._num_iterations or bool(every and n % every == 0)
 
-    Args:
-        metrics: what is about to be logged; those named "loss/..." are looked at, None among them stands for no loss.
-        where: how far the run is, such as "step 4096".
-        flag: the setting to lower.
+    def log(
+        self,
+        metrics: Mapping[str, Any],
+        show: Sequence[str] = (),
+        last: bool = False,
+        measure: bool = True,
+        end: float | None = None,
+    ) -> None:
+        """One iteration's metrics; when an evaluation is due its figures join them, and the best policies are saved.
 
-    Raises:
-        UserError: names the loss.
-    """
-    for name, value in metrics.items():
-        if name.startswith("loss/") and value is not None and not math.isfinite(value):
-            raise UserError(f"training has diverged ({name} is {value} at {where}): lower {flag}")
+        Args:
+            metrics: by name; those named "loss/..." must be finite.
+            show: metrics to show in the line of progress, besides the return.
+            last: there is nothing left to learn from.
+            measure: False puts a due evaluation off, but for the last one.
+            end: unit at which the training is expected to end, where that is before the total.
+        """
+        now, config, seconds = self._now, self._config, self.clock.seconds
+        for viewed in self._viewed:
+            viewed.check()
+        line = {self._unit: self.done, self._count: now.iteration, **metrics, "loop_seconds": seconds}
+        if self._unit == "step":
+            line["steps_per_second"] = self.done / seconds
+        self._check_divergence(line)
+        last = last or now.iteration == self._num_iterations
+        if last or (measure and self.is_due()):
+            with self.clock:
+                found = self._measure(self._keep, self._envs[0], "select")
+            line |= found
+            score = self._score_of(found)
+            # Among equals the later one has seen more; but what was kept as it was is not left for an equal.
+            if score >= now.best if now.first is None else score > now.best:
+                now.best = score
+                self._save()
+            goals = ("eval/return", config.stop_return), ("eval/success_rate", config.stop_success)
+            reached = any(goal is not None and found[name] >= goal for name, goal in goals)
+            now.streak = now.streak + 1 if reached else 0
+        self.run.log(line)
+        shown = {name.split("/")[-1]: line.get(name) for name in ("rollout/return", *show)}
+        self._line.update(self.done, {**shown, "best greedy": now.best}, end)
+        self._done = last or now.streak >= config.stop_patience
+
+    def report(
+        self,
+        panels: Sequence[curves.Panel],
+        title: str,
+        also: Mapping[str, Policy] | None = None,
+        holds: tuple[str, ...] = (),
+        **figures: Any,
+    ) -> Run:
+        """Measure the kept policies on episodes that did not choose them, draw the curves, close the run.
+
+        Args:
+            panels, title: of the picture of curves.
+            also: other policies to measure beside them.
+            holds: what the run holds besides policies.
+            **figures: more of the run's final metrics.
+        """
+        self.run.save_policy(self._keep["policy"], "last")
+        kept = {name: load_policy_file(self.run.path / f"{name}.safetensors", self._device) for name in self._keep}
+        final: dict[str, Any] = self._measure({**kept, **(also or {})}, self._envs[1], "report")
+        curves.draw_curves(self.run.path / "curves.png", self.run.read_metrics(), panels, title)
+        chosen_by = self._score[0].split("/")[1].removesuffix("_rate") if len(self._score) == 1 else "score"
+        final |= {self._unit: self.done, **figures, "loop_seconds": self._now.seconds}
+        final[f"best_selection_{chosen_by}"] = self._now.best
+        if self._now.first is not None:
+            final[f"first_selection_{chosen_by}"] = self._now.first
+        return self.run.finish(final, holds, **self._details)
+
+    def _measure(self, policies: Mapping[str, Policy], env: VecEnv, purpose: str) -> dict[str, float]:
+        named = {"eval" if name == "policy" else f"eval_{name}": policy for name, policy in policies.items()}
+        per_slot = self._config.eval_episodes // env.num_envs
+        return measure(named, env, streams.derive(self._config.seed, purpose), per_slot)
+
+    def _score_of(self, found: Mapping[str, float]) -> float:
+        return next(found[name] for name in self._score if name in found)
+
+    def _save(self) -> None:
+        for name, policy in reversed(self._keep.items()):  # "policy" last: later stages ask for it
+            self.run.save_policy(policy, name)
+
+    def _check_divergence(self, line: Mapping[str, Any]) -> None:
+        """End a run whose losses are no longer numbers: nothing can come of it but a policy of NaN.
+
+        Raises:
+            UserError: names the loss.
+        """
+        for name, value in line.items():
+            if name.startswith("loss/") and value is not None and not math.isfinite(value):
+                where = f"{self._unit} {self.done}"
+                raise UserError(f"training has diverged ({name} is {value} at {where}): lower {self._blame}")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from tscli.config import StageConfig, UserError, did_you_mean
+from tscli.config import PPOConfig, StageConfig, UserError, did_you_mean
 from tscli.envs import VecEnv, make_env, mixed
 from tscli.envs.views import PREVIOUS_ACTION, ViewSpec, resolve_view
 from tscli.networks import Policy, PolicySpec
@@ -26,7 +26,6 @@ __all__ = [
     "eval_envs",
     "expected_steps",
     "film_env",
-    "minibatch_size",
     "most_slots",
     "open_policy",
     "open_teacher",
@@ -259,30 +258,23 @@ def pairs_summary(folder: Path) -> dict[str, float]:
     return out
 
 
-def sequence_length(bptt: int, steps: int, has_memory: bool) -> int:
+def sequence_length(config: PPOConfig, has_memory: bool) -> int:
     """Steps of a training sequence: 1 without memory, else `bptt`, or all steps of a shorter rollout.
 
     Raises:
-        UserError: it does not divide the rollout.
+        UserError: it does not divide the rollout, or sequences cannot be shared out evenly over minibatches.
     """
-    if not has_memory:
-        return 1
-    if steps % min(bptt, steps):
+    steps = config.rollout_steps
+    length = min(config.bptt, steps) if has_memory else 1
+    if steps % length:
         raise UserError(
-            f"--bptt {bptt} does not divide --rollout-steps {steps}, so a sequence would be cut: choose one that does"
+            f"--bptt {config.bptt} does not divide --rollout-steps {steps}, so a sequence would be cut: choose one "
+            "that does"
         )
-    return min(bptt, steps)
-
-
-def minibatch_size(num_sequences: int, num_minibatches: int, length: int) -> int:
-    """Sequences of `length` steps in each minibatch.
-
-    Raises:
-        UserError: they cannot be shared out evenly.
-    """
-    if num_sequences % num_minibatches:
+    sequences = config.num_envs * steps // length
+    if sequences % config.num_minibatches:
         raise UserError(
-            f"--num-minibatches {num_minibatches} does not divide the {num_sequences} sequences of {length} steps in a "
-            "rollout: choose one that does, or another --bptt"
+            f"--num-minibatches {config.num_minibatches} does not divide the {sequences} sequences of {length} steps "
+            "in a rollout: choose one that does, or another --bptt"
         )
-    return num_sequences // num_minibatches
+    return length
