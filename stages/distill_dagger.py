@@ -13,29 +13,21 @@ import torch
 from pydantic import Field
 
 from tscli import streams
-from tscli.config import Network, NetworkConfig, StageConfig
+from tscli.config import DistillConfig, NumEnvs, Share, Steps, WindowsConfig
 from tscli.diagnose.diagnosis import before_distillation
-from tscli.learning.episodes import EpisodeStats, run_episodes
-from tscli.learning.imitation import (
-    batch_loss,
-    check_loss,
-    fit_normalizer,
-    match_std,
-    mean_loss,
-    read_batch,
-    window_lengths,
-)
+from tscli.learning import imitation
+from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
+from tscli.learning.record import Recorder
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy, PolicySpec
-from tscli.networks.files import load_policy_file
 from tscli.pairs import Pairs
 from tscli.pairs.writer import PairsWriter
 from tscli.pictures import curves
 from tscli.runs import Run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.training import evaluation, frame, setup
+from tscli.training import State, Training, setup
 from tscli.training.teachers import find_pairs, find_teachers
 
 COMMAND = "distill"
@@ -52,29 +44,16 @@ CURVES = (
 )
 
 
-class Config(StageConfig):
+class Config(DistillConfig, WindowsConfig):
     """DAgger's settings; the defaults suit small control tasks."""
 
-    teacher: str = Field(
-        "",
-        description="Run of the teacher: number, name or path, or several as in 1,2; empty takes that of --pairs, or "
-        "the newest.",
-    )
-    teacher_by: str = Field(
-        "", description="Of several teachers: group whose largest entry, or index, tells whose a row is; empty: task."
-    )
-    task: str = Field("", description="What the student learns; empty takes the teacher's task.")
     pairs: str | None = Field(
         "",
         description="Run of collected pairs to start from; empty takes this teacher's newest, none starts without.",
     )
-    obs: str = Field("", description="View of the student; empty takes the task's student view.")
-    student: Network = Field(NetworkConfig(), description="Body of the student.")
-    diagnose: bool = Field(True, description="Say first what may keep the student from learning; costs a second.")
-
-    total_steps: int = Field(200_000, ge=1, description="Env steps over all envs, rounded up to whole iterations.")
+    total_steps: Steps = 200_000
     total_episodes: int | None = Field(None, ge=1, description="Stop after that many episodes; none: only total_steps.")
-    num_envs: int = Field(64, ge=1, description="Envs that step together.")
+    num_envs: NumEnvs = 64
     round_steps: int = Field(32, ge=1, description="Steps per env and round.")
     updates_per_round: int = Field(16, ge=1, description="Gradient steps after each round.")
     teacher_episodes: int = Field(
@@ -93,29 +72,7 @@ class Config(StageConfig):
     clear_every: int | None = Field(
         None, ge=1, description="Forget all transitions every that many episodes; none: never."
     )
-
-    loss: Literal["kl", "cross_entropy", "mse", "huber"] = Field(
-        "kl", description="KL(teacher || student), cross-entropy to its greedy action, or distance of greedy actions."
-    )
-    lr: float = Field(1e-3, gt=0, description="Adam's learning rate at the start.")
-    lr_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="Whether it falls to 0 over total_steps."
-    )
-    batch_size: int = Field(128, ge=1, description="Windows per gradient step.")
-    window: int = Field(16, ge=1, description="Steps of a window for a student with memory; without memory it is 1.")
-    burn_in: int = Field(
-        0,
-        ge=0,
-        description="Steps before a window that build up memory and carry no loss; 0: memory starts empty. A history "
-        "network has one less than its length at the least.",
-    )
-    max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
-    validation_fraction: float = Field(0.05, ge=0, lt=1, description="Share of episodes held out; 0 holds out none.")
-
-    eval_every: int = Field(5, ge=1, description="Rounds between greedy evaluations that choose the best student.")
-    eval_episodes: int = Field(100, ge=1, description="Episodes of such an evaluation, and of the final one.")
-    stop_return: float | None = Field(None, description="Stop once greedy evaluations reach this return.")
-    stop_patience: int = Field(2, ge=1, description="That many times in a row.")
+    validation_fraction: Share = 0.05
     shard_mb: float = Field(64.0, gt=0, description="Size of a file of the aggregated dataset, in MiB, at the most.")
 
 
@@ -125,7 +82,6 @@ def main(config: Config, session: Session) -> Run:
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task, config.pairs)
     task = load_task(teachers.task)
     env = setup.task_env(task, config.num_envs, device)
-    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
     teacher = teachers.open(env, device)
     student_view = setup.resolve(task, config.obs or task.student, env)
     pairs_run = find_pairs(session, config.pairs, teachers)
@@ -136,7 +92,7 @@ def main(config: Config, session: Session) -> Run:
     groups = tuple(Pairs(collected).schema.groups) if collected else tuple(env.groups)
 
     spec = PolicySpec(student_view, env.action, config.student)
-    check_loss(config.loss, spec, teacher.spec.network.head_kind)
+    imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
     if config.diagnose:
         before_distillation(session, teachers, task, student_view, config.student, pairs_run, env)
 
@@ -147,70 +103,59 @@ def main(config: Config, session: Session) -> Run:
     mix_stream = streams.generator(config.seed, "dagger/mix", device)
     draw_stream = streams.generator(config.seed, "dagger/draw")
     noise_stream = streams.generator(config.seed, "dagger/noise", device)
-    window, burn_in = window_lengths(config.student, config.window, config.burn_in)
+    window, burn_in = imitation.window_lengths(config.student, config.window, config.burn_in)
 
-    num_envs, round_size = config.num_envs, config.num_envs * config.round_steps
-    rounds = -(-config.total_steps // round_size)
+    num_envs = config.num_envs
     viewed = ViewedEnv(env, {"teacher": teacher.spec.view, "student": student_view}, config.seed)
-    reset = torch.ones(num_envs, dtype=torch.bool, device=device)
-    teacher_hidden, student_hidden = teacher.initial_hidden(num_envs), student.initial_hidden(num_envs)
     episodes = EpisodeStats(num_envs)
-    per_slot = config.eval_episodes // eval_env.num_envs
-    best_return, streak, start, updates, seconds = -float("inf"), 0, 0, 0, 0.0
-    mixed_rounds = cleared_at = forgotten = 0
-    parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes}
+    at = State(
+        reset=torch.ones(num_envs, dtype=torch.bool, device=device),
+        teacher_hidden=teacher.initial_hidden(num_envs),
+        student_hidden=student.initial_hidden(num_envs),
+        updates=0,
+        mixed_rounds=0,
+        cleared_at=0,  # episode at which transitions were forgotten last
+        forgotten=0,  # transitions
+    )
+    parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes, "at": at}
     parts |= {"act": act_stream, "mix": mix_stream, "draw": draw_stream, "noise": noise_stream}
     parents = teachers.parents | ({"pairs": pairs_run} if pairs_run else {})
+    frame = (parts, {"policy": student}, "student", config.total_steps, num_envs * config.round_steps)
 
-    with (
-        session.start(config, COMMAND, teachers.task, method=METHOD, role="student", parents=parents) as run,
-        session.progress(config.total_steps) as progress,
-    ):
-        if run.state is None:
+    with Training(session, config, task, *frame, parents=parents, details=teachers.details, count="round") as training:
+        if training.run.state is None:
             schema = teachers.schema(env, groups, teacher, config.seed)
-            shard_bytes, expected = int(config.shard_mb * 2**20), rounds * config.round_steps
-            writer = PairsWriter(run.fresh_folder("pairs"), schema, num_envs, shard_bytes, expected)
-            pairs = Pairs(collected, "size", live=writer)
-            if collected:
-                fit_normalizer(student, pairs)
+            shard_bytes, expected = int(config.shard_mb * 2**20), training.num_iterations * config.round_steps
+            writer = PairsWriter(training.run.fresh_folder("pairs"), schema, num_envs, shard_bytes, expected)
         else:
-            saved = frame.restore(run.state, parts, device)
-            writer = PairsWriter.resume(run.path / "pairs", run.state["writer"])
-            pairs = Pairs(collected, "size", live=writer)
-            start, best_return, streak, seconds = (saved[k] for k in ("round", "best_return", "streak", "seconds"))
-            updates, mixed_rounds = saved["updates"], saved["mixed_rounds"]
-            cleared_at, forgotten = saved["cleared_at"], saved["forgotten"]
-            reset, teacher_hidden, student_hidden = (saved[k] for k in ("reset", "teacher_hidden", "student_hidden"))
-            if not env.exact_resume:
-                writer.restart_episodes()
-                reset = torch.ones_like(reset)
-                episodes.restart()
-            session.say(frame.resume_note(run.name, f"round {start} of {rounds}", env))
-        clock = frame.Clock(seconds)
-        for index in range(start, rounds):
+            writer = PairsWriter.resume(training.run.path / "pairs", training.run.state["parts"]["writer"])
+        training.add("writer", writer)
+        pairs = Pairs(collected, "size", live=writer)
+        if collected and not training.resumed:
+            imitation.fit_normalizer(student, pairs)
+
+        for iteration in training.iterations():
             if config.lr_schedule == "linear":
-                optimizer.lr = config.lr * (1 - index / rounds)
+                optimizer.lr = config.lr * training.left
             begins = not collected and episodes.episodes < config.teacher_episodes
-            beta = 1.0 if begins else scheduled_beta(config, mixed_rounds)
-            mixed_rounds += not begins
+            beta = 1.0 if begins else scheduled_beta(config, at.mixed_rounds)
+            at.mixed_rounds += not begins
             rows_before = pairs.num_steps
 
             # --- act and label --------------------------------------------------------------------------------------
-            seen, rewards, dones = [], [], []
+            record = Recorder()
             with torch.no_grad():
                 for _ in range(config.round_steps):
-                    label, teacher_hidden = teacher.step(viewed.observe("teacher"), teacher_hidden, reset)
-                    seen.append(viewed.observe("student"))
+                    label, at.teacher_hidden = teacher.step(viewed.observe("teacher"), at.teacher_hidden, at.reset)
+                    seen = viewed.observe("student")
                     # The student's memory goes on also where the teacher acts.
-                    own, student_hidden = student.step(seen[-1], student_hidden, reset)
-                    own_action = own.sample(act_stream) if config.act == "sample" else own.mode()
-                    teacher_action = label.mode()
+                    own, at.student_hidden = student.step(seen, at.student_hidden, at.reset)
+                    action = own.sample(act_stream) if config.act == "sample" else own.mode()
+                    teacher_action, acts = label.mode(), torch.zeros_like(at.reset)
                     if beta > 0:
                         acts = torch.empty(num_envs, device=device).uniform_(generator=mix_stream) < beta
                         by_teacher = label.sample(act_stream) if config.act == "sample" else teacher_action
-                        action = torch.where(acts.reshape(-1, *[1] * (own_action.dim() - 1)), by_teacher, own_action)
-                    else:
-                        acts, action = torch.zeros_like(reset), own_action
+                        action = torch.where(acts.reshape(-1, *[1] * (action.dim() - 1)), by_teacher, action)
                     obs = viewed.record(groups)
                     step = viewed.step(action)
                     params = {k: v.cpu() for k, v in label.params().items()}
@@ -218,89 +163,51 @@ def main(config: Config, session: Session) -> Run:
                     success = step.success.cpu() if env.has_success else None
                     actor = acts.to(torch.uint8).cpu()
                     writer.append(obs, step.action.cpu(), teacher_action.cpu(), params, *ends, actor, success)
-                    rewards.append(step.reward)
-                    dones.append(step.done)
-                    reset = step.done
-            reward = torch.stack(rewards)
-            episode_metrics = episodes.update(reward, torch.stack(dones))
-            if "vector" in seen[0]:  # frozen while acting and learning, moved in between
-                student.encoder.update_normalizer({"vector": torch.stack([o["vector"] for o in seen])})
-            if config.clear_every and episodes.episodes // config.clear_every > cleared_at // config.clear_every:
-                cleared_at, forgotten = episodes.episodes, rows_before  # what this round has added is kept
+                    vector = {name: value for name, value in seen.items() if name == "vector"}  # no pictures
+                    record.add(obs=vector, reward=step.reward, done=step.done)
+                    at.reset = step.done
+            rollout = record.stack()
+            metrics = episodes.update(rollout.reward, rollout.done) | {"episodes": episodes.episodes}
+            student.encoder.update_normalizer(rollout.obs)  # frozen while acting and learning, moved in between
+            if config.clear_every and episodes.episodes // config.clear_every > at.cleared_at // config.clear_every:
+                at.cleared_at, at.forgotten = episodes.episodes, rows_before  # what this round has added is kept
 
             # --- learn ----------------------------------------------------------------------------------------------
             losses = []
             pairs.refresh()
-            if index == 0:
-                match_std(student, pairs)
-            kept = min(config.memory or pairs.num_steps, pairs.num_steps - forgotten)
+            if iteration == 0:
+                imitation.match_std(student, pairs)
+            kept = min(config.memory or pairs.num_steps, pairs.num_steps - at.forgotten)
             train, held_out = pairs.split_episodes(config.validation_fraction, config.seed)
             choice = pairs.windows(window, memory=kept, episodes=train)
             # A small memory may hold nothing but episodes that are held out; then the round only adds to it.
             num_updates = config.updates_per_round if len(choice) else 0
             drawn = choice.sample_batches(draw_stream, config.batch_size, num_updates) if num_updates else []
             for windows in drawn:
-                batch = read_batch(pairs, windows, student_view, burn_in, noise_stream, device)
-                loss = batch_loss(student, batch, config.loss)
+                batch = imitation.read_batch(pairs, windows, student_view, burn_in, noise_stream, device)
+                loss = imitation.batch_loss(student, batch, config.loss)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 losses.append(loss.detach())
-            updates += num_updates
+            at.updates += num_updates
 
-            # --- log, evaluate, save --------------------------------------------------------------------------------
-            step_count = (index + 1) * round_size
-            metrics = {"step": step_count, "round": index + 1, "episodes": episodes.episodes, "updates": updates}
-            metrics |= {**episode_metrics, "beta": beta}
+            metrics |= {"updates": at.updates, "beta": beta, "lr": float(optimizer.lr)}
             metrics["loss/imitation"] = float(torch.stack(losses).mean()) if losses else None
-            metrics |= {"loop_seconds": clock.seconds, "lr": optimizer.lr}
-            metrics["steps_per_second"] = step_count / clock.seconds
-            frame.check_divergence(metrics, f"step {step_count}")
             out_of_episodes = config.total_episodes is not None and episodes.episodes >= config.total_episodes
-            is_last = index + 1 == rounds or out_of_episodes
-            if is_last or (index + 1) % config.eval_every == 0:
-                with clock:
-                    found = run_episodes(student, eval_env, streams.derive(config.seed, "select"), per_slot)
-                    if len(held_out):
-                        metrics["loss/validation"] = mean_loss(student, pairs, held_out, window, burn_in, config.loss)
-                metrics |= evaluation.summary(found)
-                if metrics["eval/return"] >= best_return:  # among equals the later one has seen more
-                    best_return = metrics["eval/return"]
-                    run.save_policy(student)
-                reached = config.stop_return is not None and metrics["eval/return"] >= config.stop_return
-                streak = streak + 1 if reached else 0
-            run.log(metrics)
-            shown = {"return": metrics["rollout/return"], "loss": metrics["loss/imitation"], "best greedy": best_return}
+            if training.is_due(out_of_episodes) and len(held_out):
+                with training.clock:
+                    metrics["loss/validation"] = imitation.mean_loss(
+                        student, pairs, held_out, window, burn_in, config.loss
+                    )
             # An episode takes as many of all envs' steps as it is long.
             length, end = metrics["rollout/length"], None
             if config.total_episodes is not None and length is not None:
-                end = step_count + (config.total_episodes - episodes.episodes) * length
-            progress.update(step_count, shown, end)
-            if is_last or streak >= config.stop_patience:
-                break
-            values = {"round": index + 1, "best_return": best_return, "streak": streak, "updates": updates}
-            values |= {"mixed_rounds": mixed_rounds, "cleared_at": cleared_at, "forgotten": forgotten}
-            values |= {"seconds": clock.seconds}
-            values |= {"reset": reset, "teacher_hidden": teacher_hidden, "student_hidden": student_hidden}
-            run.save_if_due(
-                lambda v=values: {**frame.snapshot(parts, **v), "writer": writer.state_dict()},
-                config.checkpoint_every,
-                env.exact_resume,
-            )
-        loop_seconds = clock.seconds
-
-        # --- report: the best student, on episodes that did not choose it -------------------------------------------
+                end = training.done + (config.total_episodes - episodes.episodes) * length
+            training.log(metrics, show=("loss/imitation",), last=out_of_episodes, end=end)
         writer.close()
-        run.save_policy(student, "last")
-        best = load_policy_file(run.path / "policy.safetensors", device)
-        final = evaluation.summary(run_episodes(best, report_env, streams.derive(config.seed, "report"), per_slot))
-        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: DAgger student")
-        final |= {"step": step_count, "episodes": episodes.episodes, "updates": updates, "loop_seconds": loop_seconds}
-        result = run.finish(final | {"best_selection_return": best_return}, holds=("pairs",), **teachers.details)
-    env.close()
-    eval_env.close()
-    report_env.close()
-    return result
+        figures = {"episodes": episodes.episodes, "updates": at.updates}
+        return training.report(CURVES, f"{task.name}: DAgger student", holds=("pairs",), **figures)
 
 
 def scheduled_beta(config: Config, index: int) -> float:

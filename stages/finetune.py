@@ -11,25 +11,23 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from tscli import streams
-from tscli.config import Network, NetworkConfig, PPOConfig, UserError, positional
+from tscli.config import LearningRate, Network, NetworkConfig, PPOConfig, UserError, positional
 from tscli.envs.spaces import action_scale
-from tscli.envs.views import Obs
 from tscli.learning import ppo
-from tscli.learning.episodes import EpisodeStats, run_episodes
+from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
-from tscli.learning.rollout import Final, ViewedEnv, columns, rollout_values, sequences, take
+from tscli.learning.record import Averages, Minibatches, Recorder
+from tscli.learning.rollout import ViewedEnv, rollout_values, take
 from tscli.networks import Critic
 from tscli.networks.distributions import from_params, kl
-from tscli.networks.files import load_policy_file
 from tscli.networks.normalize import ReturnScale
 from tscli.pictures import curves
 from tscli.runs import Run, newest_run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.training import evaluation, frame, setup
+from tscli.training import State, Training, setup
 from tscli.training.teachers import teachers_of
 
 ORDER = 35
@@ -62,7 +60,7 @@ class Config(PPOConfig):
         description="Deviation of continuous actions to begin with, 1 = half the range; none: as it is.",
     )
     update_normalizer: bool = Field(False, description="Let the student's normaliser go on; else it stays as it was.")
-    lr: float = Field(3e-4, gt=0, description="Adam's learning rate of the actor at the start.")
+    lr: LearningRate = 3e-4
 
     @model_validator(mode="after")
     def _actor_learns(self) -> Config:
@@ -80,7 +78,6 @@ def main(config: Config, session: Session) -> Run:
     student_run = newest_run(session.runs_dir, config.run, "policy", "", role="student")
     task = load_task(student_run.task)
     env = setup.task_env(task, config.num_envs, device)
-    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
     policy = setup.open_policy(student_run, env, device).train().requires_grad_(True)
     critic_view = setup.resolve(task, config.critic_obs or task.teacher, env)
     teacher, teachers, parents = None, None, {"student": student_run}
@@ -111,193 +108,101 @@ def main(config: Config, session: Session) -> Run:
     reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
 
     steps, num_envs = config.rollout_steps, config.num_envs
-    length = setup.sequence_length(config.bptt, steps, policy.is_recurrent or critic.is_recurrent)
-    num_sequences = num_envs * steps // length
-    minibatch = setup.minibatch_size(num_sequences, config.num_minibatches, length)
-    iterations = -(-config.total_steps // (steps * num_envs))
-
+    length = setup.sequence_length(config, policy.is_recurrent or critic.is_recurrent)
     views = {"actor": policy.spec.view, "critic": critic_view} | ({"teacher": teacher.spec.view} if teacher else {})
-    viewed = ViewedEnv(env, views, config.seed, final_for=("critic",))
-    reset = torch.ones(num_envs, dtype=torch.bool, device=device)
-    hidden, critic_hidden = policy.initial_hidden(num_envs), critic.initial_hidden(num_envs)
-    teacher_hidden = teacher.initial_hidden(num_envs) if teacher else hidden
+    viewed = ViewedEnv(env, views, config.seed, ("critic",))
     episodes = EpisodeStats(num_envs)
-    per_slot = config.eval_episodes // eval_env.num_envs
-    streak, start, seconds = 0, 0, 0.0
+    at = State(
+        reset=torch.ones(num_envs, dtype=torch.bool, device=device),
+        hidden=policy.initial_hidden(num_envs),
+        critic_hidden=critic.initial_hidden(num_envs),
+        teacher_hidden=teacher.initial_hidden(num_envs) if teacher else None,
+    )
     parts = {"policy": policy, "critic": critic, "optimizer": optimizer, "critic_optimizer": critic_optimizer}
     parts |= {"viewed": viewed, "episodes": episodes, "act": act_stream, "shuffle": shuffle_stream}
-    parts |= {"reward_scale": reward_scale}
+    parts |= {"scale": reward_scale, "at": at}
+    frame = (parts, {"policy": policy}, "student", config.total_steps, steps * num_envs)
 
-    with (
-        session.start(config, "finetune", student_run.task, role="student", parents=parents) as run,
-        session.progress(config.total_steps) as progress,
-    ):
-        if run.state is not None:
-            saved = frame.restore(run.state, parts, device)
-            start, best_return, streak, seconds = (saved[k] for k in ("iteration", "best_return", "streak", "seconds"))
-            first_return = saved["first_return"]
-            reset, hidden, critic_hidden = saved["reset"], saved["hidden"], saved["critic_hidden"]
-            teacher_hidden = saved["teacher_hidden"]
-            if not env.exact_resume:
-                reset = torch.ones_like(reset)
-                episodes.restart()
-                if reward_scale is not None:
-                    reward_scale.restart()
-            session.say(frame.resume_note(run.name, f"iteration {start} of {iterations}", env))
-        else:
-            # The student as it came is the one to beat.
-            found = run_episodes(policy, eval_env, streams.derive(config.seed, "select"), per_slot)
-            first_return = best_return = evaluation.summary(found)["eval/return"]
-            run.save_policy(policy)
-            session.say(f"the student as it is: return {first_return:.1f}")
-        clock = frame.Clock(seconds)
-        for iteration in range(start, iterations):
-            global_step = (iteration + 1) * steps * num_envs
-            actor_learns = global_step > config.critic_warmup
+    with Training(session, config, task, *frame, parents=parents, details=teachers and teachers.details) as training:
+        training.keep_as_it_is()  # the student as it came is the one to beat
+        for _ in training.iterations():
+            actor_learns = training.done > config.critic_warmup
             if config.lr_schedule == "linear":
-                optimizer.lr = config.lr * (1 - iteration / iterations)
-                critic_optimizer.lr = config.critic_lr * (1 - iteration / iterations)
+                optimizer.lr, critic_optimizer.lr = config.lr * training.left, config.critic_lr * training.left
 
             # --- roll-out -------------------------------------------------------------------------------------------
-            names = ("action", "log_prob", "reward", "terminated", "done")
-            data: dict[str, list[Tensor]] = {k: [] for k in names}
-            seen: dict[str, list[Obs]] = {role: [] for role in views}
-            resets, hiddens, finals = [], [], list[tuple[int, Final]]()
+            record = Recorder()
             with torch.no_grad():
                 for t in range(steps):
+                    obs = viewed.observe("actor")
+                    record.add(obs=obs, value_obs=viewed.observe("critic"), reset=at.reset)
+                    if teacher is not None:
+                        record.add(teacher_obs=viewed.observe("teacher"))
                     if t % length == 0:
-                        hiddens.append(hidden)
-                    for role, obs in seen.items():
-                        obs.append(viewed.observe(role))
-                    resets.append(reset)
-                    dist, hidden = policy.step(seen["actor"][-1], hidden, reset)
+                        record.add(hidden=at.hidden)
+                    dist, at.hidden = policy.step(obs, at.hidden, at.reset)
                     action = dist.sample(act_stream)
                     step = viewed.step(action)
-                    data["action"].append(action)  # as drawn: the env clips it, the ratio must not
-                    data["log_prob"].append(dist.log_prob(action))
-                    data["reward"].append(step.reward)
-                    data["terminated"].append(step.terminated)
-                    data["done"].append(step.done)
-                    if viewed.finals:
-                        finals.append((t, viewed.finals["critic"]))
-                    reset = step.done
-                seen["critic"].append(viewed.observe("critic"))
-                resets.append(reset)
-                rollout = {k: torch.stack(v) for k, v in data.items()}
-                stacked = {role: {k: torch.stack([o[k] for o in obs]) for k in obs[0]} for role, obs in seen.items()}
-                all_resets = torch.stack(resets)
-                episode_metrics = episodes.update(rollout["reward"], rollout["done"])
+                    record.add(action=action, log_prob=dist.log_prob(action))  # as drawn: the env clips it
+                    record.add(reward=step.reward, terminated=step.terminated, done=step.done)
+                    record.add(last_seen=viewed.final("critic"))
+                    at.reset = step.done
+                record.add(value_obs=viewed.observe("critic"), reset=at.reset)
+                rollout, labels = record.stack(), {}
+                if teacher is not None:  # what it would have done
+                    resets = rollout.reset[:-1]
+                    label, at.teacher_hidden = teacher(rollout.teacher_obs, at.teacher_hidden, resets)
+                    labels = label.params()
 
-                # --- advantages, and what the teacher would have done ----------------------------------------------
-                reward = rollout["reward"]
-                if reward_scale is not None:
-                    reward = reward_scale(reward, rollout["done"])
-                values = rollout_values(critic, stacked["critic"], all_resets, critic_hidden, finals, length)
-                critic_hidden = values.hidden
-                advantage, returns = ppo.compute_gae(
-                    reward,
-                    values.value,
-                    values.next_value,
-                    rollout["terminated"],
-                    rollout["done"],
-                    config.gamma,
-                    config.gae_lambda,
-                )
-                labels: dict[str, Tensor] = {}
-                if teacher is not None:
-                    label, teacher_hidden = teacher(stacked["teacher"], teacher_hidden, all_resets[:-1])
-                    labels = {k: sequences(v, length) for k, v in label.params().items()}
+            # --- advantages -----------------------------------------------------------------------------------------
+            reward = rollout.reward if reward_scale is None else reward_scale(rollout.reward, rollout.done)
+            values = rollout_values(
+                critic, rollout.value_obs, rollout.reset, at.critic_hidden, rollout.last_seen, length
+            )
+            at.critic_hidden = values.hidden
+            ends = rollout.terminated, rollout.done
+            advantage, returns = ppo.compute_gae(reward, *values[:2], *ends, config.gamma, config.gae_lambda)
 
             # --- update ---------------------------------------------------------------------------------------------
-            batch_obs = {k: sequences(v, length) for k, v in stacked["actor"].items()}
-            batch_value_obs = {k: sequences(v[:-1], length) for k, v in stacked["critic"].items()}
-            batch_hidden, batch_critic_hidden = torch.stack(hiddens).flatten(0, 1), values.hiddens.flatten(0, 1)
-            batch = {"action": rollout["action"], "log_prob": rollout["log_prob"], "reset": all_resets[:-1]}
-            batch |= {"value": values.value, "advantage": advantage, "returns": returns}
-            batch = {k: sequences(v, length) for k, v in batch.items()}
-            losses: list[Tensor] = []
+            starts = {"hidden": rollout.hidden, "critic_hidden": values.hiddens}
+            made = {"value": values.value, "advantage": advantage, "returns": returns, "labels": labels}
+            batch, averages = Minibatches(length, starts, rollout, **made), Averages()
             for _ in range(config.num_epochs):
-                order = torch.randperm(num_sequences, generator=shuffle_stream).to(device)
-                for index in order.split(minibatch):
-                    part = columns(batch, index)
-                    value, _ = critic(columns(batch_value_obs, index), batch_critic_hidden[index], part["reset"])
-                    value_loss = ppo.value_loss(value, part["returns"], part["value"], None)
+                for part in batch.shuffled(config.num_minibatches, shuffle_stream):
+                    value, _ = critic(part.value_obs, part.critic_hidden, part.reset)
+                    value_loss = ppo.value_loss(value, part.returns, part.value, config.value_clip)
                     critic_optimizer.zero_grad()
                     (config.value_coef * value_loss).backward()
                     critic_optimizer.step()
+                    averages.add({"loss/value": value_loss})
                     if not actor_learns:
-                        losses.append(torch.stack([value_loss.detach()]))
                         continue
-                    dist, _ = policy(columns(batch_obs, index), batch_hidden[index], part["reset"])
-                    surrogate = ppo.policy_loss(
-                        dist.log_prob(part["action"]),
-                        part["log_prob"],
-                        ppo.standardize(part["advantage"]),
-                        config.clip_coef,
-                    )
+                    dist, _ = policy(part.obs, part.hidden, part.reset)
+                    advantage, log_prob = ppo.standardize(part.advantage), dist.log_prob(part.action)
+                    surrogate = ppo.policy_loss(log_prob, part.log_prob, advantage, config.clip_coef)
                     entropy = dist.entropy().mean()
-                    loss = surrogate.loss - config.entropy_coef * entropy
-                    distance = torch.zeros((), device=device)
+                    loss, distance = surrogate.loss - config.entropy_coef * entropy, None
                     if teacher is not None:
-                        wanted = from_params(columns(labels, index), env.action, teacher.spec.network.squash)
+                        wanted = from_params(part.labels, env.action, teacher.spec.network.squash)
                         distance = kl(wanted, dist).mean()
                         loss = loss + config.teacher_kl_coef * distance
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
-                    scalars = (value_loss, surrogate.loss, entropy, surrogate.approx_kl, distance)
-                    losses.append(torch.stack([s.detach() for s in scalars]))
+                    averages.add({"loss/policy": surrogate.loss, "entropy": entropy, "approx_kl": surrogate.approx_kl})
+                    if distance is not None:
+                        averages.add({"kl_teacher": distance})
             if config.update_normalizer and actor_learns:
-                policy.encoder.update_normalizer(stacked["actor"])
-            critic.encoder.update_normalizer(take(stacked["critic"], slice(0, steps)))
-
-            # --- log, evaluate, save --------------------------------------------------------------------------------
-            names = ("loss/value", "loss/policy", "entropy", "approx_kl", "kl_teacher")
-            metrics = {"step": global_step, "iteration": iteration + 1, **episode_metrics}
-            metrics |= dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=False))
-            if teacher is None:
-                metrics.pop("kl_teacher", None)
+                policy.encoder.update_normalizer(rollout.obs)
+            critic.encoder.update_normalizer(take(rollout.value_obs, slice(0, steps)))
+            metrics = episodes.update(rollout.reward, rollout.done) | averages.read() | {"lr": float(optimizer.lr)}
             metrics["explained_variance"] = float(ppo.explained_variance(values.value, returns))
-            metrics |= {"lr": optimizer.lr, "loop_seconds": clock.seconds}
-            metrics["steps_per_second"] = global_step / clock.seconds
-            frame.check_divergence(metrics, f"step {global_step}")
-            is_last = iteration + 1 == iterations
-            if is_last or (actor_learns and (iteration + 1) % config.eval_every == 0):
-                with clock:
-                    found = run_episodes(policy, eval_env, streams.derive(config.seed, "select"), per_slot)
-                metrics |= evaluation.summary(found)
-                if metrics["eval/return"] > best_return:  # an equal one is no reason to leave what was distilled
-                    best_return = metrics["eval/return"]
-                    run.save_policy(policy)
-                reached = config.stop_return is not None and metrics["eval/return"] >= config.stop_return
-                streak = streak + 1 if reached else 0
-            run.log(metrics)
-            progress.update(global_step, {"return": metrics["rollout/return"], "best greedy": best_return})
-            if is_last or streak >= config.stop_patience:
-                break
-            kept = {"iteration": iteration + 1, "best_return": best_return, "first_return": first_return}
-            kept |= {"streak": streak, "seconds": clock.seconds}
-            kept |= {"reset": reset, "hidden": hidden, "critic_hidden": critic_hidden, "teacher_hidden": teacher_hidden}
-            run.save_if_due(lambda v=kept: frame.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
-        loop_seconds = clock.seconds
-
-        # --- report: the student as it was and as it is, on episodes that chose neither -----------------------------
-        run.save_policy(policy, "last")
-        best = load_policy_file(run.path / "policy.safetensors", device)
-        before = setup.open_policy(student_run, report_env, device)
-        report = streams.derive(config.seed, "report")
-        final = evaluation.measure({"eval": best, "eval_before": before}, report_env, report, per_slot)
-        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: fine-tuning", columns=4)
-        final |= {"step": global_step, "loop_seconds": loop_seconds}
-        final |= {"best_selection_return": best_return, "first_selection_return": first_return}
-        result = run.finish(final, **(teachers.details if teachers else {}))
-    env.close()
-    eval_env.close()
-    report_env.close()
-    return result
+            training.log(metrics, measure=actor_learns)
+        before = setup.open_policy(student_run, env, device)
+        return training.report(CURVES, f"{task.name}: fine-tuning", also={"before": before})
 
 
 if __name__ == "__main__":
-    from tscli.cli.app import run_script
+    from tscli.cli import run_script
 
     run_script(__file__)

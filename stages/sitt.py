@@ -22,21 +22,22 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tscli import streams
-from tscli.config import Network, NetworkConfig, PPOConfig, UserError, positional
+from tscli.config import EvalEvery, JointConfig, NumEnvs, Patience, RolloutSteps, Steps, UserError
+from tscli.config import Minibatches as NumMinibatches
 from tscli.envs.views import Obs
 from tscli.learning import ppo
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
-from tscli.learning.rollout import Final, ViewedEnv, columns, rollout_values, sequences, take
+from tscli.learning.record import Averages, Fields, Minibatches, Recorder, sequences
+from tscli.learning.rollout import ViewedEnv, columns, rollout_values, take
 from tscli.networks import Critic, Policy, PolicySpec
 from tscli.networks.distributions import Distribution, from_params, kl
-from tscli.networks.files import load_policy_file
 from tscli.networks.normalize import ReturnScale
 from tscli.pictures import curves
 from tscli.runs import Run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.training import evaluation, frame, setup
+from tscli.training import State, Training, setup
 
 ORDER = 50
 CURVES = (
@@ -52,14 +53,9 @@ CURVES = (
 )
 
 
-class Config(PPOConfig):
+class Config(JointConfig):
     """PPO's settings, and those of the joint loop."""
 
-    task: str = positional(description="A task's name, or a task's YAML file.")
-    obs: str = Field("", description="View of the teacher; empty takes the task's.")
-    student_obs: str = Field("", description="View of the student; empty takes the task's.")
-    network: Network = Field(NetworkConfig(), description="Body of the teacher and of the proxy student.")
-    student: Network | None = Field(None, description="Body of the student; none makes it like the teacher's.")
     shared_head: bool = Field(True, description="One action head for teacher, proxy and student, trained by PPO alone.")
 
     penalty_coef: float = Field(
@@ -85,24 +81,18 @@ class Config(PPOConfig):
     align_lr: float = Field(1e-3, gt=0, description="Adam's learning rate in the alignment; it falls as lr does.")
     holdout_fraction: float = Field(0.05, ge=0, le=0.5, description="Share of pairs held out to measure; 0: none.")
 
-    total_steps: int = Field(6_000_000, ge=1, description="Env steps over all envs, rounded up to whole iterations.")
-    num_envs: int = Field(1024, ge=1, description="Envs that step together.")
-    rollout_steps: int = Field(64, ge=1, description="Steps per env between updates.")
-    num_minibatches: int = Field(8, ge=1, description="Minibatches per epoch.")
-    clip_value: bool = Field(False, description="Clip the value's movement as well, by clip_coef.")
-    eval_every: int = Field(5, ge=1, description="Iterations between greedy evaluations that choose the best student.")
-    stop_success: float | None = Field(
-        None, gt=0, le=1, description="Stop once the greedy student succeeds this often."
-    )
-    stop_patience: int = Field(2, ge=1, description="That many evaluations in a row.")
+    total_steps: Steps = 6_000_000
+    num_envs: NumEnvs = 1024
+    rollout_steps: RolloutSteps = 64
+    num_minibatches: NumMinibatches = 8
+    eval_every: EvalEvery = 5
+    stop_patience: Patience = 2
 
     @model_validator(mode="after")
     def _networks_fit(self) -> Config:
         student = self.student or self.network
-        if any(getattr(student, name) != getattr(self.network, name) for name in ("distribution", "squash", "std")):
-            raise ValueError(
-                "--student.distribution, .squash and .std must equal those of --network: the KL compares like with like"
-            )
+        if student.std != self.network.std:
+            raise ValueError("--student.std must equal --network.std: the KL compares like with like")
         kinds = {student.kind, self.network.kind} - {"mlp"}
         if kinds and self.paired == "steps":
             raise ValueError(
@@ -117,10 +107,6 @@ def main(config: Config, session: Session) -> Run:
     device = setup.prepare(config)
     task = load_task(config.task)
     env = setup.task_env(task, config.num_envs, device)
-    eval_env, report_env = setup.eval_envs(task, config.eval_episodes, device)
-    per_slot = config.eval_episodes // eval_env.num_envs
-    if config.stop_success is not None and not eval_env.has_success:
-        raise UserError(f"--stop-success: task {task.name} does not tell success, give --stop-return instead")
     teacher_view = setup.resolve(task, config.obs or task.teacher, env)
     student_view = setup.resolve(task, config.student_obs or task.student, env)
     if student_view.has_memory:
@@ -137,12 +123,7 @@ def main(config: Config, session: Session) -> Run:
         student = Policy(PolicySpec(student_view, env.action, config.student or config.network)).to(device)  # F_S
         proxy = Policy(PolicySpec(teacher_view, env.action, config.network)).to(device)  # F^_S
     if config.shared_head:
-        if student.encoder.output_size != teacher.encoder.output_size:
-            raise UserError(
-                f"a shared head needs latents of one size: the teacher's is {teacher.encoder.output_size}, the "
-                f"student's {student.encoder.output_size}: make them equal, or give --no-shared-head"
-            )
-        student.head = proxy.head = teacher.head
+        share_head(teacher, student, proxy)
     aligned = [p.encoder if config.shared_head else p for p in (student, proxy)]  # A is trained by the teacher's PPO
     optimizer = FlatAdam([*teacher.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
     student_optimizer, proxy_optimizer = (
@@ -154,234 +135,145 @@ def main(config: Config, session: Session) -> Run:
     align_stream = streams.generator(config.seed, "sitt/align", device)
     reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
 
-    # Sequences of memoryless policies are single steps; those of recurrent ones are what their gradient flows through.
     steps, num_envs = config.rollout_steps, config.num_envs
-    length = setup.sequence_length(config.bptt, steps, teacher.is_recurrent or critic.is_recurrent)
-    num_sequences = num_envs * steps // length
-    minibatch = setup.minibatch_size(num_sequences, config.num_minibatches, length)
-    iterations = -(-config.total_steps // (steps * num_envs))
+    length = setup.sequence_length(config, teacher.is_recurrent or critic.is_recurrent)
     # Rows that are paired in a step: drawn anew each time, or the first envs for good.
     num_rows = max(1, round(config.paired_fraction * num_envs))
     fixed_rows = torch.arange(num_rows, device=device)
-
-    viewed = ViewedEnv(env, {"teacher": teacher_view, "student": student_view}, config.seed, final_for=("teacher",))
-    reset = torch.ones(num_envs, dtype=torch.bool, device=device)
-    hidden, critic_hidden = teacher.initial_hidden(num_envs), critic.initial_hidden(num_envs)
-    proxy_hidden, student_hidden = proxy.initial_hidden(num_envs), student.initial_hidden(num_rows)
+    viewed = ViewedEnv(env, {"teacher": teacher_view, "student": student_view}, config.seed, ("teacher",))
     episodes = EpisodeStats(num_envs)
-    best_score, streak, start, seconds = -float("inf"), 0, 0, 0.0
+    at = State(
+        reset=torch.ones(num_envs, dtype=torch.bool, device=device),
+        hidden=teacher.initial_hidden(num_envs),
+        critic_hidden=critic.initial_hidden(num_envs),
+        proxy_hidden=proxy.initial_hidden(num_envs),
+        student_hidden=student.initial_hidden(num_rows),
+    )
     parts = {"teacher": teacher, "critic": critic, "student": student, "proxy": proxy, "viewed": viewed}
     parts |= {"optimizer": optimizer, "student_optimizer": student_optimizer, "proxy_optimizer": proxy_optimizer}
     parts |= {"act": act_stream, "shuffle": shuffle_stream, "pair": pair_stream, "align": align_stream}
-    parts |= {"episodes": episodes, "reward_scale": reward_scale}
+    parts |= {"episodes": episodes, "scale": reward_scale, "at": at}
+    frame = (parts, {"policy": student, "teacher": teacher}, "student", config.total_steps, steps * num_envs)
+    score = ("eval/success_rate", "eval/return")
 
-    with (
-        session.start(config, "sitt", config.task, role="student") as run,
-        session.progress(config.total_steps) as progress,
-    ):
-        if run.state is not None:
-            saved = frame.restore(run.state, parts, device)
-            start, best_score, streak = saved["iteration"], saved["best_score"], saved["streak"]
-            seconds = saved["seconds"]
-            reset, hidden, critic_hidden = saved["reset"], saved["hidden"], saved["critic_hidden"]
-            proxy_hidden, student_hidden = saved["proxy_hidden"], saved["student_hidden"]
-            if not env.exact_resume:
-                reset = torch.ones_like(reset)
-                episodes.restart()
-                if reward_scale is not None:
-                    reward_scale.restart()
-            session.say(frame.resume_note(run.name, f"iteration {start} of {iterations}", env))
-        clock = frame.Clock(seconds)
-        for iteration in range(start, iterations):
-            global_step = (iteration + 1) * steps * num_envs
+    with Training(session, config, task, *frame, score=score, blame="--lr or --align-lr") as training:
+        for iteration in training.iterations():
             penalty_coef = config.penalty_coef
-            if global_step < config.penalty_warmup:
-                penalty_coef *= global_step / config.penalty_warmup
+            if training.done < config.penalty_warmup:
+                penalty_coef *= training.done / config.penalty_warmup
             aligns = (iteration + 1) % config.align_every == 0 and config.align_updates > 0
             pairs_up = aligns or student.is_recurrent  # its hidden state must follow the envs
             if config.lr_schedule == "linear":
-                left = 1 - iteration / iterations
-                optimizer.lr = config.lr * left
-                student_optimizer.lr = proxy_optimizer.lr = config.align_lr * left
+                optimizer.lr = config.lr * training.left
+                student_optimizer.lr = proxy_optimizer.lr = config.align_lr * training.left
 
             # --- phase 1: roll-out ----------------------------------------------------------------------------------
-            names = ("action", "log_prob", "reward", "terminated", "done")
-            data: dict[str, list[Tensor]] = {k: [] for k in names}
-            teacher_obs: list[Obs] = []
-            paired_obs: list[Obs] = []
-            paired_rows, resets, hiddens, finals = [], [], [], list[tuple[int, Final]]()
-            teacher_params: list[dict[str, Tensor]] = []
+            record = Recorder()
             with torch.no_grad():
                 for t in range(steps):
-                    if t % length == 0:
-                        hiddens.append(hidden)
-                    teacher_obs.append(viewed.observe("teacher"))
+                    obs = viewed.observe("teacher")
+                    record.add(obs=obs, reset=at.reset)
                     if pairs_up:  # observed for these rows alone
                         rows = fixed_rows
                         if config.paired == "steps" and num_rows < num_envs:
                             rows = torch.randperm(num_envs, generator=pair_stream, device=device)[:num_rows]
-                        paired_rows.append(rows)
-                        paired_obs.append(viewed.observe("student", rows))
-                    resets.append(reset)
-                    dist, hidden = teacher.step(teacher_obs[-1], hidden, reset)
-                    teacher_params.append(dist.params())
+                        record.add(rows=rows, student_obs=viewed.observe("student", rows))
+                    if t % length == 0:
+                        record.add(hidden=at.hidden)
+                    dist, at.hidden = teacher.step(obs, at.hidden, at.reset)
                     action = dist.sample(act_stream)
                     step = viewed.step(action)
-                    data["action"].append(action)  # as drawn: the env clips it, the ratio must not
-                    data["log_prob"].append(dist.log_prob(action))
-                    data["reward"].append(step.reward)
-                    data["terminated"].append(step.terminated)
-                    data["done"].append(step.done)
-                    if viewed.finals:
-                        finals.append((t, viewed.finals["teacher"]))
-                    reset = step.done
-                teacher_obs.append(viewed.observe("teacher"))
-                resets.append(reset)
-
-                rollout = {k: torch.stack(v) for k, v in data.items()}
-                value_obs = {k: torch.stack([o[k] for o in teacher_obs]) for k in teacher_obs[0]}
-                obs = take(value_obs, slice(0, steps))
-                all_resets = torch.stack(resets)
-                episode_metrics = episodes.update(rollout["reward"], rollout["done"])
+                    record.add(action=action, log_prob=dist.log_prob(action), params=dist.params())  # as drawn
+                    record.add(reward=step.reward, terminated=step.terminated, done=step.done)
+                    record.add(last_seen=viewed.final("teacher"))
+                    at.reset = step.done
+                record.add(obs=viewed.observe("teacher"), reset=at.reset)
+                rollout = record.stack()
+                teacher_obs, resets = take(rollout.obs, slice(0, steps)), rollout.reset[:-1]
 
                 # Eq. 2: the reward r - lambda1 KL(pi_T || pi_S), with the proxy in the student's place.
-                stacked = {k: torch.stack([p[k] for p in teacher_params]) for k in teacher_params[0]}
-                teacher_dist = from_params(stacked, env.action, config.network.squash)
-                first_proxy_hidden = proxy_hidden
-                proxy_latent, proxy_hidden = proxy.encoder(obs, proxy_hidden, all_resets[:-1])
+                teacher_dist = from_params(rollout.params, env.action, config.network.squash)
+                first_proxy_hidden = at.proxy_hidden
+                proxy_latent, at.proxy_hidden = proxy.encoder(teacher_obs, at.proxy_hidden, resets)
                 proxy_dist = proxy.head(proxy_latent)
                 divergence = directed_kl(teacher_dist, proxy_dist, config.kl_direction)
-                reward = rollout["reward"]
-                if penalty_coef:
-                    reward = reward - penalty_coef * divergence
-                if reward_scale is not None:
-                    reward = reward_scale(reward, rollout["done"])
-                values = rollout_values(critic, value_obs, all_resets, critic_hidden, finals, length)
-                critic_hidden = values.hidden
-                advantage, returns = ppo.compute_gae(
-                    reward,
-                    values.value,
-                    values.next_value,
-                    rollout["terminated"],
-                    rollout["done"],
-                    config.gamma,
-                    config.gae_lambda,
-                )
+            reward = rollout.reward
+            if penalty_coef:
+                reward = reward - penalty_coef * divergence
+            if reward_scale is not None:
+                reward = reward_scale(reward, rollout.done)
+            values = rollout_values(critic, rollout.obs, rollout.reset, at.critic_hidden, rollout.last_seen, length)
+            at.critic_hidden = values.hidden
+            ends = rollout.terminated, rollout.done
+            advantage, returns = ppo.compute_gae(reward, *values[:2], *ends, config.gamma, config.gae_lambda)
 
             # --- phase 2: policy update -----------------------------------------------------------------------------
-            batch_obs = {k: sequences(v, length) for k, v in obs.items()}
-            batch_hidden, batch_critic_hidden = torch.stack(hiddens).flatten(0, 1), values.hiddens.flatten(0, 1)
-            batch = {"action": rollout["action"], "log_prob": rollout["log_prob"], "reset": all_resets[:-1]}
-            batch |= {"value": values.value, "advantage": advantage, "returns": returns, "proxy_latent": proxy_latent}
-            batch = {k: sequences(v, length) for k, v in batch.items()}
-            losses: list[Tensor] = []
+            starts = {"hidden": rollout.hidden, "critic_hidden": values.hiddens}
+            made = {"value": values.value, "advantage": advantage, "returns": returns, "proxy_latent": proxy_latent}
+            batch, averages = Minibatches(length, starts, rollout, **made), Averages()
             for _ in range(config.num_epochs):
-                order = torch.randperm(num_sequences, generator=shuffle_stream).to(device)
-                for index in order.split(minibatch):
-                    part, part_obs = columns(batch, index), columns(batch_obs, index)
-                    latent, _ = teacher.encoder(part_obs, batch_hidden[index], part["reset"])
+                for part in batch.shuffled(config.num_minibatches, shuffle_stream):
+                    latent, _ = teacher.encoder(part.obs, part.hidden, part.reset)
                     dist = teacher.head(latent)
-                    value, _ = critic(part_obs, batch_critic_hidden[index], part["reset"])
-                    surrogate = ppo.policy_loss(
-                        dist.log_prob(part["action"]),
-                        part["log_prob"],
-                        ppo.standardize(part["advantage"]),
-                        config.clip_coef,
-                    )
-                    clip = config.clip_coef if config.clip_value else None
-                    value_loss = ppo.value_loss(value, part["returns"], part["value"], clip)
+                    value, _ = critic(part.obs, part.critic_hidden, part.reset)
+                    advantage, log_prob = ppo.standardize(part.advantage), dist.log_prob(part.action)
+                    surrogate = ppo.policy_loss(log_prob, part.log_prob, advantage, config.clip_coef)
+                    value_loss = ppo.value_loss(value, part.returns, part.value, config.value_clip)
                     entropy = dist.entropy().mean()
                     loss = surrogate.loss + config.value_coef * value_loss - config.entropy_coef * entropy
                     if config.gradient_coef:
                         # Eq. 6, second part: lambda2 KL(pi_T || pi_proxy), into F_T alone, since through a free head
                         # it would flatten A instead.
-                        pull = directed_kl(
-                            teacher.head(latent, frozen=True),
-                            proxy.head(part["proxy_latent"], frozen=True),
-                            config.kl_direction,
+                        says, guessed = (
+                            p.head(f, frozen=True) for p, f in ((teacher, latent), (proxy, part.proxy_latent))
                         )
+                        pull = directed_kl(says, guessed, config.kl_direction)
                         loss = loss + config.gradient_coef * pull.mean()
                     if config.feature_coef:
-                        loss = loss + config.feature_coef * (latent - part["proxy_latent"]).abs().mean()
+                        loss = loss + config.feature_coef * (latent - part.proxy_latent).abs().mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
-                    scalars = (surrogate.loss, value_loss, entropy, surrogate.approx_kl, surrogate.clip_fraction)
-                    losses.append(torch.stack([s.detach() for s in scalars]))
-
+                    averages.add({"loss/policy": surrogate.loss, "loss/value": value_loss, "entropy": entropy})
+                    averages.add({"approx_kl": surrogate.approx_kl, "clip_fraction": surrogate.clip_fraction})
             # Normalisers move between updates only, so that the first minibatch's ratio is exactly 1.
             for module in (teacher, critic, proxy):
-                module.encoder.update_normalizer(obs)
+                module.encoder.update_normalizer(teacher_obs)
 
             # --- phase 3: alignment ---------------------------------------------------------------------------------
-            align_metrics: dict[str, float] = {}
+            metrics = episodes.update(rollout.reward, rollout.done) | averages.read()
             if pairs_up:
-                times, rows = torch.arange(steps, device=device).unsqueeze(1), torch.stack(paired_rows)
-                pair_obs = {k: torch.stack([o[k] for o in paired_obs]) for k in paired_obs[0]}  # o_S
-                pair_teacher_obs = take(obs, (times, rows))  # o_T of the same steps
-                pair_reset = all_resets[times, rows]
-                student.encoder.update_normalizer(pair_obs)
-                starts = [hiddens[0][rows[0]], first_proxy_hidden[rows[0]], student_hidden]
-                if not (teacher.is_recurrent or proxy.is_recurrent or student.is_recurrent):
-                    pair_obs = {k: sequences(v, 1) for k, v in pair_obs.items()}
-                    pair_teacher_obs = {k: sequences(v, 1) for k, v in pair_teacher_obs.items()}
-                    pair_reset = sequences(pair_reset, 1)
-                    starts = [h.new_zeros(pair_reset.shape[1], 0) for h in starts]
-                pairs = Paired(pair_obs, pair_teacher_obs, pair_reset, *starts)
+                student.encoder.update_normalizer(rollout.student_obs)
+                hiddens = rollout.hidden[0], first_proxy_hidden, at.student_hidden
+                has_memory = teacher.is_recurrent or proxy.is_recurrent or student.is_recurrent
+                pairs = pair_up(rollout, teacher_obs, resets, hiddens, has_memory)
                 if aligns:
                     optimizers = student_optimizer, proxy_optimizer
-                    align_metrics = align(config, pairs, teacher, student, proxy, optimizers, align_stream)
+                    metrics |= align(config, pairs, teacher, student, proxy, optimizers, align_stream)
                 if student.is_recurrent:
                     with torch.no_grad():
-                        student_hidden = student.encoder(pairs.student_obs, student_hidden, pairs.reset)[1]
+                        at.student_hidden = student.encoder(pairs.student_obs, at.student_hidden, pairs.reset)[1]
 
-            # --- log, evaluate, save --------------------------------------------------------------------------------
-            names = ("loss/policy", "loss/value", "entropy", "approx_kl", "clip_fraction")
-            metrics = {"step": global_step, "iteration": iteration + 1, **episode_metrics, **align_metrics}
-            metrics |= dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
             metrics["kl_teacher_proxy"] = float(kl(teacher_dist, proxy_dist).mean())
             metrics["penalty"] = penalty_coef * float(divergence.mean())
-            metrics |= {"lr": optimizer.lr, "align_lr": student_optimizer.lr, "loop_seconds": clock.seconds}
-            metrics["steps_per_second"] = global_step / clock.seconds
-            frame.check_divergence(metrics, f"step {global_step}", "--lr or --align-lr")
-            is_last = iteration + 1 == iterations
-            if is_last or (iteration + 1) % config.eval_every == 0:
-                with clock:
-                    select = streams.derive(config.seed, "select")
-                    found = evaluation.measure({"eval": student, "eval_teacher": teacher}, eval_env, select, per_slot)
-                metrics |= found
-                score = found.get("eval/success_rate", found["eval/return"])
-                if score >= best_score:  # among equals the later one has seen more
-                    best_score = score
-                    run.save_policy(teacher, "teacher")
-                    run.save_policy(student)
-                goals = (config.stop_success, "eval/success_rate"), (config.stop_return, "eval/return")
-                reached = any(goal is not None and found[name] >= goal for goal, name in goals)
-                streak = streak + 1 if reached else 0
-            run.log(metrics)
-            shown = {"return": metrics["rollout/return"], "KL": metrics["kl_teacher_proxy"], "best student": best_score}
-            progress.update(global_step, shown)
-            if is_last or streak >= config.stop_patience:
-                break
-            kept = {"iteration": iteration + 1, "best_score": best_score, "streak": streak, "reset": reset}
-            kept |= {"seconds": clock.seconds}
-            kept |= {"hidden": hidden, "critic_hidden": critic_hidden}
-            kept |= {"proxy_hidden": proxy_hidden, "student_hidden": student_hidden}
-            run.save_if_due(lambda v=kept: frame.snapshot(parts, **v), config.checkpoint_every, env.exact_resume)
-        loop_seconds = clock.seconds
+            metrics |= {"lr": float(optimizer.lr), "align_lr": float(student_optimizer.lr)}
+            training.log(metrics, show=("kl_teacher_proxy",))
+        return training.report(CURVES, f"{task.name}: SITT")
 
-        # --- report: the best student and its teacher, on episodes that did not choose them -------------------------
-        run.save_policy(student, "last")
-        names = {"eval": "policy", "eval_teacher": "teacher"}
-        kept = {role: load_policy_file(run.path / f"{name}.safetensors", device) for role, name in names.items()}
-        final = evaluation.measure(kept, report_env, streams.derive(config.seed, "report"), per_slot)
-        curves.draw_curves(run.path / "curves.png", run.read_metrics(), CURVES, f"{task.name}: SITT")
-        final |= {"step": global_step, "loop_seconds": loop_seconds, "best_selection_score": best_score}
-        result = run.finish(final)
-    env.close()
-    eval_env.close()
-    report_env.close()
-    return result
+
+def share_head(teacher: Policy, *others: Policy) -> None:
+    """Give all the teacher's action head A.
+
+    Raises:
+        UserError: their latents are not of one size.
+    """
+    for other in others:
+        if other.encoder.output_size != teacher.encoder.output_size:
+            raise UserError(
+                f"a shared head needs latents of one size: the teacher's is {teacher.encoder.output_size}, the "
+                f"student's {other.encoder.output_size}: make them equal, or give --no-shared-head"
+            )
+        other.head = teacher.head
 
 
 class Paired(NamedTuple):
@@ -393,6 +285,28 @@ class Paired(NamedTuple):
     teacher_hidden: Tensor
     proxy_hidden: Tensor
     student_hidden: Tensor
+
+
+def pair_up(
+    rollout: Fields, teacher_obs: Obs, resets: Tensor, hiddens: tuple[Tensor, Tensor, Tensor], has_memory: bool
+) -> Paired:
+    """What student and teacher saw in the same rows of the same steps.
+
+    Args:
+        rollout: with `rows` [T, P] and `student_obs` [T, P, ...].
+        teacher_obs, resets: of all rows, [T, N, ...].
+        hiddens: at the rollout's start, the teacher's and the proxy's of all rows, the student's of the paired ones.
+        has_memory: else each step is a sequence of its own.
+    """
+    times = torch.arange(len(resets), device=resets.device).unsqueeze(1)
+    obs, pair_obs, reset = rollout.student_obs, take(teacher_obs, (times, rollout.rows)), resets[times, rollout.rows]
+    first = rollout.rows[0]
+    starts = [hiddens[0][first], hiddens[1][first], hiddens[2]]
+    if not has_memory:
+        obs, pair_obs = ({k: sequences(v, 1) for k, v in seen.items()} for seen in (obs, pair_obs))
+        reset = sequences(reset, 1)
+        starts = [h.new_zeros(reset.shape[1], 0) for h in starts]
+    return Paired(obs, pair_obs, reset, *starts)
 
 
 def directed_kl(teacher: Distribution, proxy: Distribution, direction: str) -> Tensor:

@@ -44,6 +44,7 @@ class Training:
     Attributes:
         run: the run folder in the making.
         resumed: whether the parts were brought back from a checkpoint.
+        num_iterations: of the whole training.
         clock: seconds of the loop; `with training.clock:` leaves something out of them.
 
     Args:
@@ -57,7 +58,7 @@ class Training:
         per_iteration: units that an iteration takes.
         parents: runs that this one is made from.
         unit: "step" of all envs, or "epoch".
-        count: name under which iterations are logged; equal to `unit` where an iteration is one unit.
+        count: name under which iterations are logged; left out where an iteration is an epoch.
         score: the metric that chooses the best; of several the first that the env tells.
         details: more for the manifest.
         blame: the setting to lower when the losses diverge.
@@ -84,9 +85,10 @@ class Training:
         self._session, self._config, self._parts, self._keep = session, config, dict(parts), dict(keep)
         named = {"command": session.command, "method": session.method, "task": task.source}
         self._start = {**named, "role": role, "parents": parents}
-        self._total, self._per_iteration, self._unit, self._count = total, per_iteration, unit, count
+        self._total, self._per_iteration, self._unit = total, per_iteration, unit
+        self._count = "epoch" if unit == "epoch" else count
         self._score, self._details, self._blame = score, details or {}, blame
-        self._num_iterations = -(-total // per_iteration)
+        self.num_iterations = -(-total // per_iteration)
         self._viewed = [part for part in parts.values() if isinstance(part, ViewedEnv)]
         self._device = next(keep["policy"].parameters()).device
         self._envs = setup.eval_envs(task, config.eval_episodes, self._device)
@@ -106,7 +108,7 @@ class Training:
             restore(self.run.state, {**self._parts, "frame": self._now}, self._device)
             if not self._exact:
                 self._restart(self._parts)
-            where = f"{self._count} {self._now.iteration} of {self._num_iterations}"
+            where = f"{self._count} {self._now.iteration} of {self.num_iterations}"
             self._session.say(resume_note(self.run.name, where, self._exact))
         self.clock = Clock(self._now.seconds)
         return self
@@ -136,7 +138,7 @@ class Training:
     def iterations(self) -> Iterator[int]:
         """Numbers of the iterations that are left, from 0; ends early when the goal is reached."""
         now = self._now
-        for iteration in range(now.iteration, self._num_iterations):
+        for iteration in range(now.iteration, self.num_iterations):
             now.iteration, self._done = iteration + 1, False
             yield iteration
             if self._done:
@@ -150,7 +152,7 @@ class Training:
     @property
     def left(self) -> float:
         """Share of the training that is left, 1 in the first iteration: for schedules."""
-        return 1 - (self._now.iteration - 1) / self._num_iterations
+        return 1 - (self._now.iteration - 1) / self.num_iterations
 
     @property
     def done(self) -> int:
@@ -160,7 +162,7 @@ class Training:
     def is_due(self, last: bool = False) -> bool:
         """Whether this iteration ends with an evaluation; the last one always does."""
         every, n = self._config.eval_every, self._now.iteration
-        return last or n == self._num_iterations or bool(every and n % every == 0)
+        return last or n == self.num_iterations or bool(every and n % every == 0)
 
     def log(
         self,
@@ -186,7 +188,7 @@ class Training:
         if self._unit == "step":
             line["steps_per_second"] = self.done / seconds
         self._check_divergence(line)
-        last = last or now.iteration == self._num_iterations
+        last = last or now.iteration == self.num_iterations
         if last or (measure and self.is_due()):
             with self.clock:
                 found = self._measure(self._keep, self._envs[0], "select")

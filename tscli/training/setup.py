@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from tscli.config import PPOConfig, StageConfig, UserError, did_you_mean
-from tscli.envs import VecEnv, make_env, mixed
+from tscli.envs import ActionSpec, VecEnv, make_env, mixed
 from tscli.envs.views import PREVIOUS_ACTION, ViewSpec, resolve_view
 from tscli.networks import Policy, PolicySpec
 from tscli.networks.files import load_policy_file
@@ -177,6 +177,14 @@ def film_env(task: Task, render: str, device: torch.device | str = "cpu") -> Vec
 def resolve(task: Task, expression: str, env: VecEnv) -> ViewSpec:
     """A view of the task, by name or written out, checked against the env's groups."""
     return resolve_view(expression, task.view(expression), env.groups, env.action, owner=f"task {task.name}")
+
+
+def resolve_for_evaluation(task: Task, expression: str, device: torch.device) -> tuple[ViewSpec, ActionSpec]:
+    """A view as `resolve` gives it, and the action space, for a stage that has no env of its own to train in."""
+    env = task_env(task, number_of_tasks(task), device, "select")
+    view = resolve(task, expression, env)
+    env.close()
+    return view, env.action
 
 
 def open_policy(run: Run, env: VecEnv, device: torch.device, which: str = "policy") -> Policy:
