@@ -20,7 +20,8 @@ from tscli.pairs.writer import PairsWriter
 from tscli.runs import Run, newest_run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.training import frame, setup
+from tscli.training import State, setup
+from tscli.training.state import restore, resume_note, snapshot
 from tscli.training.teachers import find_teachers
 
 ORDER = 20
@@ -84,11 +85,13 @@ def main(config: Config, session: Session) -> Run:
     viewed = ViewedEnv(env, views, config.seed)
     act_stream = streams.generator(config.seed, "collect/act", device)
     mix_stream = streams.generator(config.seed, "collect/mix", device)
-    reset = torch.ones(num_envs, dtype=torch.bool, device=device)
-    hidden = teacher.initial_hidden(num_envs)
-    student_hidden = student.initial_hidden(num_envs) if student else hidden
-    count = torch.zeros(num_envs, dtype=torch.int64)
-    parts = {"viewed": viewed, "act": act_stream, "mix": mix_stream}
+    at = State(
+        reset=torch.ones(num_envs, dtype=torch.bool, device=device),
+        hidden=teacher.initial_hidden(num_envs),
+        student_hidden=student.initial_hidden(num_envs) if student else None,
+        count=torch.zeros(num_envs, dtype=torch.int64),  # episodes of each env
+    )
+    parts = {"viewed": viewed, "act": act_stream, "mix": mix_stream, "at": at}
     parents = teachers.parents | ({"student": student_run} if student_run else {})
 
     with (
@@ -100,24 +103,22 @@ def main(config: Config, session: Session) -> Run:
             expected = -(-total // num_envs) if by_steps else setup.expected_steps(env, int(quota.max()))
             writer = PairsWriter(run.fresh_folder("pairs"), schema, num_envs, int(config.shard_mb * 2**20), expected)
         else:
-            saved = frame.restore(run.state, parts, device)
-            writer = PairsWriter.resume(run.path / "pairs", run.state["writer"])
-            reset, hidden, student_hidden, count = (saved[k] for k in ("reset", "hidden", "student_hidden", "count"))
-            count = count.cpu()
+            restore(run.state, parts, device)
+            writer = PairsWriter.resume(run.path / "pairs", run.state["parts"]["writer"])
             if not env.exact_resume:
-                writer.restart_episodes()
-                reset, hidden = torch.ones_like(reset), torch.zeros_like(hidden)
-                student_hidden = torch.zeros_like(student_hidden)
-            session.say(frame.resume_note(run.name, f"step {writer.num_steps}", env))
+                writer.restart()
+                at.restart()
+            session.say(resume_note(run.name, f"step {writer.num_steps}", env.exact_resume))
+        parts["writer"] = writer
 
-        while (writer.num_steps < total) if by_steps else bool((count < quota).any()):
+        while (writer.num_steps < total) if by_steps else bool((at.count < quota).any()):
             with torch.no_grad():
-                dist, hidden = teacher.step(viewed.observe("teacher"), hidden, reset)
+                dist, at.hidden = teacher.step(viewed.observe("teacher"), at.hidden, at.reset)
                 action = dist.sample(act_stream) if config.act == "sample" else dist.mode()
                 actor = torch.ones(num_envs, dtype=torch.uint8, device=device)
                 if student is not None:
                     # The student's memory goes on also where the teacher acts.
-                    own, student_hidden = student.step(viewed.observe("student"), student_hidden, reset)
+                    own, at.student_hidden = student.step(viewed.observe("student"), at.student_hidden, at.reset)
                     own_action = own.sample(act_stream) if config.act == "sample" else own.mode()
                     acts = torch.empty(num_envs, device=device).uniform_(generator=mix_stream) < config.beta
                     action = torch.where(acts.reshape(-1, *[1] * (action.dim() - 1)), action, own_action)
@@ -127,18 +128,15 @@ def main(config: Config, session: Session) -> Run:
             obs = viewed.record(groups)
             step = viewed.step(action)
             label, params = dist.mode().cpu(), {k: v.cpu() for k, v in dist.params().items()}
-            keep = None if by_steps else count < quota
+            keep = None if by_steps else at.count < quota
             ends = (step.reward.cpu(), step.terminated.cpu(), step.truncated.cpu())
             success = step.success.cpu() if env.has_success else None
             writer.append(obs, step.action.cpu(), label, params, *ends, actor.cpu(), success, keep)
             if keep is not None:
-                count += step.done.cpu() & keep
-            reset = step.done
-            progress.update(writer.num_steps if by_steps else int(count.sum()), {"transitions": writer.num_steps})
-            values = {"reset": reset, "hidden": hidden, "student_hidden": student_hidden, "count": count}
-            run.save_if_due(
-                lambda v=values: {**frame.snapshot(parts, **v), "writer": writer.state_dict()}, config.checkpoint_every
-            )
+                at.count += step.done.cpu() & keep
+            at.reset = step.done
+            progress.update(writer.num_steps if by_steps else int(at.count.sum()), {"transitions": writer.num_steps})
+            run.save_if_due(lambda: snapshot(parts), config.checkpoint_every)
         writer.close()
 
         result = run.finish(setup.pairs_summary(run.path / "pairs"), holds=("pairs",), **teachers.details)

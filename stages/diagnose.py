@@ -10,26 +10,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from rich.markup import escape
-from rich.table import Table
 
 from tscli import streams
 from tscli.config import Config as BaseConfig
-from tscli.config import Network, NetworkConfig, StageConfig, UserError, one_line
+from tscli.config import Network, StageConfig, UserError
 from tscli.diagnose import diagnosis
-from tscli.diagnose.checks import Finding, teacher_is_good
 from tscli.diagnose.probe import Effort
 from tscli.diagnose.sample import Sample, read_sample, roll_out, steps_within
 from tscli.envs.views import ViewSpec
-from tscli.learning.episodes import run_episodes
-from tscli.learning.statistics import bootstrap_mean
-from tscli.networks import Policy
 from tscli.pairs import Pairs
 from tscli.runs import Run
 from tscli.runs.session import Session
-from tscli.tasks import Task, load_task
+from tscli.tasks import load_task
 from tscli.training import setup
 from tscli.training.teachers import TeacherRuns, find_pairs, find_teachers
 
@@ -67,7 +61,7 @@ def main(config: Config, session: Session) -> None:
     (teacher_run,) = teachers.runs
     teacher = setup.open_teacher(teacher_run, env, device)
     view = setup.resolve(task, config.obs or task.student, env)
-    network = config.student or students_network(task)
+    network = config.student or diagnosis.students_network(task)
     pairs_run = usable_pairs(session, config.pairs, teachers, (teacher.spec.view, view))
     session.say(f"teacher: {teacher_run.name}; pairs: {pairs_run.name if pairs_run else 'none, it is rolled out'}")
 
@@ -81,25 +75,12 @@ def main(config: Config, session: Session) -> None:
     env.close()
     recorded = pairs_run is not None
     findings = [
-        how_good(teacher, task, config.episodes, seed, device),
+        diagnosis.how_good(teacher, task, config.episodes, seed, device),
         *diagnosis.sample_findings(teacher, sample, recorded, network, EFFORT, seed),
     ]
     data: dict[str, Any] = {"task": task.name, "teacher": teacher_run.name, "view": view.name}
     data |= {"pairs": pairs_run.name if pairs_run else None, "steps": sample.num_steps}
-    session.show(findings_table(findings), data | {"findings": [finding.to_json() for finding in findings]})
-
-
-def students_network(task: Task) -> NetworkConfig:
-    """The body that `tscli distill` gives the task's student.
-
-    Raises:
-        UserError: the task's settings are wrong.
-    """
-    written = task.stages.get("distill", {}).get("student", {})
-    try:
-        return TypeAdapter(Network).validate_python(written)
-    except ValidationError as error:
-        raise UserError(f"task {task.name}, distill, student: {one_line(error, NetworkConfig, prefix='')}") from None
+    session.show(diagnosis.findings_table(findings), data | {"findings": [finding.to_json() for finding in findings]})
 
 
 def usable_pairs(
@@ -122,41 +103,6 @@ def usable_pairs(
         session.say(escape(str(error)))
         return None
     return run
-
-
-def how_good(teacher: Policy, task: Task, episodes: int, seed: int, device: torch.device) -> Finding:
-    """The greedy teacher and random actions, for the same number of episodes in the env that reports are made in."""
-    slots = setup.slots_within(task, episodes)
-    env = setup.task_env(task, slots, device, "report")
-    chance = diagnosis.random_policy(teacher.spec.view, env.action).to(device)
-    per_slot = -(-episodes // slots)
-    try:
-        found = run_episodes(teacher, env, seed, per_slot)
-        random = run_episodes(chance, env, seed, per_slot, greedy=False, name="diagnose/random")
-    except UserError as error:  # episodes without an end
-        return Finding("note", "teacher", f"How good it is cannot be told: {error}.")
-    finally:
-        env.close()
-    success = None if found.success is None else float(found.success.float().mean())
-    estimates = [bootstrap_mean(returns.cpu().numpy()) for returns in (found.returns, random.returns)]
-    return teacher_is_good(estimates[0], estimates[1], diagnosis.goal_of(task), success)
-
-
-def findings_table(findings: list[Finding]) -> Table:
-    """A line for each, and what to do about it below."""
-    table = Table.grid(padding=(0, 2))
-    for finding in findings:
-        table.add_row(diagnosis.MARKS[finding.level], f"[bold]{finding.about}[/]", escape(finding.what))
-        if finding.advice:
-            table.add_row("", "", f"[cyan]{escape(finding.advice)}[/]")
-    problems, notes = (sum(finding.level == level for finding in findings) for level in ("problem", "note"))
-    verdict = "[green]Nothing was found that keeps a student from learning.[/]"
-    if problems:
-        verdict = f"[bold red]{problems} problem{'s' if problems > 1 else ''}: see above.[/]"
-    elif notes:
-        verdict = f"[yellow]No problem was found, but see the note{'s' if notes > 1 else ''}.[/]"
-    table.add_row("", "", verdict)
-    return table
 
 
 if __name__ == "__main__":

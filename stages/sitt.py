@@ -15,22 +15,21 @@ the paper: the penalty may grow over the first steps (`penalty_warmup`), and the
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from tscli import streams
-from tscli.config import EvalEvery, JointConfig, NumEnvs, Patience, RolloutSteps, Steps, UserError
-from tscli.config import Minibatches as NumMinibatches
+from tscli.config import EvalEvery, JointConfig, NumEnvs, NumMinibatches, Patience, RolloutSteps, Steps, UserError
 from tscli.envs.views import Obs
 from tscli.learning import ppo
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
-from tscli.learning.record import Averages, Fields, Minibatches, Recorder, sequences
-from tscli.learning.rollout import ViewedEnv, columns, rollout_values, take
-from tscli.networks import Critic, Policy, PolicySpec
+from tscli.learning.record import Averages, Minibatches, Recorder
+from tscli.learning.rollout import ViewedEnv, rollout_values, take
+from tscli.networks import Critic, Head, Policy, PolicySpec
 from tscli.networks.distributions import Distribution, from_params, kl
 from tscli.networks.normalize import ReturnScale
 from tscli.pictures import curves
@@ -57,17 +56,10 @@ class Config(JointConfig):
     """PPO's settings, and those of the joint loop."""
 
     shared_head: bool = Field(True, description="One action head for teacher, proxy and student, trained by PPO alone.")
-
-    penalty_coef: float = Field(
-        0.2, description="lambda1, weight of the KL that is taken off the reward; 0: none, below 0 adds it instead."
-    )
-    penalty_warmup: int = Field(
-        0, ge=0, description="Env steps in which the penalty grows to its full weight; 0: full from the start."
-    )
+    penalty_coef: float = Field(0.2, description="lambda1, weight of the KL taken off the reward; 0: none.")
+    penalty_warmup: int = Field(0, ge=0, description="Env steps in which the penalty grows to full weight; 0: at once.")
     gradient_coef: float = Field(0.1, ge=0, description="lambda2, weight of the KL in the teacher's loss; 0: none.")
-    feature_coef: float = Field(
-        0.0, ge=0, description="Weight of |F_T - F^_S| in the teacher's loss, which the published code has; 0: none."
-    )
+    feature_coef: float = Field(0.0, ge=0, description="Weight of |F_T - F^_S|, as in the published code; 0: none.")
     kl_direction: Literal["teacher_proxy", "proxy_teacher"] = Field(
         "teacher_proxy", description="KL(teacher || proxy), or the other way round, in penalty and gradient."
     )
@@ -80,7 +72,6 @@ class Config(JointConfig):
     align_batch: int = Field(4096, ge=1, description="Pairs per gradient step of the alignment.")
     align_lr: float = Field(1e-3, gt=0, description="Adam's learning rate in the alignment; it falls as lr does.")
     holdout_fraction: float = Field(0.05, ge=0, le=0.5, description="Share of pairs held out to measure; 0: none.")
-
     total_steps: Steps = 6_000_000
     num_envs: NumEnvs = 1024
     rollout_steps: RolloutSteps = 64
@@ -123,12 +114,16 @@ def main(config: Config, session: Session) -> Run:
         student = Policy(PolicySpec(student_view, env.action, config.student or config.network)).to(device)  # F_S
         proxy = Policy(PolicySpec(teacher_view, env.action, config.network)).to(device)  # F^_S
     if config.shared_head:
-        share_head(teacher, student, proxy)
+        sizes = teacher.encoder.output_size, student.encoder.output_size
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"a shared head needs latents of one size: the teacher's is {sizes[0]}, the student's {sizes[1]}: make "
+                "them equal, or give --no-shared-head"
+            )
+        student.head = proxy.head = teacher.head
     aligned = [p.encoder if config.shared_head else p for p in (student, proxy)]  # A is trained by the teacher's PPO
     optimizer = FlatAdam([*teacher.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
-    student_optimizer, proxy_optimizer = (
-        FlatAdam(module.parameters(), config.align_lr, config.max_grad_norm) for module in aligned
-    )
+    align_optimizers = [FlatAdam(module.parameters(), config.align_lr, config.max_grad_norm) for module in aligned]
     act_stream = streams.generator(config.seed, "teacher/act", device)
     shuffle_stream = streams.generator(config.seed, "teacher/shuffle")
     pair_stream = streams.generator(config.seed, "sitt/pair", device)
@@ -137,6 +132,7 @@ def main(config: Config, session: Session) -> Run:
 
     steps, num_envs = config.rollout_steps, config.num_envs
     length = setup.sequence_length(config, teacher.is_recurrent or critic.is_recurrent)
+    span = steps if teacher.is_recurrent or proxy.is_recurrent or student.is_recurrent else 1  # of a pair of sequences
     # Rows that are paired in a step: drawn anew each time, or the first envs for good.
     num_rows = max(1, round(config.paired_fraction * num_envs))
     fixed_rows = torch.arange(num_rows, device=device)
@@ -150,7 +146,7 @@ def main(config: Config, session: Session) -> Run:
         student_hidden=student.initial_hidden(num_rows),
     )
     parts = {"teacher": teacher, "critic": critic, "student": student, "proxy": proxy, "viewed": viewed}
-    parts |= {"optimizer": optimizer, "student_optimizer": student_optimizer, "proxy_optimizer": proxy_optimizer}
+    parts |= {"optimizer": optimizer, "student_optimizer": align_optimizers[0], "proxy_optimizer": align_optimizers[1]}
     parts |= {"act": act_stream, "shuffle": shuffle_stream, "pair": pair_stream, "align": align_stream}
     parts |= {"episodes": episodes, "scale": reward_scale, "at": at}
     frame = (parts, {"policy": student, "teacher": teacher}, "student", config.total_steps, steps * num_envs)
@@ -158,14 +154,14 @@ def main(config: Config, session: Session) -> Run:
 
     with Training(session, config, task, *frame, score=score, blame="--lr or --align-lr") as training:
         for iteration in training.iterations():
-            penalty_coef = config.penalty_coef
-            if training.done < config.penalty_warmup:
-                penalty_coef *= training.done / config.penalty_warmup
+            grown = min(1.0, training.done / config.penalty_warmup) if config.penalty_warmup else 1.0
+            penalty_coef = config.penalty_coef * grown
             aligns = (iteration + 1) % config.align_every == 0 and config.align_updates > 0
             pairs_up = aligns or student.is_recurrent  # its hidden state must follow the envs
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * training.left
-                student_optimizer.lr = proxy_optimizer.lr = config.align_lr * training.left
+                for one in align_optimizers:
+                    one.lr = config.align_lr * training.left
 
             # --- phase 1: roll-out ----------------------------------------------------------------------------------
             record = Recorder()
@@ -178,6 +174,7 @@ def main(config: Config, session: Session) -> Run:
                         if config.paired == "steps" and num_rows < num_envs:
                             rows = torch.randperm(num_envs, generator=pair_stream, device=device)[:num_rows]
                         record.add(rows=rows, student_obs=viewed.observe("student", rows))
+                        record.add(paired_obs=take(obs, rows), paired_reset=at.reset[rows])
                     if t % length == 0:
                         record.add(hidden=at.hidden)
                     dist, at.hidden = teacher.step(obs, at.hidden, at.reset)
@@ -197,11 +194,8 @@ def main(config: Config, session: Session) -> Run:
                 proxy_latent, at.proxy_hidden = proxy.encoder(teacher_obs, at.proxy_hidden, resets)
                 proxy_dist = proxy.head(proxy_latent)
                 divergence = directed_kl(teacher_dist, proxy_dist, config.kl_direction)
-            reward = rollout.reward
-            if penalty_coef:
-                reward = reward - penalty_coef * divergence
-            if reward_scale is not None:
-                reward = reward_scale(reward, rollout.done)
+            reward = rollout.reward - penalty_coef * divergence if penalty_coef else rollout.reward
+            reward = reward if reward_scale is None else reward_scale(reward, rollout.done)
             values = rollout_values(critic, rollout.obs, rollout.reset, at.critic_hidden, rollout.last_seen, length)
             at.critic_hidden = values.hidden
             ends = rollout.terminated, rollout.done
@@ -224,10 +218,8 @@ def main(config: Config, session: Session) -> Run:
                     if config.gradient_coef:
                         # Eq. 6, second part: lambda2 KL(pi_T || pi_proxy), into F_T alone, since through a free head
                         # it would flatten A instead.
-                        says, guessed = (
-                            p.head(f, frozen=True) for p, f in ((teacher, latent), (proxy, part.proxy_latent))
-                        )
-                        pull = directed_kl(says, guessed, config.kl_direction)
+                        guess = proxy.head(part.proxy_latent, frozen=True)
+                        pull = directed_kl(teacher.head(latent, frozen=True), guess, config.kl_direction)
                         loss = loss + config.gradient_coef * pull.mean()
                     if config.feature_coef:
                         loss = loss + config.feature_coef * (latent - part.proxy_latent).abs().mean()
@@ -244,69 +236,21 @@ def main(config: Config, session: Session) -> Run:
             metrics = episodes.update(rollout.reward, rollout.done) | averages.read()
             if pairs_up:
                 student.encoder.update_normalizer(rollout.student_obs)
-                hiddens = rollout.hidden[0], first_proxy_hidden, at.student_hidden
-                has_memory = teacher.is_recurrent or proxy.is_recurrent or student.is_recurrent
-                pairs = pair_up(rollout, teacher_obs, resets, hiddens, has_memory)
+                first = rollout.rows[0]
+                starts = {"hidden": rollout.hidden[0][first], "proxy_hidden": first_proxy_hidden[first]}
+                starts = {**starts, "student_hidden": at.student_hidden}.items()
+                pairs = Minibatches(span, {k: v.expand(steps // span, *v.shape) for k, v in starts}, rollout)
                 if aligns:
-                    optimizers = student_optimizer, proxy_optimizer
-                    metrics |= align(config, pairs, teacher, student, proxy, optimizers, align_stream)
+                    metrics |= align(config, pairs, [teacher, student, proxy], align_optimizers, align_stream)
                 if student.is_recurrent:
                     with torch.no_grad():
-                        at.student_hidden = student.encoder(pairs.student_obs, at.student_hidden, pairs.reset)[1]
-
+                        seen = rollout.student_obs, at.student_hidden, rollout.paired_reset
+                        at.student_hidden = student.encoder(*seen)[1]
             metrics["kl_teacher_proxy"] = float(kl(teacher_dist, proxy_dist).mean())
             metrics["penalty"] = penalty_coef * float(divergence.mean())
-            metrics |= {"lr": float(optimizer.lr), "align_lr": float(student_optimizer.lr)}
+            metrics |= {"lr": float(optimizer.lr), "align_lr": float(align_optimizers[0].lr)}
             training.log(metrics, show=("kl_teacher_proxy",))
         return training.report(CURVES, f"{task.name}: SITT")
-
-
-def share_head(teacher: Policy, *others: Policy) -> None:
-    """Give all the teacher's action head A.
-
-    Raises:
-        UserError: their latents are not of one size.
-    """
-    for other in others:
-        if other.encoder.output_size != teacher.encoder.output_size:
-            raise UserError(
-                f"a shared head needs latents of one size: the teacher's is {teacher.encoder.output_size}, the "
-                f"student's {other.encoder.output_size}: make them equal, or give --no-shared-head"
-            )
-        other.head = teacher.head
-
-
-class Paired(NamedTuple):
-    """Paired observations of an iteration as sequences [L, P, ...]; L is 1 without memory. Hidden states are [P, S]."""
-
-    student_obs: Obs
-    teacher_obs: Obs
-    reset: Tensor
-    teacher_hidden: Tensor
-    proxy_hidden: Tensor
-    student_hidden: Tensor
-
-
-def pair_up(
-    rollout: Fields, teacher_obs: Obs, resets: Tensor, hiddens: tuple[Tensor, Tensor, Tensor], has_memory: bool
-) -> Paired:
-    """What student and teacher saw in the same rows of the same steps.
-
-    Args:
-        rollout: with `rows` [T, P] and `student_obs` [T, P, ...].
-        teacher_obs, resets: of all rows, [T, N, ...].
-        hiddens: at the rollout's start, the teacher's and the proxy's of all rows, the student's of the paired ones.
-        has_memory: else each step is a sequence of its own.
-    """
-    times = torch.arange(len(resets), device=resets.device).unsqueeze(1)
-    obs, pair_obs, reset = rollout.student_obs, take(teacher_obs, (times, rollout.rows)), resets[times, rollout.rows]
-    first = rollout.rows[0]
-    starts = [hiddens[0][first], hiddens[1][first], hiddens[2]]
-    if not has_memory:
-        obs, pair_obs = ({k: sequences(v, 1) for k, v in seen.items()} for seen in (obs, pair_obs))
-        reset = sequences(reset, 1)
-        starts = [h.new_zeros(reset.shape[1], 0) for h in starts]
-    return Paired(obs, pair_obs, reset, *starts)
 
 
 def directed_kl(teacher: Distribution, proxy: Distribution, direction: str) -> Tensor:
@@ -315,70 +259,72 @@ def directed_kl(teacher: Distribution, proxy: Distribution, direction: str) -> T
 
 
 def align(
-    config: Config,
-    pairs: Paired,
-    teacher: Policy,
-    student: Policy,
-    proxy: Policy,
-    optimizers: tuple[FlatAdam, FlatAdam],
-    generator: torch.Generator,
+    config: Config, pairs: Minibatches, policies: list[Policy], optimizers: list[FlatAdam], generator: torch.Generator
 ) -> dict[str, float]:
     """Phase 3: the student follows the teacher, the proxy follows the student, each by its own gradient, A frozen.
 
     Returns:
         The last losses, and how far the three are apart on held-out pairs.
     """
+    (teacher, student, proxy), count = policies, pairs.count
+    device = teacher.head.linear.weight.device
     with torch.no_grad():
-        teacher_latent, _ = teacher.encoder(pairs.teacher_obs, pairs.teacher_hidden, pairs.reset)
-    count = pairs.reset.shape[1]
+        part = pairs.part(torch.arange(count, device=device))
+        teacher_latent, _ = teacher.encoder(part.paired_obs, part.hidden, part.paired_reset)
     # Evenly spaced, so that every env and step has its share.
     num_held_out = min(count - 1, math.ceil(config.holdout_fraction * count))
-    held_out = torch.arange(num_held_out, device=pairs.reset.device) * count // max(1, num_held_out)
-    train = torch.ones(count, dtype=torch.bool, device=pairs.reset.device)
+    held_out = torch.arange(num_held_out, device=device) * count // max(1, num_held_out)
+    train = torch.ones(count, dtype=torch.bool, device=device)
     train[held_out] = False
     train = train.nonzero().squeeze(1)
-    size = min(len(train), max(1, config.align_batch // len(pairs.reset)))
-    student_optimizer, proxy_optimizer = optimizers
+    size = min(len(train), max(1, config.align_batch // len(teacher_latent)))
     losses = torch.zeros(2)
     for _ in range(config.align_updates):
-        index = train[torch.randint(len(train), (size,), generator=generator, device=train.device)]
-        reset, goal = pairs.reset.index_select(1, index), teacher_latent.index_select(1, index)
-        latent, _ = student.encoder(columns(pairs.student_obs, index), pairs.student_hidden[index], reset)
-        student_loss = distance(config, student, latent, teacher.head(goal, frozen=True), goal)
-        student_optimizer.zero_grad()
-        student_loss.backward()
-        student_optimizer.step()
-        goal = latent.detach()
-        latent, _ = proxy.encoder(columns(pairs.teacher_obs, index), pairs.proxy_hidden[index], reset)
-        proxy_loss = distance(config, proxy, latent, student.head(goal, frozen=True), goal)
-        proxy_optimizer.zero_grad()
-        proxy_loss.backward()
-        proxy_optimizer.step()
-        losses = torch.stack([student_loss.detach(), proxy_loss.detach()])
-    out = {"loss/align": float(losses[0]), "loss/align_proxy": float(losses[1])}
-    if len(held_out):
-        reset = pairs.reset[:, held_out]
+        index = train[torch.randint(len(train), (size,), generator=generator, device=device)]
+        part, goal = pairs.part(index), teacher_latent.index_select(1, index)
+        seen = part.student_obs, part.student_hidden, part.paired_reset
+        latent, loss = follow(config, student, optimizers[0], seen, goal, teacher.head)
+        seen = part.paired_obs, part.proxy_hidden, part.paired_reset
+        _, proxy_loss = follow(config, proxy, optimizers[1], seen, latent, student.head)
+        losses = torch.stack([loss, proxy_loss])
+    out = dict(zip(("loss/align", "loss/align_proxy"), losses.tolist(), strict=True))
+    if num_held_out:
+        part = pairs.part(held_out)
         with torch.no_grad():
-            says_student, _ = student(columns(pairs.student_obs, held_out), pairs.student_hidden[held_out], reset)
-            says_proxy, _ = proxy(columns(pairs.teacher_obs, held_out), pairs.proxy_hidden[held_out], reset)
+            says_student, _ = student(part.student_obs, part.student_hidden, part.paired_reset)
+            says_proxy, _ = proxy(part.paired_obs, part.proxy_hidden, part.paired_reset)
             says_teacher = teacher.head(teacher_latent[:, held_out])
             out["kl_proxy_student"] = float(kl(says_proxy, says_student).mean())
             out["kl_teacher_student"] = float(kl(says_teacher, says_student).mean())
     return out
 
 
-def distance(config: Config, policy: Policy, latent: Tensor, goal: Distribution, goal_latent: Tensor) -> Tensor:
-    """|F - sg F'| + |A F - sg A F'|, in the mean; A is frozen where it is shared."""
-    says, wanted = policy.head(latent, frozen=config.shared_head).params(), goal.params()
-    loss = (latent - goal_latent).abs().mean()
-    for name, value in says.items():
+def follow(
+    config: Config, policy: Policy, optimizer: FlatAdam, seen: tuple[Obs, Tensor, Tensor], goal: Tensor, head: Head
+) -> tuple[Tensor, Tensor]:
+    """A gradient step on |F - sg F'| + |A F - sg A F'|, in the mean; A is frozen where it is shared.
+
+    Args:
+        config, policy, optimizer: who learns.
+        seen: its observations, hidden state and resets.
+        goal, head: F' and the head that reads it.
+
+    Returns:
+        F before the step, and the loss.
+    """
+    latent, _ = policy.encoder(*seen)
+    loss, wanted = (latent - goal).abs().mean(), head(goal, frozen=True).params()
+    for name, value in policy.head(latent, frozen=config.shared_head).params().items():
         # Deviations in logarithms: their ratio is what the KL sees.
         value, aim = (x.log() if name == "std" else x for x in (value, wanted[name].detach()))
         loss = loss + (value - aim).abs().mean()
-    return loss
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return latent.detach(), loss.detach()
 
 
 if __name__ == "__main__":
-    from tscli.cli.app import run_script
+    from tscli.cli import run_script
 
     run_script(__file__)

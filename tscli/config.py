@@ -20,10 +20,10 @@ __all__ = [
     "Falling",
     "JointConfig",
     "LearningRate",
-    "Minibatches",
     "Network",
     "NetworkConfig",
     "NumEnvs",
+    "NumMinibatches",
     "PPOConfig",
     "Patience",
     "RandomStart",
@@ -273,7 +273,7 @@ class StageConfig(Config):
 Steps = Annotated[int, Field(ge=1, description="Env steps over all envs, rounded up to whole iterations.")]
 NumEnvs = Annotated[int, Field(ge=1, description="Envs that step together.")]
 RolloutSteps = Annotated[int, Field(ge=1, description="Steps per env between updates.")]
-Minibatches = Annotated[int, Field(ge=1, description="Minibatches per epoch.")]
+NumMinibatches = Annotated[int, Field(ge=1, description="NumMinibatches per epoch.")]
 RandomStart = Annotated[
     bool, Field(description="Let first episodes count as begun some steps ago, so that time limits are spread out.")
 ]
@@ -305,7 +305,7 @@ class PPOConfig(TrainingConfig):
     num_envs: NumEnvs = 64
     rollout_steps: RolloutSteps = 32
     bptt: int = Field(16, ge=1, description="Steps through which the gradient of a network with memory flows.")
-    num_minibatches: Minibatches = 4
+    num_minibatches: NumMinibatches = 4
     num_epochs: int = Field(4, ge=1, description="Passes over each rollout.")
     lr: LearningRate = 1e-3
     lr_schedule: Falling = "linear"

@@ -15,7 +15,8 @@ from tscli.config import NetworkConfig, UserError, parse_view
 from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import ViewSpec, resolve_view
 from tscli.learning.episodes import run_episodes
-from tscli.learning.rollout import Final, ViewedEnv, check_finite, perturb, rollout_values, sequences, take
+from tscli.learning.record import sequences
+from tscli.learning.rollout import Final, ViewedEnv, check_finite, perturb, rollout_values, take
 from tscli.networks import Critic, Policy, PolicySpec
 
 ARM = ActionSpec("continuous", low=(-1.0, -float("inf")), high=(3.0, float("inf")))
@@ -48,13 +49,14 @@ def test_finals_are_of_truncated_rows_alone() -> None:
     env = FakeEnv([[2, 9], [-2, 9], [9], [-2, 9]])
     viewed = ViewedEnv(env, {"critic": view("state")}, 0, final_for=("critic",))
     viewed.step(zeros(env))
-    assert viewed.finals == {}
+    assert viewed.final("critic") is None
     step = viewed.step(zeros(env))
     assert step.done.tolist() == [True, True, False, True]
-    assert viewed.finals["critic"].rows.tolist() == [1, 3]
-    assert viewed.finals["critic"].obs["vector"].tolist() == [[1, 0, 2], [3, 0, 2]]
+    final = viewed.final("critic")
+    assert final is not None and final.rows.tolist() == [1, 3]
+    assert final.obs["vector"].tolist() == [[1, 0, 2], [3, 0, 2]]
     viewed.step(zeros(env))
-    assert viewed.finals == {}
+    assert viewed.final("critic") is None
 
 
 def test_roles_that_see_the_same_share_a_view() -> None:
@@ -132,9 +134,10 @@ def by_hand(critic: Critic, env: FakeEnv, start: Tensor, reset: Tensor, steps: i
     return value, next_value, hidden
 
 
+@pytest.mark.parametrize("defers", [False, True])
 @pytest.mark.parametrize("length", [1, 3, 12])
 @pytest.mark.parametrize("kind", ["mlp", "rnn", "history"])
-def test_values_of_a_rollout_are_those_of_a_slow_loop(kind: str, length: int) -> None:
+def test_values_of_a_rollout_are_those_of_a_slow_loop(kind: str, length: int, defers: bool) -> None:
     torch.manual_seed(0)
     lengths = [[5, -3, -1], [-4, 2], [100], [-12], [-6]]
     critic = Critic(view("state"), NetworkConfig.model_validate({"kind": kind, "hidden": (8,), "memory": 4}))
@@ -144,18 +147,18 @@ def test_values_of_a_rollout_are_those_of_a_slow_loop(kind: str, length: int) ->
     with torch.no_grad():
         expected = by_hand(critic, env, start, reset, 12)
         viewed = ViewedEnv(env, {"critic": view("state")}, 0, final_for=("critic",))
+        viewed.defers = defers
         obs, resets, terminated = [], [reset], []
-        finals: list[tuple[int, Final]] = []
-        for t in range(12):
+        finals: list[Final | None] = []
+        for _ in range(12):
             obs.append(viewed.observe("critic")["vector"])
             step = viewed.step(zeros(env))
             resets.append(step.done)
             terminated.append(step.terminated)
-            if viewed.finals:
-                finals.append((t, viewed.finals["critic"]))
+            finals.append(viewed.final("critic"))
         obs.append(viewed.observe("critic")["vector"])
         found = rollout_values(critic, {"vector": torch.stack(obs)}, torch.stack(resets), start, finals, length)
-    assert sum(len(final.rows) for _, final in finals) == 7
+    assert sum(int(f.rows.sum()) if defers else len(f.rows) for f in finals if f is not None) == 7
     torch.testing.assert_close(found.value, expected[0])
     counts = ~torch.stack(terminated)  # a terminated step does not bootstrap
     torch.testing.assert_close(found.next_value[counts], expected[1][counts])
@@ -168,10 +171,19 @@ def test_values_of_a_rollout_are_those_of_a_slow_loop(kind: str, length: int) ->
     torch.testing.assert_close(again, sequences(found.value, length))
 
 
-def test_sequences_stand_side_by_side_with_their_envs_together() -> None:
-    x = torch.arange(8).reshape(4, 2)  # [T = 4, N = 2]: 0 1 | 2 3 | 4 5 | 6 7
-    assert sequences(x, 2).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
-    assert sequences(x.unsqueeze(-1), 4).shape == (4, 2, 1)
+def test_deferred_checks_name_the_first_step_that_was_not_finite() -> None:
+    env = FakeEnv([[9], [9]])
+    viewed = ViewedEnv(env, {"actor": view("state")}, 0)
+    viewed.defers, env.bad_step = True, (2, 1)
+    for _ in range(2):
+        viewed.observe("actor")
+        viewed.step(zeros(env))
+    viewed.check()
+    for _ in range(3):
+        viewed.observe("actor")
+        viewed.step(zeros(env))
+    with pytest.raises(UserError, match=r"the env gave nan as reward \(env 1, its step 2\)"):
+        viewed.check()
 
 
 # --- episodes ---------------------------------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ def test_restarted_envs_begin_new_episodes(tmp_path):
         step = make_step(ARM, 2, t)
         writer.append(**{**step, "terminated": np.zeros(2, bool), "truncated": np.zeros(2, bool)})
         if t == 1:
-            writer.restart_episodes()
+            writer.restart()
     writer.close()
     pairs = Pairs(tmp_path)
     assert pairs.episodes()["length"].tolist() == [2, 2, 2, 2]

@@ -69,8 +69,8 @@ def test_adaptive_goes_by_the_kl_between_the_policy_that_acted_and_the_one_that_
     approximate: list[float] = []
     adaptive_lr, policy_loss = ppo.adaptive_lr, ppo.policy_loss
 
-    def watched(lr: float, divergence: float, desired_kl: float) -> float:
-        seen.append((lr, divergence, adaptive_lr(lr, divergence, desired_kl)))
+    def watched(lr: float, divergence: Tensor, desired_kl: float) -> float:
+        seen.append((lr, float(divergence), float(adaptive_lr(lr, divergence, desired_kl))))
         return seen[-1][2]
 
     def watched_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float) -> ppo.PolicyLoss:

@@ -24,6 +24,7 @@ from stage_tools import (
     GPO,
     ONLINE,
     RUNS,
+    SITT,
     SMALL,
     TEACHER,
     at_call,
@@ -58,6 +59,8 @@ BC_NOISY = (*BC, *SMALL, "--student", "gru", "--burn-in", "2", "--lr-schedule", 
 
 ONLINE_RNN = (*ONLINE, *SMALL, "--student", "rnn", "--num-epochs", "2", "--noise", "0.2", "--lr-schedule", "linear")
 
+SITT_RNN = ("--paired", "envs", "--student", "gru", "--student.hidden", "8", "--student.memory", "8")
+
 STAGES = {
     "train-teacher": (RECURRENT, "tscli.learning.optim:FlatAdam.step", 14),
     "collect": (SHARDED, "tscli.pairs.writer:PairsWriter.append", 40),
@@ -67,6 +70,8 @@ STAGES = {
     "gpo": ((*GPO, *SMALL, "--student", "gru", "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 30),
     "distill-online": (ONLINE_RNN, "tscli.learning.optim:FlatAdam.step", 30),
     "distill-online-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.learning.optim:FlatAdam.step", 12),
+    "sitt": ((*SITT, "--align-every", "2", "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 61),
+    "sitt-recurrent": ((*SITT, *SITT_RNN, "--penalty-warmup", "300"), "tscli.learning.optim:FlatAdam.step", 61),
     "distill-online-after-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.learning.optim:FlatAdam.step", 30),
 }
 
@@ -140,8 +145,8 @@ def test_the_seconds_of_a_loop_count_on(runs: Path, monkeypatch: pytest.MonkeyPa
     path = stopped.path / "checkpoint.pt"
     state = load_state(path)
     logged = [json.loads(line) for line in (stopped.path / "metrics.jsonl").read_text().splitlines()]
-    assert logged[-1]["loop_seconds"] <= state["values"]["seconds"]
-    state["values"]["seconds"] = 1000.0
+    assert logged[-1]["loop_seconds"] <= state["parts"]["frame"]["seconds"]
+    state["parts"]["frame"]["seconds"] = 1000.0
     save_state(path, state)
     run = call(command[0], "--resume")
     assert 1000 < run.metrics["loop_seconds"] < 2000
@@ -181,7 +186,7 @@ def test_ctrl_c_and_sigterm_leave_a_stopped_run_with_a_loadable_checkpoint(
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     (run,) = list_runs(RUNS)
     assert run.manifest["status"] == "stopped"
-    assert load_state(run.path / "checkpoint.pt")["values"]["iteration"] == len(metrics_of(run)) == 2
+    assert load_state(run.path / "checkpoint.pt")["parts"]["frame"]["iteration"] == len(metrics_of(run)) == 2
     error = capsys.readouterr().err.splitlines()
     assert "stopping after this iteration; once more to stop at once" in error
     assert error[-1] == f"stopped {run.name}: continue with --resume"

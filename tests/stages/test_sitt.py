@@ -21,9 +21,10 @@ from tscli.envs.views import Part, ViewSpec
 from tscli.launch.scripts import find_script, load_script
 from tscli.learning import ppo
 from tscli.learning.optim import FlatAdam
+from tscli.learning.record import Fields, Minibatches
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy, PolicySpec
-from tscli.networks.distributions import Categorical, Gaussian
+from tscli.networks.distributions import Categorical
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -152,20 +153,20 @@ DISCRETE = ActionSpec("discrete", nvec=(3,))
 CONTINUOUS = ActionSpec("continuous", low=(-1.0, -1.0), high=(1.0, 1.0))
 
 
-def paired(script: ModuleType, count: int = 40) -> Any:
+def paired(count: int = 40) -> Minibatches:
     obs = torch.randn(1, count, 4, generator=torch.Generator().manual_seed(0))
-    none = torch.zeros(count, 0)
-    student_obs, reset = {"vector": obs[..., [0, 2]]}, torch.zeros(1, count, dtype=torch.bool)
-    return script.Paired(student_obs, {"vector": obs}, reset, none, none, none)
+    seen = {"student_obs": {"vector": obs[..., [0, 2]]}, "paired_obs": {"vector": obs}}
+    rollout = Fields({**seen, "paired_reset": torch.zeros(1, count, dtype=torch.bool)})
+    return Minibatches(
+        1, dict.fromkeys(("hidden", "proxy_hidden", "student_hidden"), torch.zeros(1, count, 0)), rollout
+    )
 
 
 def align(script: ModuleType, policies: tuple[Policy, Policy, Policy], **settings: Any) -> dict[str, float]:
     config = script.Config(task="cartpole", align_batch=16, **settings)
     _, student, proxy = policies
-    optimizers = tuple(
-        FlatAdam((p.encoder if config.shared_head else p).parameters(), 0.01, 0.5) for p in (student, proxy)
-    )
-    return script.align(config, paired(script), *policies, optimizers, torch.Generator().manual_seed(1))
+    optimizers = [FlatAdam((p.encoder if config.shared_head else p).parameters(), 0.01, 0.5) for p in (student, proxy)]
+    return script.align(config, paired(), policies, optimizers, torch.Generator().manual_seed(1))
 
 
 def weights(module: torch.nn.Module) -> list[Tensor]:
@@ -207,14 +208,17 @@ def test_heads_of_their_own_learn_the_teachers_deviation_too(script: ModuleType)
 
 def test_the_distance_is_that_of_latents_and_of_what_the_head_makes_of_them(script: ModuleType) -> None:
     config = script.Config(task="cartpole", shared_head=False)
-    _, student, _ = trio(CONTINUOUS, shared=False)
+    teacher, student, _ = trio(CONTINUOUS, shared=False)
     with torch.no_grad():
-        student.head.linear.weight.zero_()
+        for parameter in (*teacher.head.parameters(), *student.parameters()):  # latents, means and log deviations of 0
+            parameter.zero_()
         student.head.linear.bias.fill_(0.5)
         student.head.log_std.fill_(-1.0)
-    latent, goal_latent = torch.zeros(1, 3, 8), torch.full((1, 3, 8), 0.25)
-    goal = Gaussian(torch.zeros(1, 3, 2), torch.ones(1, 3, 2))
-    assert script.distance(config, student, latent, goal, goal_latent).item() == pytest.approx(0.25 + 0.5 + 1.0)
+    seen = {"vector": torch.ones(1, 3, student.spec.view.vector_size)}, torch.zeros(3, 0), torch.zeros(1, 3).bool()
+    optimizer, goal = FlatAdam(student.parameters(), 0.1), torch.full((1, 3, 8), 0.25)
+    latent, loss = script.follow(config, student, optimizer, seen, goal, teacher.head)
+    assert loss.item() == pytest.approx(0.25 + 0.5 + 1.0) and not latent.any()
+    assert student.head.linear.bias.tolist() == pytest.approx([0.4, 0.4], abs=1e-4), "and a step was taken"
 
 
 def test_the_kl_goes_in_the_direction_that_is_asked_for(script: ModuleType) -> None:

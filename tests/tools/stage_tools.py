@@ -44,6 +44,10 @@ _PPO = (
 FINETUNE = ("finetune", *_PPO, "--critic.hidden", "8", "--critic-warmup", "128")
 ADVISOR = ("distill", "--method", "advisor", *_PPO)
 GPO = ("gpo", "cartpole", *_PPO, "--network.hidden", "8")
+SITT = (
+    *("sitt", "cartpole", *_PPO, "--network.hidden", "8", "--student", "none", "--paired-fraction", "0.5"),
+    *("--paired", "steps", "--align-updates", "2", "--align-batch", "32", "--stop-success", "none"),
+)
 SMALL = ("--student.hidden", "8", "--student.memory", "8")
 
 # What a clock decides.

@@ -13,7 +13,7 @@ import pytest
 import torch
 from fake_env import FakeEnv
 
-from tscli.config import NetworkConfig, StageConfig, UserError, parse_view
+from tscli.config import NetworkConfig, PPOConfig, StageConfig, UserError, parse_view
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.envs.views import resolve_view
 from tscli.learning import episodes
@@ -21,7 +21,7 @@ from tscli.networks import Policy, PolicySpec
 from tscli.runs import Run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.training import frame, setup
+from tscli.training import setup
 from tscli.training.teachers import TeacherRuns, find_pairs, find_pairs_and_teachers, find_teachers
 
 
@@ -73,7 +73,7 @@ def test_auto_always_finds_a_device(threads: None) -> None:
     [(16, 32, True, 16), (12, 24, True, 12), (99, 8, True, 8), (16, 32, False, 1)],
 )
 def test_training_sequences_divide_a_rollout(bptt: int, steps: int, recurrent: bool, length: int) -> None:
-    assert setup.sequence_length(bptt, steps, recurrent) == length
+    assert setup.sequence_length(PPOConfig.model_validate({"bptt": bptt, "rollout_steps": steps}), recurrent) == length
 
 
 def test_episode_figures_are_of_those_that_ended_in_the_rollout() -> None:
@@ -91,46 +91,6 @@ def test_episode_figures_are_of_those_that_ended_in_the_rollout() -> None:
         assert one.update(torch.ones(1, 2), ends) == {"rollout/return": (5 + 71) / 2, "rollout/length": (2 + 4) / 2}
         assert one.episodes == 3
         assert one.update(torch.ones(1, 2), ~ends)["rollout/return"] == 38  # the figures before are repeated
-
-
-def test_a_snapshot_brings_back_modules_generators_and_threads(threads: None) -> None:
-    net, generator = torch.nn.Linear(2, 2), torch.Generator().manual_seed(1)
-    torch.set_num_threads(1)
-    state = frame.snapshot({"net": net, "act": generator, "nothing": None}, iteration=7)
-    weight, drawn = net.weight.detach().clone(), torch.rand(3, generator=generator)
-    torch.nn.init.zeros_(net.weight)
-    torch.set_num_threads(2)
-    state["parts"]["net"] = {"weight": weight, "bias": net.bias.detach()}
-    parts = {"net": net, "act": generator, "nothing": None}
-    assert frame.restore(state, parts, torch.device("cpu")) == {"iteration": 7}
-    assert torch.equal(net.weight, weight) and torch.equal(torch.rand(3, generator=generator), drawn)
-    assert torch.get_num_threads() == 1
-
-
-def test_a_snapshot_of_another_kind_of_device_is_refused(threads: None) -> None:
-    parts = {"act": torch.Generator()}
-    state = frame.snapshot(parts)
-    frame.restore(state, parts, torch.device("cpu"))
-    with pytest.raises(UserError, match="begun on cuda and would go on on cpu"):
-        frame.restore({**state, "device": "cuda"}, parts, torch.device("cpu"))
-
-
-def test_a_clock_goes_on_from_what_a_loop_took_before_and_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 50.0
-    monkeypatch.setattr(frame.time, "perf_counter", lambda: now)
-    clock = frame.Clock(7.0)
-    now += 2
-    with clock:
-        now += 100
-    now += 1
-    assert clock.seconds == 10.0
-
-
-@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
-def test_a_loss_that_is_no_number_ends_a_run_in_one_line(loss: float) -> None:
-    frame.check_divergence({"loss/value": 1e30, "loss/imitation": None, "explained_variance": loss}, "step 3")
-    with pytest.raises(UserError, match=rf"diverged \(loss/value is {loss} at step 3\): lower --align-lr$"):
-        frame.check_divergence({"loss/policy": 0.5, "loss/value": loss}, "step 3", "--align-lr")
 
 
 @pytest.mark.parametrize(("episodes", "slots"), [(100, 10), (256, 16), (12, 12), (1, 1), (17, 1)])
@@ -225,4 +185,4 @@ def test_learning_in_the_loop_begins_with_the_teachers_own_pairs_where_there_are
 
 def test_a_sequence_length_that_does_not_divide_a_rollout_is_refused() -> None:
     with pytest.raises(UserError, match="--bptt 16 does not divide --rollout-steps 31"):
-        setup.sequence_length(16, 31, True)
+        setup.sequence_length(PPOConfig.model_validate({"rollout_steps": 31}), True)

@@ -7,10 +7,12 @@ nothing, at the start of every distillation, and tells what is not as it should 
 from __future__ import annotations
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
+from rich.table import Table
 
 from tscli import streams
-from tscli.config import NetworkConfig
+from tscli.config import Network, NetworkConfig, UserError, one_line
 from tscli.diagnose.checks import (
     Finding,
     action_bounds,
@@ -26,7 +28,8 @@ from tscli.diagnose.sample import Sample, read_sample, roll_out, steps_within
 from tscli.envs import VecEnv
 from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import ViewSpec
-from tscli.learning.statistics import Estimate
+from tscli.learning.episodes import run_episodes
+from tscli.learning.statistics import Estimate, bootstrap_mean
 from tscli.networks import Policy, PolicySpec
 from tscli.networks.files import load_policy_file
 from tscli.pairs import Pairs
@@ -157,3 +160,51 @@ def _reached(teacher_run: Run, task: Task) -> Finding:
         return Finding("fine", "teacher", "The teacher's run does not say how good it is.")
     estimate = Estimate(found, 0.0, found, found, 0)
     return teacher_is_good(estimate, None, goal_of(task), teacher_run.metrics.get("eval/success_rate"))
+
+
+def students_network(task: Task) -> NetworkConfig:
+    """The body that `tscli distill` gives the task's student.
+
+    Raises:
+        UserError: the task's settings are wrong.
+    """
+    written = task.stages.get("distill", {}).get("student", {})
+    try:
+        return TypeAdapter(Network).validate_python(written)
+    except ValidationError as error:
+        raise UserError(f"task {task.name}, distill, student: {one_line(error, NetworkConfig, prefix='')}") from None
+
+
+def how_good(teacher: Policy, task: Task, episodes: int, seed: int, device: torch.device) -> Finding:
+    """The greedy teacher and random actions, for the same number of episodes in the env that reports are made in."""
+    slots = setup.slots_within(task, episodes)
+    env = setup.task_env(task, slots, device, "report")
+    chance = random_policy(teacher.spec.view, env.action).to(device)
+    per_slot = -(-episodes // slots)
+    try:
+        found = run_episodes(teacher, env, seed, per_slot)
+        random = run_episodes(chance, env, seed, per_slot, greedy=False, name="diagnose/random")
+    except UserError as error:  # episodes without an end
+        return Finding("note", "teacher", f"How good it is cannot be told: {error}.")
+    finally:
+        env.close()
+    success = None if found.success is None else float(found.success.float().mean())
+    estimates = [bootstrap_mean(returns.cpu().numpy()) for returns in (found.returns, random.returns)]
+    return teacher_is_good(estimates[0], estimates[1], goal_of(task), success)
+
+
+def findings_table(findings: list[Finding]) -> Table:
+    """A line for each, and what to do about it below."""
+    table = Table.grid(padding=(0, 2))
+    for finding in findings:
+        table.add_row(MARKS[finding.level], f"[bold]{finding.about}[/]", escape(finding.what))
+        if finding.advice:
+            table.add_row("", "", f"[cyan]{escape(finding.advice)}[/]")
+    problems, notes = (sum(finding.level == level for finding in findings) for level in ("problem", "note"))
+    verdict = "[green]Nothing was found that keeps a student from learning.[/]"
+    if problems:
+        verdict = f"[bold red]{problems} problem{'s' if problems > 1 else ''}: see above.[/]"
+    elif notes:
+        verdict = f"[yellow]No problem was found, but see the note{'s' if notes > 1 else ''}.[/]"
+    table.add_row("", "", verdict)
+    return table

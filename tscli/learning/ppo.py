@@ -94,7 +94,7 @@ def value_loss(value: Tensor, returns: Tensor, old_value: Tensor, clip_coef: flo
     return 0.5 * error.mean()
 
 
-def adaptive_lr(lr: float | Tensor, divergence: Tensor, desired_kl: float) -> float | Tensor:
+def adaptive_lr(lr: float | Tensor, divergence: float | Tensor, desired_kl: float) -> float | Tensor:
     """The next learning rate by how far the policy has moved, as rsl_rl has it (Rudin et al. 2022, 1.5 and 2 theirs).
 
     Args:
@@ -105,6 +105,7 @@ def adaptive_lr(lr: float | Tensor, divergence: Tensor, desired_kl: float) -> fl
             a half, to 1e-2 at the most.
     """
     if isinstance(lr, Tensor):
+        divergence = torch.as_tensor(divergence)
         slower, faster = (lr / 1.5).clamp(min=1e-5), (lr * 1.5).clamp(max=1e-2)
         rises = (divergence > 0.0) & (divergence < desired_kl / 2.0)
         return torch.where(divergence > 2.0 * desired_kl, slower, torch.where(rises, faster, lr))

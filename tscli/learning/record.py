@@ -40,6 +40,9 @@ class Recorder:
 class Minibatches:
     """A rollout cut into sequences of `length` steps side by side, to be drawn in shuffled minibatches.
 
+    Attributes:
+        count: number of sequences, (T / length) * N.
+
     Args:
         length: of a sequence; 1 for networks without memory. It divides T.
         starts: hidden states before each sequence, [T / length, N, S], by name.
@@ -50,15 +53,19 @@ class Minibatches:
     def __init__(self, length: int, starts: Mapping[str, Tensor], rollout: Fields, **more: Any) -> None:
         first = next(iter(starts.values()))
         self._length, self._steps = length, first.shape[0] * length
-        self._count = first.shape[0] * first.shape[1]
+        self.count = first.shape[0] * first.shape[1]
         self._starts = {name: value.flatten(0, 1) for name, value in starts.items()}
         self._fields, self._cut = {**vars(rollout), **more}, dict[str, Any]()
 
     def shuffled(self, number: int, generator: torch.Generator) -> Iterator[Minibatch]:
         """One pass in `number` minibatches."""
-        order = torch.randperm(self._count, generator=generator).to(next(iter(self._starts.values())).device)
-        for index in order.split(self._count // number):
-            yield Minibatch(self, index)
+        order = torch.randperm(self.count, generator=generator).to(next(iter(self._starts.values())).device)
+        for index in order.split(self.count // number):
+            yield self.part(index)
+
+    def part(self, index: Tensor) -> Minibatch:
+        """The sequences of those numbers; where all are of one length T, sequence n is env n's."""
+        return Minibatch(self, index)
 
     def columns(self, name: str, index: Tensor) -> Any:
         """A field's sequences, or the hidden states before them."""

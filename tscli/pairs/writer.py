@@ -313,7 +313,7 @@ class PairsWriter:
         table["length"] = self.step - self._steps + end - env["start"][rows]
         return table
 
-    def restart_episodes(self) -> None:
+    def restart(self) -> None:
         """Say that the envs were reset from outside: open episodes stay unfinished, the next row begins new ones."""
         self._close(np.flatnonzero(self._env["episode"] >= 0), self._steps)
         self._env["index"] += ~self._env["at_start"]

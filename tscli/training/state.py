@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,12 @@ class State:
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
 
-    def __getattr__(self, name: str) -> Any:  # for those who read types; what was not given is no attribute
+    def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"no {name} in this state: it has {', '.join(self.__dict__)}")
+
+    if TYPE_CHECKING:  # any name is one of a state's
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
         """For exact resume."""

@@ -271,4 +271,4 @@ class Reader:
             told = None if success is None else np.array([success and t == steps - 1])
             writer.append(obs, teacher_dist=dist, success=told, **step)
         if not (rows["terminated"] | rows["truncated"])[-1]:
-            writer.restart_episodes()
+            writer.restart()

@@ -1,0 +1,124 @@
+"""The frame around a loop: what it measures, keeps, logs and refuses."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stage_tools import weights_hash
+
+from tscli.config import NetworkConfig, TrainingConfig, UserError
+from tscli.networks import Policy, PolicySpec
+from tscli.runs import Run
+from tscli.runs.session import Session
+from tscli.tasks import load_task
+from tscli.training import State, Training, frame, setup
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def policy() -> Policy:
+    task = load_task("cartpole")
+    env = setup.task_env(task, 1, CPU)
+    return Policy(PolicySpec(setup.resolve(task, "full", env), env.action, NetworkConfig(hidden=(2,))))
+
+
+@pytest.fixture
+def returns(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let greedy evaluations give these returns, one after the other."""
+
+    def give(*values: float) -> None:
+        left = list(values)
+        monkeypatch.setattr(frame, "measure", lambda *args: {"eval/return": left.pop(0) if left else 0.0})
+
+    return give
+
+
+def train(folder: Path, policy: Policy, *, as_it_is: bool = False, total: int = 60, **settings: Any) -> Run:
+    """Iterations of ten steps that do nothing but change the policy's first weight to their number."""
+    config = TrainingConfig.model_validate({"eval_episodes": 2, "eval_every": 1, **settings})
+    session = Session(folder / "runs", command="toy")
+    task, keep = load_task("cartpole"), {"policy": policy}
+    with Training(session, config, task, {"policy": policy, "at": State()}, keep, "student", total, 10) as training:
+        if as_it_is:
+            training.keep_as_it_is()
+        for iteration in training.iterations():
+            with torch.no_grad():
+                policy.head.linear.weight[0, 0] = float(iteration)
+            training.log({"left": training.left, "loss/policy": 0.5})
+        return training.report((), "toy", spent=3)
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_iterations_are_counted_in_whole_ones_and_logged_by_step(
+    tmp_path: Path, policy: Policy, returns: Callable[..., None]
+) -> None:
+    returns()
+    run = train(tmp_path, policy, total=35)
+    assert [(line["step"], line["iteration"], line["left"]) for line in lines(run)] == [
+        *((10, 1, 1.0), (20, 2, 0.75), (30, 3, 0.5), (40, 4, 0.25)),
+    ]
+    assert run.metrics["step"] == 40 and run.metrics["spent"] == 3 and run.role == "student"
+
+
+def test_the_best_is_kept_and_of_equals_the_later(tmp_path: Path, policy: Policy, returns: Callable[..., None]) -> None:
+    returns(1.0, 5.0, 5.0, 4.0)
+    run = train(tmp_path, policy, total=40)
+    kept = frame.load_policy_file(run.path / "policy.safetensors")
+    assert kept.head.linear.weight[0, 0] == 2 and run.metrics["best_selection_return"] == 5
+    assert frame.load_policy_file(run.path / "last.safetensors").head.linear.weight[0, 0] == 3
+
+
+def test_what_came_is_kept_unless_something_is_better(
+    tmp_path: Path, policy: Policy, returns: Callable[..., None]
+) -> None:
+    returns(5.0, 5.0, 4.0)
+    run = train(tmp_path, policy, as_it_is=True, total=20)
+    assert weights_hash(run.path / "policy.safetensors") != weights_hash(run.path / "last.safetensors")
+    assert frame.load_policy_file(run.path / "policy.safetensors").head.linear.weight[0, 0] < 0.5
+    assert run.metrics["first_selection_return"] == run.metrics["best_selection_return"] == 5
+
+
+def test_it_stops_when_the_goal_was_reached_often_enough_in_a_row(
+    tmp_path: Path, policy: Policy, returns: Callable[..., None]
+) -> None:
+    returns(9.0, 1.0, 9.0, 9.0)
+    run = train(tmp_path, policy, stop_return=8.0, stop_patience=2)
+    assert [line["eval/return"] for line in lines(run)] == [9.0, 1.0, 9.0, 9.0]
+
+
+@pytest.mark.parametrize(("every", "measured"), [(0, [6]), (2, [2, 4, 6]), (4, [4, 6])])
+def test_evaluations_come_when_due_and_at_the_end(
+    tmp_path: Path, policy: Policy, returns: Callable[..., None], every: int, measured: list[int]
+) -> None:
+    returns()
+    run = train(tmp_path, policy, eval_every=every)
+    assert [line["iteration"] for line in lines(run) if "eval/return" in line] == measured
+
+
+def test_a_goal_of_success_needs_an_env_that_tells(tmp_path: Path, policy: Policy) -> None:
+    with pytest.raises(UserError, match="--stop-success: task cartpole does not tell success"):
+        train(tmp_path, policy, stop_success=0.5)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_ends_a_run_in_one_line(tmp_path: Path, policy: Policy, loss: float) -> None:
+    session, config = Session(tmp_path / "runs", command="toy"), TrainingConfig.model_validate({"eval_episodes": 2})
+    frame_ = Training(session, config, load_task("cartpole"), {}, {"policy": policy}, "student", 9, 3, blame="--rate")
+    with frame_ as training, pytest.raises(UserError, match=rf"\(loss/value is {loss} at step 6\): lower --rate$"):
+        for iteration in training.iterations():
+            value = 1e30 if iteration == 0 else loss
+            training.log({"loss/value": value, "loss/imitation": None, "explained_variance": math.nan}, measure=False)
