@@ -108,7 +108,7 @@ def toys(folder: Path) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes longer than the cells."""
-    monkeypatch.setattr(pictures, "draw", lambda report, folder: ())
+    monkeypatch.setattr(pictures, "draw", lambda results, folder: ())
 
 
 @pytest.fixture
