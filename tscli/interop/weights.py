@@ -22,7 +22,6 @@ from tscli.config import NetworkConfig, UserError
 from tscli.envs.spaces import ActionSpec, action_scale
 from tscli.envs.views import ViewSpec
 from tscli.networks import Policy, PolicySpec
-from tscli.networks.bodies import Recurrent
 
 __all__ = ["ACTIVATIONS", "Found", "Layout", "Normalizer", "State", "build", "find"]
 
@@ -222,7 +221,7 @@ def build(found: Found, view: ViewSpec, action: ActionSpec, activation: str, std
     policy = Policy(PolicySpec(view, action, config))
     state = dict(policy.state_dict())
     state |= {f"encoder.body.memory.{name}": value for name, value in memory.items()}
-    stack = "encoder.body.after" if isinstance(policy.encoder.body, Recurrent) else "encoder.body.layers"
+    stack = f"encoder.body.{'after' if memory else 'layers'}"
     for i, (weight, bias) in enumerate(found.layers[:-1]):
         state |= {f"{stack}.{2 * i}.weight": weight, f"{stack}.{2 * i}.bias": bias}
     if found.normalizer is not None:
