@@ -20,7 +20,7 @@ from rich.markup import escape
 from tscli import streams
 from tscli.config import StageConfig, UserError, positional
 from tscli.files import atomic_write, file_hash
-from tscli.interop import export
+from tscli.interop import export, onnx, torchscript
 from tscli.runs import Run, newest_run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
@@ -49,7 +49,7 @@ def main(config: Config, session: Session) -> Run:
     """Export, check, measure."""
     device = setup.prepare(config)
     if config.format == "onnx":
-        export.require_onnx()
+        onnx.require()
     output = check_output(config)
     policy_run = newest_run(session.runs_dir, config.run, "policy", "")
     session.say(f"policy: {policy_run.name}")
@@ -71,11 +71,11 @@ def main(config: Config, session: Session) -> Run:
     with session.start(config, "export", policy_run.task, parents=parents, checkpoints=False) as run:
         path = run.path / f"policy.{SUFFIX[config.format]}"
         if config.format == "onnx":
-            export.write_onnx(actor, path, about)
-            exported = export.load_onnx(path, config.threads)
+            onnx.write(actor, path, about)
+            exported = onnx.load(path, config.threads)
         else:
-            export.write_torchscript(actor, path, about)
-            exported = export.load_torchscript(path)
+            torchscript.write(actor, path, about)
+            exported = torchscript.load(path)
         recording = export.record(policy, env, streams.derive(config.seed, "export"), config.check_steps)
         error = export.max_error(actor, recording, exported)
         if not error <= TOLERANCE:

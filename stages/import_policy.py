@@ -8,6 +8,7 @@ beside the imported policy, which must give the same.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,8 @@ from tscli.envs import VecEnv
 from tscli.envs.spaces import action_scale
 from tscli.envs.views import ViewSpec
 from tscli.files import file_hash
-from tscli.interop import foreign
+from tscli.interop import sb3, weights
+from tscli.interop.source import Source, read_policy, settle_activation
 from tscli.learning.episodes import run_episodes
 from tscli.networks import Policy
 from tscli.runs import Run
@@ -55,12 +57,12 @@ def main(config: Config, session: Session) -> Run:
     """Read, check, build, measure."""
     device = setup.prepare(config)
     path = Path(config.file)
-    source = foreign.read_policy(path)
+    source = read_policy(path)
     task = load_task(config.task)
     episodes = config.eval_episodes or setup.number_of_tasks(task)
     other, env = setup.eval_envs(task, episodes, device)  # its figures are what the task reports on
     view = setup.resolve(task, config.obs or task.teacher, env)
-    policy = ours(config, source, path, task, env, view) if source.policy is None else source.policy
+    policy = ours(config, source, task, env, view) if source.policy is None else source.policy
     if source.policy is not None:
         for name in ("obs", "activation", "normalizer", "std"):
             if getattr(config, name) != Config.model_fields[name].default:
@@ -85,13 +87,13 @@ def main(config: Config, session: Session) -> Run:
     return result
 
 
-def ours(config: Config, source: foreign.Source, path: Path, task: Task, env: VecEnv, view: ViewSpec) -> Policy:
+def ours(config: Config, source: Source, task: Task, env: VecEnv, view: ViewSpec) -> Policy:
     """The policy that the file's weights make, its sizes checked against view and actions.
 
     Raises:
         UserError: they do not fit, or the file does not say enough.
     """
-    found = source.found
+    path, found = source.path, source.found
     assert found is not None
     if view.images:
         raise UserError(f'--obs: view "{view.name}" has images, and policies of vectors alone can be imported')
@@ -113,16 +115,16 @@ def ours(config: Config, source: foreign.Source, path: Path, task: Task, env: Ve
         ends = zip(found.bounds, action_scale(env.action), strict=True)
         if not all(torch.allclose(theirs.float(), here, atol=1e-5) for theirs, here in ends):
             raise UserError(f"{path} was trained with other action bounds than {task.name} has: name its own task")
-    normalizer = foreign.read_normalizer(Path(config.normalizer), config.trust_pickle) if config.normalizer else None
-    if normalizer is not None:
+    if config.normalizer:
+        normalizer = sb3.read_normalizer(Path(config.normalizer), config.trust_pickle)
         if len(normalizer.mean) != found.num_inputs:
             raise UserError(
                 f"--normalizer {config.normalizer} is of {len(normalizer.mean)} numbers, {path} takes "
                 f"{found.num_inputs}"
             )
-        found = foreign.with_normalizer(found, normalizer)
-    return foreign.settle_activation(
-        source, config.activation, lambda name: foreign.build(found, view, env.action, name, config.std), path
+        found = replace(found, normalizer=normalizer)
+    return settle_activation(
+        source, config.activation, lambda name: weights.build(found, view, env.action, name, config.std)
     )
 
 

@@ -287,7 +287,7 @@ def align(
         seen = part.paired_obs, part.proxy_hidden, part.paired_reset
         _, proxy_loss = follow(config, proxy, optimizers[1], seen, latent, student.head)
         losses = torch.stack([loss, proxy_loss])
-    out = dict(zip(("loss/align", "loss/align_proxy"), losses.tolist(), strict=True))
+    out = {"loss/align": float(losses[0]), "loss/align_proxy": float(losses[1])}
     if num_held_out:
         part = pairs.part(held_out)
         with torch.no_grad():

@@ -104,6 +104,7 @@ def test_a_truncated_episodes_last_view_has_the_last_action_and_reading() -> Non
     viewed = live(env, resolved("state + previous_action"))
     roll(viewed, env, 2)  # actions of env 0: 0, then 1
     final = viewed.final("me")
+    assert final is not None
     assert final.rows.tolist() == [0]
     assert final.obs["vector"].tolist() == [[0, 0, 2, 1]]
     assert viewed.observe("me")["vector"].tolist() == [[0, 1, 0, 0], [1, 0, 2, -1]]
@@ -121,6 +122,7 @@ def test_a_delayed_reading_is_old_but_never_of_another_episode(delay: int) -> No
         step = viewed.step(actions(env, 0))
         if step.truncated.any():
             final = viewed.final("me")
+            assert final is not None
             end = env.final[final.rows]
             assert torch.equal(final.obs["vector"][:, :2], end[:, :2].float())
             assert torch.equal(final.obs["vector"][:, 2], (end[:, 2] - delay).clamp(min=0).float())
@@ -168,7 +170,9 @@ def test_the_noise_of_a_last_observation_is_its_own() -> None:
     truth = env._where().float()
     first = viewed.observe("me")["vector"] - truth
     viewed.step(actions(env, 0))
-    last = viewed.final("me").obs["vector"] - env.final
+    final = viewed.final("me")
+    assert final is not None
+    last = final.obs["vector"] - env.final
     after = viewed.observe("me")["vector"] - env._where()
     for other in (first, after):
         assert abs(torch.corrcoef(torch.stack([last.flatten(), other.flatten()]))[0, 1]) < 0.1

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 from stage_tools import at_call, signal_once
-from toy_scripts import BARE, TASK, write_scripts
+from toy_scripts import RUNS, TASK, stand_among
 
 from tscli.cli.app import main
-from tscli.launch import scripts
 from tscli.runs import Run, list_runs
 from tscli.runs.session import RunWriter
 
-RUNS = Path("runs")
 PIPELINE = """
 task: toy.yaml
 seed: 3
@@ -31,15 +29,8 @@ stages:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in, with toy scripts, a task and a pipeline."""
-    folders = write_scripts(tmp_path)
-    monkeypatch.setattr(scripts, "script_folders", lambda: folders)
-    monkeypatch.delenv("TSCLI_RUNS", raising=False)
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    (work / "toy.yaml").write_text(TASK)
-    (work / "bare.yaml").write_text(BARE)
+    """An empty folder to stand in, with toy scripts, tasks and a pipeline."""
+    work = stand_among(tmp_path, monkeypatch)
     (work / "mine.yaml").write_text(PIPELINE)
     return work
 

@@ -70,8 +70,8 @@ STAGES = {
     "gpo": ((*GPO, *SMALL, "--student", "gru", "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 30),
     "distill-online": (ONLINE_RNN, "tscli.learning.optim:FlatAdam.step", 30),
     "distill-online-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.learning.optim:FlatAdam.step", 12),
-    "sitt": ((*SITT, "--align-every", "2", "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 61),
-    "sitt-recurrent": ((*SITT, *SITT_RNN, "--penalty-warmup", "300"), "tscli.learning.optim:FlatAdam.step", 61),
+    "sitt": ((*SITT, "--align-every", "2", "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 27),
+    "sitt-recurrent": ((*SITT, *SITT_RNN, "--penalty-warmup", "300"), "tscli.learning.optim:FlatAdam.step", 27),
     "distill-online-after-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.learning.optim:FlatAdam.step", 30),
 }
 

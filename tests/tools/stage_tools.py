@@ -144,7 +144,7 @@ def kill() -> None:
 
 
 class Remember:
-    """A wrapper of `stage.open_policy` that keeps the policies and what was in them when they were opened."""
+    """A wrapper of `setup.open_policy` that keeps the policies and what was in them when they were opened."""
 
     def __init__(self, open_policy: Any):
         self._open_policy = open_policy

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from tscli.cli.app import main
+from tscli.launch import scripts
+from tscli.runs import list_runs
+
+RUNS = Path("runs")
+
 _HEAD = """
 from __future__ import annotations
 from typing import Literal
@@ -158,3 +166,31 @@ presets:
 """
 
 BARE = "about: A toy without settings.\nenv: {kind: cartpole}\nviews: {full: [state]}\n"
+
+
+def stand_among(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in an empty folder with two tasks, and have these scripts instead of the shipped ones."""
+    folders = write_scripts(root)
+    monkeypatch.setattr(scripts, "script_folders", lambda: folders)
+    monkeypatch.delenv("TSCLI_RUNS", raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    work = root / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    (work / "toy.yaml").write_text(TASK)
+    (work / "bare.yaml").write_text(BARE)
+    return work
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """Run a command that refuses its input, and give its error line."""
+    assert main(list(args)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def config_of(*args: str) -> dict:
+    """Run a command and give the settings that its run was made with."""
+    assert main([*args, "--quiet"]) == 0
+    return list_runs(RUNS)[-1].config

@@ -109,9 +109,9 @@ def test_evaluations_come_when_due_and_at_the_end(
 
 
 def test_a_goal_of_success_needs_an_env_that_tells(tmp_path: Path, policy: Policy) -> None:
-    with pytest.raises(UserError, match="--stop-success: task cartpole does not tell success"):
-        train(tmp_path, policy, stop_success=0.5)
-    assert not (tmp_path / "runs").exists()
+    session, config = Session(tmp_path), TrainingConfig.model_validate({"eval_episodes": 2, "stop_success": 0.5})
+    with pytest.raises(UserError, match="--stop-success: task pendulum does not tell success"):
+        Training(session, config, load_task("pendulum"), {}, {"policy": policy}, "student", 9)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])

@@ -1,4 +1,4 @@
-"""The command line: the app, its commands, flags from configs, and the pages that it prints."""
+"""The command line: commands found in scripts, flags made from their settings, and the pages that it prints."""
 
 from tscli.cli.app import entry, run_script
 

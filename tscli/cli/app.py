@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tscli.cli.pages import first_page
 from tscli.launch.scripts import find_scripts
 
 __all__ = ["entry", "main", "run_script"]
@@ -100,8 +101,6 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _first_page(with_runs: bool) -> int:
-    from tscli.cli.pages import first_page
-
     runs_dir = Path(os.environ.get("TSCLI_RUNS", "runs"))
     runs = None
     if with_runs:

@@ -15,6 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from rich.table import Table
+from rich.text import Text
+
+from tscli.cli.pages import console
+
 __all__ = ["Finding", "check", "version_fits"]
 
 
@@ -33,11 +38,6 @@ def check(runs_dir: Path, as_json: bool) -> bool:
     if as_json:
         print(json_module.dumps([finding._asdict() for finding in findings], indent=2))
         return not broken
-    from rich.table import Table
-    from rich.text import Text
-
-    from tscli.cli.pages import console
-
     marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "broken": ("broken", "bold red")}
     table = Table.grid(padding=(0, 2))
     for level, about, text in findings:

@@ -1,13 +1,10 @@
-"""What the command line shows: the first page, the help of a command, and one line about a run."""
+"""What the command line shows: the first page, the help of a command, and what to run next."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from tscli.terminal.tables import decimals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,20 +12,9 @@ if TYPE_CHECKING:
     from tscli.launch.scripts import Script
     from tscli.runs import Run
 
-__all__ = [
-    "PIPELINE_STATE",
-    "closing_words",
-    "command_page",
-    "console",
-    "first_page",
-    "headline",
-    "made_by",
-    "next_step",
-    "status_text",
-]
+__all__ = ["closing_words", "command_page", "console", "first_page", "next_step", "status_text"]
 
 _FROM_ELSEWHERE = ("merge", "convert")  # whose pairs are of any teacher, and which begin anew after a stop
-PIPELINE_STATE = "pipeline.json"  # in the runs folder: how far the newest pipeline is
 TAGLINE = "a teacher that sees everything, a student that sees what the robot will see"
 OWN_COMMANDS = {
     "pipeline": "All stages of a task in order, from one validated description.",
@@ -83,6 +69,8 @@ def _where_you_stand(out: Console, runs: list[Run], runs_dir: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from tscli.runs.words import headline, made_by
+
     if runs:
         out.print(f"\n[bold]newest runs in {runs_dir}[/]")
         table = Table.grid(padding=(0, 2))
@@ -92,13 +80,10 @@ def _where_you_stand(out: Console, runs: list[Run], runs_dir: Path) -> None:
     out.print(f"\nNext: [bold cyan]{next_step(runs)}[/]")
 
 
-def made_by(run: Run) -> str:
-    """`distill dagger`: the command, and its method if it has several."""
-    return f"{run.command} {run.method}" if run.method else run.command
-
-
 def closing_words(run: Run) -> str:
     """What a command says at its end: what it wrote, and what to run next."""
+    from tscli.runs.words import headline
+
     result = headline(run)
     return f"wrote {run.path}{f', {result}' if result else ''}\nnext: [bold cyan]{next_step([run])}[/]"
 
@@ -112,7 +97,9 @@ def status_text(run: Run) -> str:
 def next_step(runs: list[Run]) -> str:
     """The command that continues from what there is."""
     if runs and runs[-1].status in ("stopped", "failed") and runs[-1].command not in _FROM_ELSEWHERE:
-        return _unfinished_pipeline(runs[-1].path.parent) or f"tscli {runs[-1].command} --resume"
+        from tscli.launch.pipeline import unfinished
+
+        return unfinished(runs[-1].path.parent) or f"tscli {runs[-1].command} --resume"
     finished = [run for run in runs if run.status == "finished"]
     if not finished:
         return "tscli train-teacher cartpole"
@@ -129,27 +116,6 @@ def next_step(runs: list[Run]) -> str:
     if "teacher" in newest.manifest["parents"]:
         return f"tscli distill --pairs {newest.number} --student rnn"
     return f"tscli distill --method bc --pairs {newest.number} --loss cross_entropy"
-
-
-def _unfinished_pipeline(runs_dir: Path) -> str | None:
-    """How to continue the newest pipeline, if it is not finished."""
-    try:
-        state = json.loads((runs_dir / PIPELINE_STATE).read_text(encoding="utf-8"))
-        return str(state["resume"]) if state["status"] != "finished" else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def headline(run: Run) -> str:
-    """What a run is remembered by in a few words, "" when it has no return."""
-    found = run.metrics.get("eval/return", run.metrics.get("return_mean"))
-    if not isinstance(found, (int, float)):
-        return ""
-    places = decimals(found)
-    words = f"return {found:.{places}f}"
-    if "pairs" in run.holds and "policy" not in run.holds and "episodes" in run.metrics:
-        words = f"{run.metrics['episodes']} episodes, {words}"
-    return f"{words}, gap {run.metrics['gap']:.{places}f}" if "gap" in run.metrics else words
 
 
 def command_page(ctx: Any, command: Any, source: str = "") -> None:

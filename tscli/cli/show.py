@@ -5,17 +5,18 @@ from __future__ import annotations
 import json as json_module
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tscli.cli.pages import console, headline, made_by, next_step, status_text
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tscli.cli.pages import console, next_step, status_text
+from tscli.runs import Run, find_run, list_runs
+from tscli.runs.words import headline, made_by
+from tscli.tasks import Task, load_task, task_names
 from tscli.terminal.progress import short_time
 from tscli.terminal.tables import NARROW_GAP, FitTable
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from tscli.runs import Run
-    from tscli.tasks import Task
 
 __all__ = ["run_data", "runs", "tasks"]
 
@@ -26,8 +27,6 @@ def tasks(name: str | None, as_json: bool) -> None:
     Raises:
         UserError: There is no such task, or its file or its views are wrong.
     """
-    from tscli.tasks import load_task, task_names
-
     chosen = [load_task(name)] if name else [load_task(each) for each in task_names()]
     if as_json:
         described = [_describe(task) for task in chosen]
@@ -100,9 +99,6 @@ def _size(view: dict[str, Any]) -> str:
 
 
 def _task_page(out: Console, task: Task, given: str | None) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     described = _describe(task)
     out.print(f"\n[bold cyan]{task.name}[/]  {escape(task.about)}\n")
     table = Table.grid(padding=(0, 2))
@@ -143,8 +139,6 @@ def runs(runs_dir: Path, ref: str | None, as_json: bool) -> None:
     Raises:
         UserError: There is no such run.
     """
-    from tscli.runs import find_run, list_runs
-
     if ref is not None:
         run = find_run(runs_dir, ref)
         if as_json:
@@ -183,8 +177,6 @@ def run_data(run: Run) -> dict[str, Any]:
 
 
 def _run_tree(out: Console, found: list[Run]) -> None:
-    from rich.markup import escape
-
     titles = ("run", "task", "seed", "result", "took", "when")
     give_way = {"took": 0, "task": 10, "when": 0, "run": 20}
     table = FitTable(titles, right=("seed", "took"), give_way=give_way, gap=NARROW_GAP)
@@ -244,9 +236,6 @@ def _files(run: Run) -> dict[str, int]:
 
 
 def _run_page(out: Console, run: Run) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     method = f" --method {run.method}" if run.method else ""
     out.print(f"\n[bold cyan]{run.name}[/]  {status_text(run)}  [dim]{escape(str(run.path))}[/]")
     if run.manifest.get("error"):

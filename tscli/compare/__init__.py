@@ -1,1 +1,1 @@
-"""`tscli compare`: methods x seeds on a task, cell by cell, and what is made of their figures."""
+"""`tscli compare`: methods x seeds on a task, planned, run cell by cell, and put side by side."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,12 +15,10 @@ from tscli.compare.plan import Comparison, Layout, lay_out, parse_seeds
 from tscli.config import UserError, is_yaml, one_line
 from tscli.launch.methods import choose_methods, known_methods
 from tscli.launch.start import default_runs_dir
+from tscli.runs import Run, find_unfinished, list_runs
+from tscli.runs.session import Session, Stopped
 from tscli.tasks import Task, load_task
 from tscli.terminal.progress import short_count
-
-if TYPE_CHECKING:
-    from tscli.runs import Run
-    from tscli.runs.session import Session
 
 __all__ = ["CellsFailed", "compare", "describe", "find_comparison"]
 
@@ -67,8 +65,6 @@ def find_comparison(wanted: Comparison | None, resume: str | None, session: Sess
     Raises:
         UserError: nothing to resume, or it compares something else.
     """
-    from tscli.runs import find_unfinished, list_runs
-
     if resume is None:
         if wanted is None:
             raise UserError(f"TASK is missing: tscli {COMMAND} TASK --methods bc,dagger,sitt")
@@ -106,8 +102,6 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
         CellsFailed: after the report, if cells have failed.
         Stopped: after Ctrl-C or SIGTERM.
     """
-    from tscli.runs.session import Stopped
-
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: at least 1 process is needed")
     layout = lay_out(comparison, session.runs_dir)
@@ -137,20 +131,21 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
 def _finish(comparison: Comparison, layout: Layout, crew: Crew, command: str, run: Any, session: Session) -> Run:
     """Write and show the report."""
     from tscli.compare import report
+    from tscli.compare.results import read_results
 
-    made = report.make_report(comparison, layout, crew.failed, command)
-    files = report.write_files(made, run.path)
-    session.show(report.screen_table(made), report.plain(made))
-    for note in report.remarks(made):
+    results = read_results(comparison, layout, crew.failed, command)
+    files = report.write_files(results, run.path)
+    session.show(report.screen_table(results), report.plain(results))
+    for note in report.remarks(results):
         session.say(f"[dim]{note}[/]")
     session.say(f"report: {run.path}: {', '.join(path.name for path in files)}")
     if crew.failed:
-        for line in report.problems(made):
+        for line in report.problems(results):
             session.say(f"[red]failed[/] {line}")
         logs = [str(cell.log) for cell in crew.cells if cell.key in crew.failed]
         session.say(f"log{'s' if len(logs) > 1 else ''}: {', '.join(logs[:3])}{', ...' if len(logs) > 3 else ''}")
         raise CellsFailed(f"{len(crew.failed)} of {len(crew.cells)} cells failed; the same command tries them again")
-    figures = {f"{made.metric.name}/{row.variant.label}": row.estimate.mean for row in made.rows}
+    figures = {f"{results.metric.name}/{row.variant.label}": row.estimate.mean for row in results.rows}
     return run.finish(figures, holds=("report",))
 
 

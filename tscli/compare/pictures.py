@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tscli.compare import plots
 from tscli.compare.plan import Variant
 from tscli.compare.plots import Final, Line, colour
-from tscli.compare.results import Summary, mean_curve, training_curves
+from tscli.compare.results import Results, Summary, mean_curve, training_curves
 from tscli.learning.statistics import Band
-
-if TYPE_CHECKING:
-    from tscli.compare.report import Report
 
 __all__ = ["draw"]
 
 
-def draw(report: Report, folder: Path) -> Iterator[Path]:
+def draw(results: Results, folder: Path) -> Iterator[Path]:
     """Draw final figures, curves, and the sweep if there is one."""
-    rows = [row for row in report.rows if row.finished]
+    rows = [row for row in results.rows if row.finished]
     if not rows:
         return
-    metric = report.metric
+    metric = results.metric
     finals = [
         Final(
             row.variant.label,
@@ -38,8 +34,8 @@ def draw(report: Report, folder: Path) -> Iterator[Path]:
         )
         for i, row in enumerate(rows)
     ]
-    label = f"{metric.heading} over {report.comparison.episodes} episodes"
-    yield plots.draw_finals(folder / "bars.png", finals, report.title, label, metric.percent)
+    label = f"{metric.heading} over {results.comparison.episodes} episodes"
+    yield plots.draw_finals(folder / "bars.png", finals, results.title, label, metric.percent)
     students, teachers = [], []
     for i, row in enumerate(rows):
         curves = [training_curves(outcome, metric) for outcome in row.finished]
@@ -51,19 +47,19 @@ def draw(report: Report, folder: Path) -> Iterator[Path]:
     yield plots.draw_lines(
         folder / "curves.png",
         [panel for panel in panels if panel[1]],
-        f"{report.layout.task.name}: greedy evaluations during training, mean and 95 % interval",
+        f"{results.layout.task.name}: greedy evaluations during training, mean and 95 % interval",
         "env steps, the teacher's included",
         metric.heading,
         metric.percent,
     )
     if any(row.variant.swept for row in rows):
-        yield _draw_sweep(report, rows, folder)
+        yield _draw_sweep(results, rows, folder)
 
 
-def _draw_sweep(report: Report, rows: Sequence[Summary], folder: Path) -> Path:
+def _draw_sweep(results: Results, rows: Sequence[Summary], folder: Path) -> Path:
     """The figure against the first swept setting, a line for each combination of the others."""
-    key = next(key for key in report.comparison.sweeps if any(key in row.variant.swept for row in rows))
-    values = report.comparison.sweeps[key]
+    key = next(key for key in results.comparison.sweeps if any(key in row.variant.swept for row in rows))
+    values = results.comparison.sweeps[key]
     numbers = _numbers(values)
     x = dict(zip(values, range(len(values)) if numbers is None else numbers, strict=True))
     groups: dict[str, list[Summary]] = {}
@@ -85,14 +81,14 @@ def _draw_sweep(report: Report, rows: Sequence[Summary], folder: Path) -> Path:
             flat = Band(teacher, teacher, teacher)
             lines.append(Line(f"{label}: teacher", colour(i), np.array(places), flat, "--", marked=True))
     positive = [number for number in numbers or () if number > 0]
-    title = f"{report.title} over {report.comparison.episodes} episodes"
+    title = f"{results.title} over {results.comparison.episodes} episodes"
     return plots.draw_lines(
         folder / "sweep.png",
         [("mean over seeds and 95 % interval; teachers dashed", lines)],
         title,
         key,
-        report.metric.heading,
-        report.metric.percent,
+        results.metric.heading,
+        results.metric.percent,
         log_x=len(positive) == len(values) and max(positive) >= 30 * min(positive),
         x_names=values if numbers is None else (),
     )

@@ -5,82 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tscli.compare import pictures
-from tscli.compare.plan import Comparison, Layout
-from tscli.compare.results import (
-    IQM_FROM,
-    METRICS,
-    Metric,
-    Outcome,
-    Summary,
-    chosen_metric,
-    env_steps,
-    outcomes,
-    summaries,
-)
+from tscli.compare.results import IQM_FROM, METRICS, Metric, Outcome, Results, Summary, digits_of, env_steps
 from tscli.files import atomic_write
 from tscli.terminal.progress import short_count, short_time
 from tscli.terminal.tables import FitTable
 
-__all__ = ["Report", "make_report"]
-
-
-@dataclass
-class Report:
-    """All figures of a comparison, ready to be written and shown."""
-
-    comparison: Comparison
-    layout: Layout
-    metric: Metric
-    found: list[Outcome]
-    rows: list[Summary]
-    command: str
-
-    @property
-    def title(self) -> str:
-        """`color_maze: greedy success`."""
-        return f"{self.layout.task.name}: greedy {self.metric.heading}"
-
-    @property
-    def digits(self) -> int:
-        """Decimals of a figure that is no share."""
-        return _digits([row.estimate.mean for row in self.rows])
-
-
-def _digits(values: Sequence[float]) -> int:
-    """Decimals that give a column some three or four figures."""
-    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    return 1 if largest >= 10 else 2 if largest >= 1 else 3
-
-
-def make_report(comparison: Comparison, layout: Layout, failed: dict[str, str], command: str) -> Report:
-    """Read all cells.
-
-    Args:
-        comparison: what was asked for.
-        layout: its cells.
-        failed: why cells failed, by key.
-        command: to type for the same comparison.
-    """
-    found = outcomes(layout.rows, failed)
-    metric = chosen_metric(comparison, found)
-    return Report(comparison, layout, metric, found, summaries(found, metric), command)
-
+__all__ = ["explanations", "plain", "problems", "remarks", "screen_table", "write_files"]
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
 Column = tuple[str, Callable[[Summary], str]]
 
 
-def _columns(report: Report) -> list[Column]:
+def _columns(results: Results) -> list[Column]:
     """Titles and cells. Columns that would be empty are left out."""
-    metric, digits = report.metric, report.digits
+    metric, digits = results.metric, results.digits
 
     def text(value: float | None) -> str:
         return metric.text(value, digits)
@@ -98,14 +42,14 @@ def _columns(report: Report) -> list[Column]:
         (f"{metric.heading}{' [%]' if metric.percent else ''}", spread),
         ("95 % interval", lambda r: interval(r.estimate.low, r.estimate.high) if r.estimate.count > 1 else "-"),
     ]
-    if any(row.iqm for row in report.rows):
+    if any(row.iqm for row in results.rows):
         columns.append(("IQM", lambda row: text(float(row.iqm.value)) if row.iqm else "-"))
         columns.append(("its interval", lambda row: interval(row.iqm.low, row.iqm.high) if row.iqm else "-"))
-    if any(row.teacher is not None for row in report.rows):
+    if any(row.teacher is not None for row in results.rows):
         columns.append(("teacher", lambda row: text(row.teacher)))
         columns.append(("gap", lambda row: text(row.gap)))
     if metric.name != "return":
-        decimals = _digits([row.mean_return for row in report.rows])
+        decimals = digits_of([row.mean_return for row in results.rows])
         columns.append(("return", lambda row: METRICS["return"].text(row.mean_return, decimals)))
     columns.append(("env steps", lambda row: short_count(row.env_steps) if row.finished else "-"))
     columns.append(("allowed", lambda row: short_count(row.allowed_steps) if row.allowed_steps else "-"))
@@ -118,34 +62,34 @@ def _seeds(row: Summary) -> str:
     return str(done) if done == asked else f"{done} of {asked}"
 
 
-def screen_table(report: Report) -> FitTable:
+def screen_table(results: Results) -> FitTable:
     """For the terminal: columns give way where it is narrow, the figure last."""
-    columns = _columns(report)
+    columns = _columns(results)
     titles = [title for title, _ in columns]
     droppable = ("return", "allowed", "its interval", "time", "IQM", "gap", "teacher", "env steps", "seeds")
     table = FitTable(
         titles,
         right=titles[1:],
         give_way={title: 0 for title in droppable if title in titles},
-        title=f"{report.title} over {report.comparison.episodes} episodes, mean ± sd of the seeds",
+        title=f"{results.title} over {results.comparison.episodes} episodes, mean ± sd of the seeds",
     )
-    for row in report.rows:
+    for row in results.rows:
         cells = [cell(row) for _, cell in columns]
         table.add(f"[bold cyan]{cells[0]}[/]", *cells[1:2], f"[bold]{cells[2]}[/]", *cells[3:])
     return table
 
 
-def explanations(report: Report) -> list[str]:
+def explanations(results: Results) -> list[str]:
     """What the columns mean."""
-    comparison, metric = report.comparison, report.metric
+    comparison, metric = results.comparison, results.metric
     notes = [
         f"{metric.heading.capitalize()} of the greedy policy over {comparison.episodes} episodes per seed: the same "
         "episodes for every method of a seed, and others than those by which a run chose the policy that it kept.",
         "Mean ± standard deviation over seeds; 95 % percentile bootstrap interval of the mean, seeds resampled.",
     ]
-    if any(row.iqm for row in report.rows):
+    if any(row.iqm for row in results.rows):
         notes.append(f"IQM: mean of the middle half of the seeds (Agarwal et al. 2021), from {IQM_FROM} seeds on.")
-    if any(row.teacher is not None for row in report.rows):
+    if any(row.teacher is not None for row in results.rows):
         notes.append("Teacher: on the same episodes. Gap: teacher less student.")
     notes.append(
         "Env steps: taken to train teacher and student and to collect, mean over seeds; those of evaluations are not "
@@ -155,66 +99,67 @@ def explanations(report: Report) -> list[str]:
     return [*notes, "Time: of all stages of one seed, one after the other, as measured beside the other processes."]
 
 
-def remarks(report: Report) -> list[str]:
+def remarks(results: Results) -> list[str]:
     """What is particular about these figures."""
     notes = []
-    missing = [outcome for outcome in report.found if not outcome.student]
+    missing = [outcome for outcome in results.found if not outcome.student]
     if missing:
-        notes.append(f"Not in: {len(missing)} of {len(report.found)}. Figures are over the seeds that are in.")
-    allowed = {row.allowed_steps for row in report.rows}
+        notes.append(f"Not in: {len(missing)} of {len(results.found)}. Figures are over the seeds that are in.")
+    allowed = {row.allowed_steps for row in results.rows}
     if len(allowed) > 1:
         notes.append("Env steps allowed differ between methods; --budget N sets those of reinforcement learning.")
-    over = [cell.title for cell in report.layout.cells if env_steps(cell.finished_run()) > 1.1 * cell.allowed_steps > 0]
+    cells = results.layout.cells
+    over = [cell.title for cell in cells if env_steps(cell.finished_run()) > 1.1 * cell.allowed_steps > 0]
     if over:
         more = f" and {len(over) - 1} more" if len(over) > 1 else ""
         notes.append(f"More env steps than allowed: {over[0]}{more}. One iteration takes num_envs x rollout_steps.")
-    versions = _versions(report)
+    versions = _versions(results)
     if len(versions) > 1:
         notes.append(f"Cells were made with different versions: {'; '.join(versions)}.")
-    return notes + list(dict.fromkeys(report.layout.notes))
+    return notes + list(dict.fromkeys(results.layout.notes))
 
 
-def _versions(report: Report) -> list[str]:
-    runs = [run for cell in report.layout.cells if (run := cell.finished_run()) is not None]
+def _versions(results: Results) -> list[str]:
+    runs = [run for cell in results.layout.cells if (run := cell.finished_run()) is not None]
     named = [{k: run.manifest.get("versions", {}).get(k) for k in ("tscli", "torch", "python")} for run in runs]
     return sorted({", ".join(f"{name} {version}" for name, version in each.items() if version) for each in named})
 
 
-def problems(report: Report) -> list[str]:
+def problems(results: Results) -> list[str]:
     """One line for every chain that failed."""
-    lines = [f"{o.row.variant.label}, {o.problem}" for o in report.found if not o.student and o.problem != "unfinished"]
-    return list(dict.fromkeys(lines))
+    failed = [outcome for outcome in results.found if not outcome.student and outcome.problem != "unfinished"]
+    return list(dict.fromkeys(f"{outcome.row.variant.label}, {outcome.problem}" for outcome in failed))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def write_files(report: Report, folder: Path) -> list[Path]:
+def write_files(results: Results, folder: Path) -> list[Path]:
     """Write everything into the comparison's run folder.
 
     Raises:
         UserError: the disk is full.
     """
-    drawn = list(pictures.draw(report, folder))
-    atomic_write(folder / "results.json", json.dumps(plain(report), indent=1))
-    atomic_write(folder / "results.csv", _csv(report))
-    atomic_write(folder / "table.md", _markdown(report, drawn))
+    drawn = list(pictures.draw(results, folder))
+    atomic_write(folder / "results.json", json.dumps(plain(results), indent=1))
+    atomic_write(folder / "results.csv", _csv(results))
+    atomic_write(folder / "table.md", _markdown(results, drawn))
     return [folder / "table.md", folder / "results.json", folder / "results.csv", *drawn]
 
 
-def _markdown(report: Report, pictures: Sequence[Path]) -> str:
-    columns = _columns(report)
-    lines = [f"# {report.title}", "", f"    {report.command}", ""]
+def _markdown(results: Results, pictures: Sequence[Path]) -> str:
+    columns = _columns(results)
+    lines = [f"# {results.title}", "", f"    {results.command}", ""]
     lines.append(f"| {' | '.join(title for title, _ in columns)} |")
     lines.append(f"|---|{'---:|' * (len(columns) - 1)}")
-    lines += [f"| {' | '.join(cell(row) for _, cell in columns)} |" for row in report.rows]
-    lines += ["", *(f"- {note}" for note in (*remarks(report), *explanations(report)))]
+    lines += [f"| {' | '.join(cell(row) for _, cell in columns)} |" for row in results.rows]
+    lines += ["", *(f"- {note}" for note in (*remarks(results), *explanations(results)))]
     lines += ["", *(f"![{path.stem}]({path.name})" for path in pictures)]
     lines += ["", "## Methods", "", "| method | stages | |", "|---|---|---|"]
-    for name, method in report.comparison.methods.items():
+    for name, method in results.comparison.methods.items():
         stages = ", ".join(_stage_text(stage) for stage in method.stages)
         lines.append(f"| {name} | {stages} | {method.about} |")
-    failures = problems(report)
+    failures = problems(results)
     if failures:
         lines += ["", "## Failed", "", *(f"- {line}" for line in failures)]
     return "\n".join(lines) + "\n"
@@ -226,19 +171,19 @@ def _stage_text(stage: dict[str, dict[str, Any]]) -> str:
     return f"{command} ({', '.join(f'{k} {v}' for k, v in settings.items())})" if settings else command
 
 
-def plain(report: Report) -> dict[str, Any]:
+def plain(results: Results) -> dict[str, Any]:
     """All figures as plain data; figures that are missing are null."""
     return {
         "schema": 1,
-        "task": report.layout.task.name,
-        "command": report.command,
-        "metric": report.metric.name,
-        "episodes": report.comparison.episodes,
-        "seeds": list(report.comparison.seeds),
-        "rows": [_plain_row(row) for row in report.rows],
-        "outcomes": [_plain_outcome(outcome, report.metric) for outcome in report.found],
-        "notes": [*remarks(report), *explanations(report)],
-        "failed": problems(report),
+        "task": results.layout.task.name,
+        "command": results.command,
+        "metric": results.metric.name,
+        "episodes": results.comparison.episodes,
+        "seeds": list(results.comparison.seeds),
+        "rows": [_plain_row(row) for row in results.rows],
+        "outcomes": [_plain_outcome(outcome, results.metric) for outcome in results.found],
+        "notes": [*remarks(results), *explanations(results)],
+        "failed": problems(results),
     }
 
 
@@ -277,8 +222,8 @@ def _plain_outcome(outcome: Outcome, metric: Metric) -> dict[str, Any]:
     return row
 
 
-def _csv(report: Report) -> str:
-    rows = [_plain_outcome(outcome, report.metric) for outcome in report.found]
+def _csv(results: Results) -> str:
+    rows = [_plain_outcome(outcome, results.metric) for outcome in results.found]
     names = list(dict.fromkeys(name for row in rows for name in row))
     # Cells' paths last, whatever the order in which methods have named them.
     names = sorted(names, key=lambda name: name.endswith(" cell"))

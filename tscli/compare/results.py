@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tscli.compare.plan import Comparison, Row, Variant
+from tscli.compare.plan import Comparison, Layout, Row, Variant
 from tscli.learning import statistics
 from tscli.runs import Run
 
@@ -20,12 +20,12 @@ __all__ = [
     "Curve",
     "Metric",
     "Outcome",
+    "Results",
     "Summary",
-    "chosen_metric",
+    "digits_of",
     "env_steps",
     "mean_curve",
-    "outcomes",
-    "summaries",
+    "read_results",
     "training_curves",
 ]
 
@@ -96,19 +96,56 @@ class Summary:
     seconds: float
 
 
+@dataclass
+class Results:
+    """All figures of a comparison, ready to be written and shown."""
+
+    comparison: Comparison
+    layout: Layout
+    metric: Metric
+    found: list[Outcome]
+    rows: list[Summary]
+    command: str
+
+    @property
+    def title(self) -> str:
+        """`color_maze: greedy success`."""
+        return f"{self.layout.task.name}: greedy {self.metric.heading}"
+
+    @property
+    def digits(self) -> int:
+        """Decimals of a figure that is no share."""
+        return digits_of([row.estimate.mean for row in self.rows])
+
+
+def digits_of(values: Sequence[float]) -> int:
+    """Decimals that give a column some three or four figures."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 1 if largest >= 10 else 2 if largest >= 1 else 3
+
+
+def read_results(comparison: Comparison, layout: Layout, failed: Mapping[str, str], command: str) -> Results:
+    """Read all cells.
+
+    Args:
+        comparison: what was asked for.
+        layout: its cells.
+        failed: why cells failed, by key.
+        command: to type for the same comparison.
+    """
+    found = _outcomes(layout.rows, failed)
+    metric = _chosen_metric(comparison, found)
+    return Results(comparison, layout, metric, found, _summaries(found, metric), command)
+
+
 def env_steps(run: Run | None) -> int:
     """Env steps that a run has taken to train or to collect; those of its evaluations are not counted by any stage."""
     metrics = run.metrics if run is not None else {}
     return int(metrics.get("step", metrics.get("steps", 0)) or 0)
 
 
-def outcomes(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Outcome]:
-    """Read what every chain has come to.
-
-    Args:
-        rows: of the comparison.
-        failed: why cells failed, by key.
-    """
+def _outcomes(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Outcome]:
+    """Read what every chain has come to."""
     found = []
     for row in rows:
         runs = [cell.finished_run() for cell in row.cells]
@@ -141,7 +178,7 @@ def _read_report(outcome: Outcome, run: Run) -> None:
     outcome.extra = report.get("student_states", {})
 
 
-def chosen_metric(comparison: Comparison, found: Sequence[Outcome]) -> Metric:
+def _chosen_metric(comparison: Comparison, found: Sequence[Outcome]) -> Metric:
     """What is compared: what the user asked for, else the first of METRICS that every policy was measured by."""
     if comparison.metric != "auto":
         return METRICS[comparison.metric]
@@ -151,13 +188,8 @@ def chosen_metric(comparison: Comparison, found: Sequence[Outcome]) -> Metric:
     )
 
 
-def summaries(found: Sequence[Outcome], metric: Metric) -> list[Summary]:
-    """One summary per variant, in order.
-
-    Args:
-        found: all outcomes.
-        metric: what is compared.
-    """
+def _summaries(found: Sequence[Outcome], metric: Metric) -> list[Summary]:
+    """One summary per variant, in order."""
     grouped: dict[str, list[Outcome]] = {}
     for outcome in found:
         grouped.setdefault(outcome.row.variant.label, []).append(outcome)

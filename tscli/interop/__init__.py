@@ -1,1 +1,1 @@
-"""Policies in others' formats: exported to run without tscli, or imported; one file for each format."""
+"""What others can read, and what is read of others: policies, environments and datasets, one file for each format."""

@@ -13,23 +13,18 @@ what they mean, the action space and the control rate are JSON under the key "ts
 from __future__ import annotations
 
 import copy
-import importlib
-import importlib.util
-import json
 import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tscli.config import UserError
 from tscli.envs import VecEnv
 from tscli.envs.spaces import Group
 from tscli.envs.views import PREVIOUS_ACTION, Part
@@ -38,22 +33,7 @@ from tscli.networks import Policy
 from tscli.networks.bodies import Tanh
 from tscli.networks.distributions import Distribution
 
-__all__ = [
-    "Actor",
-    "Latency",
-    "Recording",
-    "Runner",
-    "describe",
-    "latency_of",
-    "load_onnx",
-    "load_torchscript",
-    "max_error",
-    "read_metadata",
-    "record",
-    "require_onnx",
-    "write_onnx",
-    "write_torchscript",
-]
+__all__ = ["Actor", "Latency", "Recording", "Runner", "describe", "latency_of", "max_error", "record"]
 
 FORMAT = 1
 KEY = "tscli"
@@ -177,52 +157,8 @@ def _part(part: Part, groups: Mapping[str, Group], policy: Policy) -> dict[str, 
     }
 
 
-def require_onnx(what: str = "--format onnx", instead: str = ", or use --format torchscript") -> None:
-    """Refuse to begin where a package is missing.
-
-    Args:
-        what: needs them.
-        instead: what can be done without them.
-
-    Raises:
-        UserError: names them, and how to install them.
-    """
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"{what} needs {', '.join(missing)}: pip install 'tscli[export]'{instead}")
-
-
-def write_onnx(actor: Actor, path: Path, about: dict[str, Any]) -> None:
-    """Write an ONNX file with a free batch axis; its weights are inside."""
-    onnx = importlib.import_module("onnx")  # not installed with tscli itself
-    batch = torch.export.Dim("batch", min=1)
-    with _quiet():
-        program = torch.onnx.export(
-            actor,
-            actor.example(2),
-            dynamo=True,
-            input_names=list(actor.inputs),
-            output_names=list(actor.outputs),
-            dynamic_shapes=(tuple({0: batch} for _ in actor.inputs),),
-            verbose=False,
-        )
-        assert program is not None
-        model = program.model_proto
-    onnx.helper.set_model_props(model, {KEY: json.dumps(about)})
-    model.producer_name, model.producer_version = "tscli", about["tscli"]
-    onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
-
-
-def write_torchscript(actor: Actor, path: Path, about: dict[str, Any]) -> None:
-    """Write a TorchScript file, which libtorch runs too."""
-    with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(actor, actor.example(2), check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files={KEY: json.dumps(about)})
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporters' remarks about their own future and about torchvision to themselves."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -233,41 +169,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def load_onnx(path: Path, threads: int = 1) -> Runner:
-    """The file as onnxruntime runs it on the CPU."""
-    onnxruntime = importlib.import_module("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
-    return lambda inputs: list(session.run(None, dict(zip(names, inputs, strict=True))))
-
-
-def load_torchscript(path: Path) -> Runner:
-    """The file as torch runs it on the CPU."""
-    with _quiet():
-        module = torch.jit.load(str(path), map_location="cpu").eval()
-
-    @torch.inference_mode()
-    def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [value.numpy() for value in module(*map(torch.from_numpy, inputs))]
-
-    return run
-
-
-def read_metadata(path: Path) -> dict[str, Any] | None:
-    """What `describe` wrote into an exported file; None where another program wrote it."""
-    if path.suffix == ".onnx":
-        model = importlib.import_module("onnx").load(str(path), load_external_data=False)
-        text = {entry.key: entry.value for entry in model.metadata_props}.get(KEY, "")
-    else:
-        extra = {KEY: ""}
-        with _quiet():
-            torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
-        text = extra[KEY]
-    return json.loads(text) if text else None
 
 
 class Recording(NamedTuple):

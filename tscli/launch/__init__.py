@@ -1,1 +1,1 @@
-"""From words to a running stage: scripts found, settings layered, a stage or a pipeline of them started."""
+"""From words to a running stage: scripts found, their settings layered, one of them started, or a pipeline of them."""

@@ -1,7 +1,7 @@
-"""Methods that can be compared: lists of commands with settings, as plain data from YAML.
+"""Methods: lists of commands with settings, as plain data from YAML. A pipeline runs one, a comparison several.
 
-Where the same name stands in several places the last one wins: `tscli/methods.yaml`, the task's `methods:` section, the
-user's own file.
+Where the same name stands in several places the last one wins: `methods.yaml` beside this file, the task's `methods:`
+section, the user's own file.
 """
 
 from __future__ import annotations

@@ -12,27 +12,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, ValidationError
 
-from tscli.cli.pages import PIPELINE_STATE, headline
 from tscli.config import Config, UserError, did_you_mean, is_yaml, one_line
 from tscli.files import atomic_write
 from tscli.launch.methods import StageCalls
 from tscli.launch.scripts import Script, find_script, find_scripts, light_config
 from tscli.launch.settings import parse_assignments, read_yaml
 from tscli.launch.start import Place, Plan, launch, plan
+from tscli.runs import Run, find_run, list_runs
+from tscli.runs.folder import FINISHED
+from tscli.runs.session import Session, Stopped
+from tscli.runs.words import headline
 from tscli.tasks import load_task
 from tscli.terminal.progress import short_time
 from tscli.terminal.tables import FitTable
 
-if TYPE_CHECKING:
-    from tscli.runs import Run
-    from tscli.runs.session import Session
+__all__ = ["Description", "describe", "run_pipeline", "unfinished"]
 
-__all__ = ["Description", "describe", "run_pipeline"]
-
+STATE = "pipeline.json"  # in the runs folder: how far the newest pipeline is
 DEFAULT_STAGES: list[dict[str, dict[str, Any]]] = [
     {"train-teacher": {}},
     {"collect": {}},
@@ -100,9 +100,6 @@ def run_pipeline(
     Raises:
         UserError: Any mistake in any stage, before the first one starts.
     """
-    from tscli.runs import list_runs
-    from tscli.runs.session import Stopped
-
     description, place = describe(what)
     if preset is not None:
         description = description.model_copy(update={"preset": preset})
@@ -110,7 +107,7 @@ def run_pipeline(
     for stage in stages:
         _plan(stage, description, session)
     again = _command(what, seed, assignments, preset)
-    state = _State(session.runs_dir / PIPELINE_STATE, _fingerprint(description, seed, assignments), again)
+    state = _State(session.runs_dir / STATE, _fingerprint(description, seed, assignments), again)
     if resume:
         state.read(stages, session)
     _check_films(description, stages)
@@ -232,8 +229,17 @@ def _check_films(description: Description, stages: list[Stage]) -> None:
                 env.close()
 
 
+def unfinished(runs_dir: Path) -> str | None:
+    """What to type to continue the newest pipeline; None where it is finished, or there is none."""
+    try:
+        state = json_module.loads((runs_dir / STATE).read_text(encoding="utf-8"))
+        return str(state["resume"]) if state["status"] != "finished" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 class _State:
-    """`pipeline.json` in the runs folder: how far the newest pipeline is."""
+    """How far the newest pipeline is, in a file."""
 
     def __init__(self, path: Path, fingerprint: str, again: str):
         self._path, self._fingerprint, self._again = path, fingerprint, again
@@ -279,9 +285,6 @@ class _State:
 
 def _take_up(stage: Stage, entry: dict[str, Any], session: Session) -> bool:
     """Note what a stage has done before; True if it is finished."""
-    from tscli.runs import find_run, list_runs
-    from tscli.runs.folder import FINISHED
-
     if entry["run"] is not None:
         stage.run = find_run(session.runs_dir, entry["run"])
         return True

@@ -1,6 +1,6 @@
 """Episodes of a Minari dataset as rows of pairs.
 
-Of a dataset that `minari_write` wrote, its metadata hold the schema, and `infos` the labels. Of any other, each entry
+Of a dataset that `write_dataset` wrote, its metadata hold the schema, and `infos` the labels. Of any other, each entry
 of its observations is a group, and the recorded actions are the labels: of a teacher's distribution nothing is known.
 """
 

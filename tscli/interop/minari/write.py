@@ -1,7 +1,7 @@
 """Pairs as a dataset of Minari, in the form that Minari's own storage writes.
 
 An episode each; observations are a Dict of the groups (or one group, plain), actions as executed, and in `infos` the
-teacher's labels. `metadata["tscli"]` holds the schema, from which `minari_read` makes the same pairs again.
+teacher's labels. `metadata["tscli"]` holds the schema, from which `read` makes the same pairs again.
 """
 
 from __future__ import annotations
