@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from tscli import streams
+from tscli import ranks, streams
 from tscli.config import DistillConfig, Network, PPOConfig, UserError
 from tscli.diagnose.diagnosis import before_distillation
 from tscli.learning import imitation, ppo
@@ -65,10 +65,10 @@ class Config(DistillConfig, PPOConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out, weigh, update, repeat; keep the best."""
-    device = setup.prepare(config)
+    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
     task = load_task(teachers.task)
-    env = setup.task_env(task, config.num_envs, device)
+    env = setup.task_env(task, num_envs, device)
     teacher = teachers.open(env, device)
     student_view = setup.resolve(task, config.obs or task.student, env)
     critic_view = setup.resolve(task, config.critic_obs, env) if config.critic_obs else student_view
@@ -90,9 +90,9 @@ def main(config: Config, session: Session) -> Run:
     optimizer = FlatAdam(learnt, config.lr, config.max_grad_norm)
     act_stream = streams.generator(config.seed, "advisor/act", device)
     shuffle_stream = streams.generator(config.seed, "advisor/shuffle")
-    reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
+    reward_scale = ReturnScale(num_envs, config.gamma, device) if config.normalize_reward else None
 
-    steps, num_envs = config.rollout_steps, config.num_envs
+    steps = config.rollout_steps
     length = setup.sequence_length(config, policy.is_recurrent or critic.is_recurrent)
     views = {"actor": student_view, "critic": critic_view, "teacher": teacher.spec.view}
     viewed = ViewedEnv(env, views, config.seed, ("critic",))

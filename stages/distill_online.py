@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 
-from tscli import streams
+from tscli import ranks, streams
 from tscli.config import (
     DistillConfig,
     Falling,
@@ -91,11 +91,11 @@ class Config(DistillConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Act, label, learn, forget; keep the best."""
-    device = setup.prepare(config)
+    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
     task = load_task(teachers.task)
-    env = setup.task_env(task, config.num_envs, device)
-    short_env = setup.task_env(task, config.num_envs, device, short=config.short_length) if config.short_steps else None
+    env = setup.task_env(task, num_envs, device)
+    short_env = setup.task_env(task, num_envs, device, short=config.short_length) if config.short_steps else None
     if short_env and env.max_episode_steps and config.short_length >= env.max_episode_steps:
         raise UserError(
             f"--short-length {config.short_length}: whole episodes of {task.name} have {env.max_episode_steps} steps: "
@@ -115,7 +115,7 @@ def main(config: Config, session: Session) -> Run:
     act_stream = streams.generator(config.seed, "student/act", device)
     start_stream = streams.generator(config.seed, "student/start", device) if config.random_start else None
 
-    num_envs, steps = config.num_envs, config.rollout_steps
+    steps = config.rollout_steps
     views = {"teacher": teacher.spec.view, "student": student_view}
     full = ViewedEnv(env, views, config.seed, start=start_stream)
     short = ViewedEnv(short_env, views, streams.derive(config.seed, "short")) if short_env else None
@@ -130,7 +130,7 @@ def main(config: Config, session: Session) -> Run:
     frame = (parts, {"policy": student}, "student", config.total_steps, num_envs * steps)
 
     with Training(session, config, task, *frame, parents=teachers.parents, details=teachers.details) as training:
-        short_iterations = min(-(-config.short_steps // (num_envs * steps)), training.num_iterations - 1)
+        short_iterations = min(-(-config.short_steps // training.per_iteration), training.num_iterations - 1)
         for iteration in training.iterations():
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * training.left

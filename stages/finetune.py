@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field, model_validator
 
-from tscli import streams
+from tscli import ranks, streams
 from tscli.config import LearningRate, Network, NetworkConfig, PPOConfig, UserError, positional
 from tscli.envs.spaces import action_scale
 from tscli.learning import ppo
@@ -74,10 +74,10 @@ class Config(PPOConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Measure, warm the critic up, then roll out and update; keep the best."""
-    device = setup.prepare(config)
+    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
     student_run = newest_run(session.runs_dir, config.run, "policy", "", role="student")
     task = load_task(student_run.task)
-    env = setup.task_env(task, config.num_envs, device)
+    env = setup.task_env(task, num_envs, device)
     policy = setup.open_policy(student_run, env, device).train().requires_grad_(True)
     critic_view = setup.resolve(task, config.critic_obs or task.teacher, env)
     teacher, teachers, parents = None, None, {"student": student_run}
@@ -105,9 +105,9 @@ def main(config: Config, session: Session) -> Run:
     critic_optimizer = FlatAdam(critic.parameters(), config.critic_lr, config.max_grad_norm)
     act_stream = streams.generator(config.seed, "finetune/act", device)
     shuffle_stream = streams.generator(config.seed, "finetune/shuffle")
-    reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
+    reward_scale = ReturnScale(num_envs, config.gamma, device) if config.normalize_reward else None
 
-    steps, num_envs = config.rollout_steps, config.num_envs
+    steps = config.rollout_steps
     length = setup.sequence_length(config, policy.is_recurrent or critic.is_recurrent)
     views = {"actor": policy.spec.view, "critic": critic_view} | ({"teacher": teacher.spec.view} if teacher else {})
     viewed = ViewedEnv(env, views, config.seed, ("critic",))

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tscli import streams
+from tscli import ranks, streams
 from tscli.config import JointConfig, Steps
 from tscli.envs import ActionSpec
 from tscli.envs.views import Obs
@@ -64,9 +64,9 @@ class Config(JointConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out by the guider, update both, evaluate both; keep the best learner and its guider."""
-    device = setup.prepare(config)
+    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
     task = load_task(config.task)
-    env = setup.task_env(task, config.num_envs, device)
+    env = setup.task_env(task, num_envs, device)
     guider_view = setup.resolve(task, config.obs or task.teacher, env)
     learner_view = setup.resolve(task, config.student_obs or task.student, env)
 
@@ -80,9 +80,9 @@ def main(config: Config, session: Session) -> Run:
     learner_optimizer = FlatAdam(learner.parameters(), config.lr, config.max_grad_norm)
     act_stream = streams.generator(config.seed, "gpo/act", device)
     shuffle_stream = streams.generator(config.seed, "gpo/shuffle")
-    reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
+    reward_scale = ReturnScale(num_envs, config.gamma, device) if config.normalize_reward else None
 
-    steps, num_envs = config.rollout_steps, config.num_envs
+    steps = config.rollout_steps
     length = setup.sequence_length(config, guider.is_recurrent or learner.is_recurrent)
     viewed = ViewedEnv(env, {"teacher": guider_view, "student": learner_view}, config.seed, ("teacher",))
     episodes = EpisodeStats(num_envs)
@@ -174,7 +174,7 @@ def main(config: Config, session: Session) -> Run:
                     distances.append(imitation.detach())
                     averages.add({"loss/value": value_loss, "loss/policy": surrogate.loss, "entropy": entropy})
                     averages.add({"approx_kl": surrogate.approx_kl, "kl_guider_learner": imitation})
-                at.beta = steered(at.beta, float(torch.stack(distances).mean()), config)
+                at.beta = steered(at.beta, float(ranks.mean(torch.stack(distances).mean())), config)
             for module in (guider, critic):
                 module.encoder.update_normalizer(take(rollout.obs, slice(0, steps)))
             learner.encoder.update_normalizer(rollout.student_obs)

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tscli import streams
+from tscli import ranks, streams
 from tscli.config import EvalEvery, JointConfig, NumEnvs, NumMinibatches, Patience, RolloutSteps, Steps, UserError
 from tscli.envs.views import Obs
 from tscli.learning import ppo
@@ -95,9 +95,9 @@ class Config(JointConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out, update, align, repeat; keep the best student and its teacher."""
-    device = setup.prepare(config)
+    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
     task = load_task(config.task)
-    env = setup.task_env(task, config.num_envs, device)
+    env = setup.task_env(task, num_envs, device)
     teacher_view = setup.resolve(task, config.obs or task.teacher, env)
     student_view = setup.resolve(task, config.student_obs or task.student, env)
     if student_view.has_memory:
@@ -128,9 +128,9 @@ def main(config: Config, session: Session) -> Run:
     shuffle_stream = streams.generator(config.seed, "teacher/shuffle")
     pair_stream = streams.generator(config.seed, "sitt/pair", device)
     align_stream = streams.generator(config.seed, "sitt/align", device)
-    reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
+    reward_scale = ReturnScale(num_envs, config.gamma, device) if config.normalize_reward else None
 
-    steps, num_envs = config.rollout_steps, config.num_envs
+    steps = config.rollout_steps
     length = setup.sequence_length(config, teacher.is_recurrent or critic.is_recurrent)
     span = steps if teacher.is_recurrent or proxy.is_recurrent or student.is_recurrent else 1  # of a pair of sequences
     # Rows that are paired in a step: drawn anew each time, or the first envs for good.

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from tscli import streams
+from tscli import ranks, streams
 from tscli.config import Network, NetworkConfig, PPOConfig, RandomStart, positional
 from tscli.learning import ppo
 from tscli.learning.episodes import EpisodeStats
@@ -73,9 +73,9 @@ class Config(PPOConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out, update, repeat; keep the best."""
-    device = setup.prepare(config)
+    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
     task = load_task(config.task)
-    env = setup.task_env(task, config.num_envs, device, "teacher")
+    env = setup.task_env(task, num_envs, device, "teacher")
     actor_view = setup.resolve(task, config.obs or task.teacher, env)
     critic_view = setup.resolve(task, config.critic_obs, env) if config.critic_obs else actor_view
 
@@ -88,9 +88,9 @@ def main(config: Config, session: Session) -> Run:
     shuffle_stream = streams.generator(config.seed, "teacher/shuffle")
     noise_stream = streams.generator(config.seed, "teacher/noise", device)
     start_stream = streams.generator(config.seed, "teacher/start", device) if config.random_start else None
-    reward_scale = ReturnScale(config.num_envs, config.gamma, device) if config.normalize_reward else None
+    reward_scale = ReturnScale(num_envs, config.gamma, device) if config.normalize_reward else None
 
-    steps, num_envs = config.rollout_steps, config.num_envs
+    steps = config.rollout_steps
     length = setup.sequence_length(config, policy.is_recurrent or critic.is_recurrent)
     viewed = ViewedEnv(env, {"actor": actor_view, "critic": critic_view}, config.seed, ("critic",), start_stream)
     episodes = EpisodeStats(num_envs)
@@ -160,13 +160,13 @@ def main(config: Config, session: Session) -> Run:
                     if config.lr_schedule == "adaptive":
                         with torch.no_grad():
                             old = from_params(part.old, env.action, config.network.squash)
-                            divergences.append(kl(old, dist).mean())
+                            divergences.append(ranks.mean(kl(old, dist).mean()))
                         optimizer.lr = ppo.adaptive_lr(optimizer.lr, divergences[-1], config.desired_kl)
                     optimizer.step()
                     approx_kl = surrogate.approx_kl
                     averages.add({"loss/policy": surrogate.loss, "loss/value": value_loss, "entropy": entropy})
                     averages.add({"approx_kl": approx_kl, "clip_fraction": surrogate.clip_fraction})
-                if config.target_kl is not None and float(approx_kl) > 1.5 * config.target_kl:
+                if config.target_kl is not None and float(ranks.mean(approx_kl)) > 1.5 * config.target_kl:
                     break
             # The normaliser moves between updates only, so that the first minibatch's ratio is exactly 1.
             policy.encoder.update_normalizer(rollout.obs)

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from tscli import ranks
+
 __all__ = ["derive", "generator", "normal", "seeded_init", "stream_id", "uniform"]
 
 _MASK_33, _MASK_34, _MASK_37 = (1 << 33) - 1, (1 << 34) - 1, (1 << 37) - 1
@@ -79,7 +81,11 @@ def seeded_init(seed: int, name: str) -> Iterator[None]:
 
 
 def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator for one purpose of one run ("act", "shuffle", ...), independent of the run's others."""
+    """A torch generator for one purpose of one run ("act", "shuffle", ...), independent of the run's others.
+
+    Of several processes each has its own; rank 0's is that of one that is alone.
+    """
     g = torch.Generator(device=device)
+    name = f"{name}/rank{ranks.rank()}" if ranks.rank() else name
     g.manual_seed((seed * 0x1_0000_0001 + stream_id(name)) % (1 << 63))
     return g

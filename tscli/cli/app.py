@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tscli import ranks
 from tscli.cli.pages import first_page
+from tscli.launch.processes import run_processes, wanted_processes
 from tscli.launch.scripts import find_scripts
 
 __all__ = ["entry", "main", "run_script"]
@@ -89,6 +91,10 @@ def normalize(args: list[str]) -> list[str]:
 
 
 def _dispatch(args: list[str]) -> int:
+    if "--num-processes" in " ".join(args) and ranks.size() == 1:
+        number, alone = wanted_processes(args)
+        if number > 1:
+            return run_processes(number, alone)
     completing = "_TSCLI_COMPLETE" in os.environ  # the shell asks what could follow, in variables of its own
     if args in ([], ["--help"], ["-h"], ["help"]) and not completing:
         return _first_page(with_runs=not args)
@@ -159,5 +165,7 @@ def _usage(error: Any) -> str:
 
 
 def _say(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
+    """Of several processes the first speaks, and others of what it cannot know."""
+    if ranks.rank() == 0 or code == CRASH:
+        print(line if ranks.rank() == 0 else f"process {ranks.rank()}: {line}", file=sys.stderr)
     return code

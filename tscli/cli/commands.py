@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from tscli import ranks
 from tscli.cli import pages
 from tscli.cli.flags import GENERAL, flags_of, given, parameter
 from tscli.config import StageConfig, UserError, did_you_mean
@@ -31,6 +32,7 @@ _STAGE_ONLY = {
     "_preset": (str, "--preset", "NAME", "One of the task's named sets of settings."),
     "_resume": (str, "--resume", "[RUN]", "Continue a run, the newest unfinished one when none is named."),
     "_log_to": (list[str], "--log-to", "SINK", "Where metrics go as well: tensorboard, wandb; may be repeated."),
+    "_num_processes": (int, "--num-processes", "N", "Processes that train together, each with its share of the envs."),
 }
 
 
@@ -165,11 +167,12 @@ def _run_script(script: Script, settings: dict[str, Any], values: dict[str, Any]
     runs_dir = values["_runs_dir"] or default_runs_dir()
     places = given_places(values["_config"], values["_set"] or [], "", settings)
     resume, preset = values.get("_resume"), values.get("_preset")
-    calling = session(runs_dir, quiet=values["_quiet"], json=values["_json"], log_to=values.get("_log_to"))
+    alone = ranks.rank() == 0  # of several processes one speaks
+    calling = session(runs_dir, quiet=values["_quiet"] or not alone, json=values["_json"], log_to=values.get("_log_to"))
     what = plan(script, places, preset=preset, runs_dir=runs_dir, resume=resume)
     made = launch(what, calling)
     if made is not None:
-        if calling.json and "report" not in made.holds:  # a report has been shown by its script
+        if alone and calling.json and "report" not in made.holds:  # a report has been shown by its script
             from tscli.cli.show import run_data
 
             calling.show(None, run_data(made))

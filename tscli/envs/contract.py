@@ -56,6 +56,7 @@ class VecEnv(ABC):
     control_dt: float | None = None  # seconds between actions, where the env has a physical time
     has_success: bool = False
     exact_resume: bool = True  # False: load_state_dict starts new episodes
+    first: int = 0  # number of its first env, where others stand in other processes; set before `reset`
     is_native: bool = False  # batched torch that looks at no value on the host, so that checks may come later
     members: tuple[str, ...] = ()  # names of the tasks in a mixture: row i is of members[i % len(members)]
     map_shape: tuple[int, int] | None = None  # rows and columns of a map of the places, where the env has one
@@ -63,7 +64,7 @@ class VecEnv(ABC):
 
     @abstractmethod
     def reset(self, seed: int) -> None:
-        """Start every env anew. Env i's k-th episode depends on (seed, i, k) alone."""
+        """Start every env anew. Env i's k-th episode depends on (seed, first + i, k) alone."""
 
     @abstractmethod
     def step(self, action: Tensor) -> EnvStep:

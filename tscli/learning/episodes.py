@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tscli import streams
+from tscli import ranks, streams
 from tscli.config import UserError
 from tscli.envs import VecEnv
 from tscli.learning.rollout import ViewedEnv
@@ -83,7 +83,7 @@ def run_episodes(
 
 
 class EpisodeStats:
-    """Mean return and length of the episodes that end in each rollout."""
+    """Mean return and length of the episodes that end in each rollout, in all processes."""
 
     def __init__(self, num_envs: int):
         self.returns = torch.zeros(num_envs, dtype=torch.float64)
@@ -103,10 +103,11 @@ class EpisodeStats:
                 ended_lengths.extend(lengths[d])
                 returns[d] = 0
                 lengths[d] = 0
-        if ended_returns:
-            count = len(ended_returns)
-            self.latest = {"rollout/return": sum(ended_returns) / count, "rollout/length": sum(ended_lengths) / count}
-            self.episodes += count
+        sums = torch.tensor([sum(ended_returns), sum(ended_lengths), len(ended_returns)], dtype=torch.float64)
+        returned, steps, count = (ranks.mean(sums) * ranks.size()).tolist()
+        if count:
+            self.latest = {"rollout/return": returned / count, "rollout/length": steps / count}
+            self.episodes += round(count)
         return self.latest
 
     def restart(self) -> None:

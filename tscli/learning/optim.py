@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tscli import ranks
+
 __all__ = ["FlatAdam", "FlatOptimizer", "FlatRMSprop", "FlatSGD", "make_optimizer"]
 
 
@@ -57,6 +59,7 @@ class FlatOptimizer(ABC):
         """One update from the gradients at hand. A parameter without one counts as having a zero gradient."""
         parts = (torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters)
         gradient = torch.cat([part.reshape(-1) for part in parts])
+        gradient = ranks.mean(gradient)
         if self.max_grad_norm is not None:
             # In place, and without torch.norm's own Python: two thirds of the time, for a small network.
             norm = torch.linalg.vector_norm(gradient)

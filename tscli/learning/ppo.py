@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tscli import ranks
+
 __all__ = [
     "PolicyLoss",
     "adaptive_lr",
@@ -49,8 +51,12 @@ def compute_gae(
 
 
 def standardize(x: Tensor) -> Tensor:
-    """Zero mean and unit deviation over all entries, as PPO gives a minibatch's advantages."""
-    return (x - x.mean()) / (x.std() + 1e-8)
+    """Zero mean and unit deviation over all entries, as PPO gives a minibatch's advantages; over all processes."""
+    if ranks.size() == 1:
+        return (x - x.mean()) / (x.std() + 1e-8)
+    count = x.numel() * ranks.size()
+    centred = x - ranks.mean(x.mean())
+    return centred / ((ranks.mean(centred.square().mean()) * (count / (count - 1))).sqrt() + 1e-8)
 
 
 class PolicyLoss(NamedTuple):

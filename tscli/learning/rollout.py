@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tscli import ranks
 from tscli.config import UserError
 from tscli.envs import VecEnv
 from tscli.envs.spaces import ActionSpec, action_scale
@@ -79,6 +80,7 @@ class ViewedEnv:
     ):
         self.env, self._start = env, start
         self.defers = env.is_native and env.device.type != "cpu"
+        env.first = ranks.rank() * env.num_envs
         env.reset(seed)
         if start is not None:
             env.start_part_way(start)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tscli import ranks
+
 __all__ = ["ReturnScale", "RunningNorm"]
 
 
@@ -53,15 +55,17 @@ class RunningNorm(nn.Module):
         centred = x - mean
         rest = centred.mean(dim=0).to(torch.float64)
         mean, var = mean.to(torch.float64) + rest, centred.square().mean(dim=0).to(torch.float64) - rest.square()
-        total = self.count + len(x)
+        new = len(x) * ranks.size()
+        if ranks.size() > 1:  # each process has as many
+            means, variances = ranks.gather(torch.stack([mean, var])).unbind(1)
+            mean = means.mean(0)
+            var = variances.mean(0) + (means - mean).square().mean(0)
+        total = self.count + new
         delta = mean - self.mean
-        if self.count == 0:  # the initial unit variance stands for nothing that was seen
-            self.var.copy_(var)
-        else:
-            self.var.copy_(
-                (self.var * self.count + var * len(x) + delta.square() * self.count * len(x) / total) / total
-            )
-        self.mean.add_(delta * (len(x) / total))
+        merged = (self.var * self.count + var * new + delta.square() * self.count * new / total) / total
+        # The initial unit variance stands for nothing that was seen.
+        self.var.copy_(torch.where(self.count == 0, var, merged))
+        self.mean.add_(delta * (new / total))
         self.count.copy_(total)
         self._derive()
 

@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
+from tscli import ranks
 from tscli.config import Config, UserError, is_yaml
 from tscli.files import atomic_write, file_hash
 from tscli.runs import Run, task_stem, teacher_roles
 from tscli.runs.folder import FAILED, FINISHED, RUNNING, SCHEMA, STOPPED, TASK_FOLDER
+from tscli.runs.follower import Follower
 from tscli.runs.locks import lock_folder
 
 if TYPE_CHECKING:
@@ -95,6 +97,8 @@ class Session:
 
         Without `checkpoints` Ctrl-C ends the stage at once, since there is none to wait for.
         """
+        if ranks.rank():
+            return Follower(resumed=self.resume is not None)  # type: ignore[return-value]
         return RunWriter(self, config, command, task, method, role, parents or {}, checkpoints)
 
     def progress(self, total: int, unit: str = "steps") -> Progress:
@@ -155,6 +159,10 @@ class RunWriter:
             }
         else:
             self.path, self.manifest = session.resume.path, dict(session.resume.manifest)
+            if (began := self.manifest.get("processes", 1)) != ranks.size():
+                raise UserError(
+                    f"--resume: {self.name} was begun by {began} processes, not {ranks.size()}: use as many"
+                )
             if self.manifest["config_hash"] != config_hash:
                 raise UserError(f"--resume: the settings of {self.name} have changed since: restore its config.yaml")
             if self.manifest["parents"] != entries:
@@ -186,6 +194,7 @@ class RunWriter:
             if self.state.get("_run") != self._identity:
                 raise UserError(f"{self._checkpoint} is another run's: restore it, or start anew without --resume")
             self.manifest["seconds"] = self.state["_seconds"]
+        ranks.agree((self.path, self.state.get("_token", 0) if self.state else 0))  # the others wait for the folder
         self._truncate_metrics(self.state["_metrics_bytes"] if self.state else 0)
         self._seconds_before = float(self.manifest["seconds"])
         self._log_file = open(self._metrics, "ab")  # noqa: SIM115 - open for the run's life
@@ -196,6 +205,8 @@ class RunWriter:
             "versions": _versions(),
             "git_commit": _git_commit(),
         }
+        if ranks.size() > 1:
+            self.manifest["processes"] = ranks.size()
         self._write_manifest()
 
     def _open_sinks(self, settings: dict[str, Any]) -> None:
@@ -296,9 +307,11 @@ class RunWriter:
             Stopped: after Ctrl-C or SIGTERM, once the checkpoint is safe.
         """
         is_new_best = self._best_is_newer and not exact
-        if self._stop_asked or is_new_best or time.monotonic() - self._last_checkpoint >= every:
+        due = self._stop_asked or is_new_best or time.monotonic() - self._last_checkpoint >= every
+        stop, due = ranks.most([float(self._stop_asked), float(due)])
+        if due:
             self.checkpoint(state())
-        if self._stop_asked:
+        if stop:
             raise Stopped(self.name)
 
     def checkpoint(self, state: dict[str, Any]) -> None:
@@ -311,7 +324,11 @@ class RunWriter:
             raise UserError(f"cannot write {self._metrics}: {error.strerror}: free some space, then --resume") from None
         size = self._log_file.tell()
         extra = {"_run": self._identity, "_metrics_bytes": size, "_seconds": self._seconds()}
+        if ranks.size() > 1:  # those of the others are named by a token, so that all that is resumed is of one moment
+            extra["_token"] = ranks.agree(size)
+            ranks.barrier()
         save_state(self._checkpoint, {**state, **extra})
+        ranks.barrier()
         self._last_checkpoint, self._best_is_newer = time.monotonic(), False
 
     def finish(self, metrics: dict[str, Any], holds: tuple[str, ...] = (), **details: Any) -> Run:
@@ -322,7 +339,9 @@ class RunWriter:
         self.manifest["holds"] = sorted({*self.manifest["holds"], *holds})
         self.manifest.pop("error", None)
         self._write_manifest()
-        self._checkpoint.unlink(missing_ok=True)
+        for path in self.path.glob("checkpoint*.pt"):
+            path.unlink()
+        ranks.barrier()
         return Run(self.path, self.manifest)
 
     def _seconds(self) -> float:

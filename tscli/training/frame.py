@@ -21,7 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
 
-from tscli import streams
+from torch import nn
+
+from tscli import ranks, streams
 from tscli.config import TrainingConfig, UserError
 from tscli.envs import VecEnv
 from tscli.learning.rollout import ViewedEnv
@@ -44,7 +46,7 @@ class Training:
     Attributes:
         run: the run folder in the making.
         resumed: whether the parts were brought back from a checkpoint.
-        num_iterations: of the whole training.
+        num_iterations, per_iteration: of the whole training, and units in each.
         clock: seconds of the loop; `with training.clock:` leaves something out of them.
 
     Args:
@@ -55,9 +57,9 @@ class Training:
             figures are "eval/...", those of another "eval_<name>/...".
         role: "teacher" or "student": what the kept policy is.
         total: units of training, rounded up to whole iterations.
-        per_iteration: units that an iteration takes.
+        per_iteration: units that an iteration takes, of this process's envs.
         parents: runs that this one is made from.
-        unit: "step" of all envs, or "epoch".
+        unit: "step" of all envs of all processes, or "epoch".
         count: name under which iterations are logged; left out where an iteration is an epoch.
         score: the metric that chooses the best; of several the first that the env tells.
         details: more for the manifest.
@@ -82,10 +84,11 @@ class Training:
         details: Mapping[str, Any] | None = None,
         blame: str = "--lr",
     ) -> None:
+        per_iteration *= ranks.size() if unit == "step" else 1
         self._session, self._config, self._parts, self._keep = session, config, dict(parts), dict(keep)
         named = {"command": session.command, "method": session.method, "task": task.source}
         self._start = {**named, "role": role, "parents": parents}
-        self._total, self._per_iteration, self._unit = total, per_iteration, unit
+        self._total, self.per_iteration, self._unit = total, per_iteration, unit
         self._count = "epoch" if unit == "epoch" else count
         self._score, self._details, self._blame = score, details or {}, blame
         self.num_iterations = -(-total // per_iteration)
@@ -110,6 +113,7 @@ class Training:
                 self._restart(self._parts)
             where = f"{self._count} {self._now.iteration} of {self.num_iterations}"
             self._session.say(resume_note(self.run.name, where, self._exact))
+        ranks.same_weights(part for part in self._parts.values() if isinstance(part, nn.Module))
         self.clock = Clock(self._now.seconds)
         return self
 
@@ -157,7 +161,7 @@ class Training:
     @property
     def done(self) -> int:
         """Units of training when this iteration ends."""
-        return self._now.iteration * self._per_iteration
+        return self._now.iteration * self.per_iteration
 
     def is_due(self, last: bool = False) -> bool:
         """Whether this iteration ends with an evaluation; the last one always does."""
@@ -184,6 +188,7 @@ class Training:
         now, config, seconds = self._now, self._config, self.clock.seconds
         for viewed in self._viewed:
             viewed.check()
+        metrics = ranks.mean_of(metrics)
         line = {self._unit: self.done, self._count: now.iteration, **metrics, "loop_seconds": seconds}
         if self._unit == "step":
             line["steps_per_second"] = self.done / seconds
@@ -222,6 +227,8 @@ class Training:
             holds: what the run holds besides policies.
             **figures: more of the run's final metrics.
         """
+        if ranks.rank():
+            return self.run.finish({})
         self.run.save_policy(self._keep["policy"], "last")
         kept = {name: load_policy_file(self.run.path / f"{name}.safetensors", self._device) for name in self._keep}
         final: dict[str, Any] = self._measure({**kept, **(also or {})}, self._envs[1], "report")
@@ -235,8 +242,9 @@ class Training:
 
     def _measure(self, policies: Mapping[str, Policy], env: VecEnv, purpose: str) -> dict[str, float]:
         named = {"eval" if name == "policy" else f"eval_{name}": policy for name, policy in policies.items()}
-        per_slot = self._config.eval_episodes // env.num_envs
-        return measure(named, env, streams.derive(self._config.seed, purpose), per_slot)
+        per_slot, seed = self._config.eval_episodes // env.num_envs, streams.derive(self._config.seed, purpose)
+        found = measure(named, env, seed, per_slot) if ranks.rank() == 0 else {}
+        return ranks.agree(found) if purpose == "select" else found
 
     def _score_of(self, found: Mapping[str, float]) -> float:
         return next(found[name] for name in self._score if name in found)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from tscli import ranks
 from tscli.config import PPOConfig, StageConfig, UserError, did_you_mean
 from tscli.envs import ActionSpec, VecEnv, make_env, mixed
 from tscli.envs.views import PREVIOUS_ACTION, ViewSpec, resolve_view
@@ -44,12 +45,14 @@ _DEVICES = ("cpu", "cuda")
 _MOST_COPIES = 16
 
 
-def prepare(config: StageConfig) -> torch.device:
-    """Set the number of threads, and find the device.
+def prepare(config: StageConfig, processes: bool = False) -> torch.device:
+    """Set the number of threads, find the device, and join the other processes, where the stage can use several.
 
     Raises:
-        UserError: no such device here, or one of a kind that is not supported.
+        UserError: no such device here, or one of a kind that is not supported; several processes, and no use for them.
     """
+    if ranks.size() > 1 and not processes:
+        raise UserError("this stage works in one process: leave out --num-processes, or start it without torchrun")
     # Always: an earlier stage of the same process may have set another number.
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     # Denormals make a CPU step several times slower when weights decay to nothing.
@@ -57,6 +60,7 @@ def prepare(config: StageConfig) -> torch.device:
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" and ranks.size() > 1 else name
     try:
         device = torch.device(name)
         if device.type not in _DEVICES:
@@ -65,6 +69,10 @@ def prepare(config: StageConfig) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f'--device "{config.device}" cannot be used here ({reason}): use cpu, or auto') from None
+    if ranks.size() > 1:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        ranks.begin(device)
     return device
 
 
@@ -279,7 +287,7 @@ def sequence_length(config: PPOConfig, has_memory: bool) -> int:
             f"--bptt {config.bptt} does not divide --rollout-steps {steps}, so a sequence would be cut: choose one "
             "that does"
         )
-    sequences = config.num_envs * steps // length
+    sequences = ranks.share(config.num_envs, "--num-envs") * steps // length
     if sequences % config.num_minibatches:
         raise UserError(
             f"--num-minibatches {config.num_minibatches} does not divide the {sequences} sequences of {length} steps "
