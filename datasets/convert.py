@@ -37,9 +37,8 @@ from tscli.interop.minari.read import (
 )
 from tscli.interop.minari.write import env_spec_of, move_into_place, write_dataset
 from tscli.pairs import Pairs, PairsWriter, find_pairs
-from tscli.runs import Run, find_run
+from tscli.runs import Run, RunWriter, Session, find_run
 from tscli.runs.locks import lock_folder
-from tscli.runs.session import RunWriter, Session
 from tscli.tasks import load_task
 from tscli.training import setup
 

@@ -14,8 +14,7 @@ from toy_scripts import BARE, TASK, write_scripts
 
 from tscli.cli.app import main
 from tscli.launch import scripts
-from tscli.runs import Run, list_runs
-from tscli.runs.session import RunWriter
+from tscli.runs import Run, RunWriter, list_runs
 
 RUNS = Path("runs")
 PIPELINE = """

@@ -106,7 +106,7 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
         CellsFailed: after the report, if cells have failed.
         Stopped: after Ctrl-C or SIGTERM.
     """
-    from tscli.runs.session import Stopped
+    from tscli.runs import Stopped
 
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: at least 1 process is needed")

@@ -100,8 +100,7 @@ def run_pipeline(
     Raises:
         UserError: Any mistake in any stage, before the first one starts.
     """
-    from tscli.runs import list_runs
-    from tscli.runs.session import Stopped
+    from tscli.runs import Stopped, list_runs
 
     description, place = describe(what)
     if preset is not None:
