@@ -1,8 +1,7 @@
-"""Paired datasets: their format on disk, who writes and who reads it, and windows over them.
+"""Paired datasets: their format on disk, writing, reading, and windows.
 
-An action and what the teacher would have done stand beside every observation. `schema` says what a row means, `folder`
-what a dataset consists of, `shard`, `tables` and `sealed` what its files hold; `writer` fills one through `live` and
-`hdf5`, `reader` opens it and reads `rows` of `windows`.
+What a row means is in `schema`, what the files hold in `folder`, `shard`, `tables` and `sealed`; `writer` fills them
+through `live` and `hdf5`, `reader` reads `rows` of `windows`.
 """
 
 from tscli.pairs.folder import find_pairs, pairs_folder
