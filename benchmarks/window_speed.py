@@ -33,9 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tscli.envs.spaces import ActionSpec, Group
-from tscli.pairs import Pairs, PairsSchema
-from tscli.pairs.reader import Windows
-from tscli.pairs.writer import PairsWriter
+from tscli.pairs import Pairs, PairsSchema, PairsWriter
+from tscli.pairs.windows import Windows
 
 ROWS = {
     "6 float32": Group((6,)),

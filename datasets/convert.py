@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from tscli.config import Config as BaseConfig
 from tscli.config import UserError, did_you_mean, positional
 from tscli.envs import VecEnv
+from tscli.files import disk_errors
 from tscli.interop.minari.read import (
     Reader,
     check_fits,
@@ -35,13 +36,9 @@ from tscli.interop.minari.read import (
     own_schema,
 )
 from tscli.interop.minari.write import env_spec_of, move_into_place, write_dataset
-from tscli.pairs import Pairs
-from tscli.pairs.find import find_pairs
-from tscli.pairs.format import disk_errors
-from tscli.pairs.writer import PairsWriter
-from tscli.runs import Run, find_run
+from tscli.pairs import Pairs, PairsWriter, find_pairs
+from tscli.runs import Run, RunWriter, Session, find_run
 from tscli.runs.locks import lock_folder
-from tscli.runs.session import RunWriter, Session
 from tscli.tasks import load_task
 from tscli.training import setup
 

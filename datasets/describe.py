@@ -10,9 +10,8 @@ from rich.table import Table
 
 from tscli.config import Config as BaseConfig
 from tscli.config import positional
-from tscli.pairs import Pairs
-from tscli.pairs.find import find_pairs
-from tscli.pairs.reader import TEACHER
+from tscli.pairs import Pairs, find_pairs
+from tscli.pairs.schema import TEACHER
 from tscli.runs.session import Session
 
 ORDER = 60

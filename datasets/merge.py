@@ -15,22 +15,13 @@ from pydantic import Field
 
 from tscli.config import Config as BaseConfig
 from tscli.config import UserError, positional
-from tscli.pairs import Pairs
-from tscli.pairs.find import find_pairs
-from tscli.pairs.format import (
-    PairsSchema,
-    disk_errors,
-    join_episodes,
-    list_shards,
-    read_sealed,
-    read_sidecar,
-    shard_path,
-    sync_file,
-    sync_folder,
-    write_dataset_file,
-    write_header,
-    write_sidecar,
-)
+from tscli.files import disk_errors, sync_file, sync_folder
+from tscli.pairs import Pairs, PairsSchema, find_pairs
+from tscli.pairs.folder import write_header
+from tscli.pairs.hdf5 import write_dataset_file
+from tscli.pairs.sealed import read_sealed
+from tscli.pairs.shard import list_shards, read_sidecar, shard_path, write_sidecar
+from tscli.pairs.tables import join_episodes
 from tscli.runs import Run, find_run
 from tscli.runs.session import Session
 from tscli.training.teachers import TeacherRuns

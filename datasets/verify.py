@@ -18,8 +18,10 @@ from rich.table import Table
 from tscli.config import Config as BaseConfig
 from tscli.config import UserError, positional
 from tscli.files import file_hash
-from tscli.pairs.find import find_pairs
-from tscli.pairs.format import PairsSchema, Shard, join_episodes, list_shards, load_shard, read_sealed, read_sidecar
+from tscli.pairs import PairsSchema, find_pairs
+from tscli.pairs.sealed import read_sealed
+from tscli.pairs.shard import Shard, list_shards, load_shard, read_sidecar
+from tscli.pairs.tables import join_episodes
 from tscli.runs.session import Session
 
 ORDER = 61

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from tscli import streams
 from tscli.config import StageConfig, UserError, did_you_mean
 from tscli.learning.rollout import ViewedEnv, perturb
-from tscli.pairs.writer import PairsWriter
+from tscli.pairs import PairsWriter
 from tscli.runs import Run, newest_run
 from tscli.runs.session import Session
 from tscli.tasks import load_task

@@ -21,8 +21,7 @@ from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Recorder
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy, PolicySpec
-from tscli.pairs import Pairs
-from tscli.pairs.writer import PairsWriter
+from tscli.pairs import Pairs, PairsWriter
 from tscli.pictures import curves
 from tscli.runs import Run
 from tscli.runs.session import Session

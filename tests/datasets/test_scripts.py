@@ -16,8 +16,9 @@ import pytest
 from pairs_data import ARM, SCHEMA, digest, expected_episodes, make_step, read_plain, write
 
 from tscli.cli.app import main
+from tscli.files import file_hash
 from tscli.pairs import Pairs
-from tscli.pairs.format import file_hash, read_sealed, write_sealed
+from tscli.pairs.sealed import read_sealed, write_sealed
 from tscli.pairs.writer import PairsWriter
 
 

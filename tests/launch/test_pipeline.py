@@ -13,8 +13,7 @@ from stage_tools import at_call, signal_once
 from toy_scripts import RUNS, TASK, stand_among
 
 from tscli.cli.app import main
-from tscli.runs import Run, list_runs
-from tscli.runs.session import RunWriter
+from tscli.runs import Run, RunWriter, list_runs
 
 PIPELINE = """
 task: toy.yaml

@@ -15,24 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import Field
 from rich.console import Console
 from stage_tools import BC, SMALL, TEACHER, call, error_of, fingerprint, metrics_of
+from toy_runs import Config
 
 import tscli
 from tscli.cli.app import main
-from tscli.config import StageConfig
-from tscli.runs import Run, find_unfinished, list_runs
-from tscli.runs.session import RunWriter, Session
+from tscli.runs import Run, RunWriter, Session, find_unfinished, list_runs
 from tscli.runs.sinks import parse_sinks
 
 LINES = [{"step": 10, "loss/policy": 0.5, "rollout/return": None}, {"step": 20, "loss/policy": 0.25, "eval/return": 7}]
-
-
-class Config(StageConfig):
-    """Settings of the runs made here."""
-
-    lr: float = Field(default=0.1, description="A setting.")
 
 
 def start(folder: Path, *sinks: str, **session: Any) -> RunWriter:

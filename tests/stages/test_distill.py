@@ -30,7 +30,7 @@ import tscli
 from tscli.cli.app import main
 from tscli.networks import Policy
 from tscli.pairs import Pairs
-from tscli.pairs.reader import Windows
+from tscli.pairs.windows import Windows
 from tscli.runs import list_runs
 from tscli.training import setup
 

@@ -138,8 +138,8 @@ def _explain(error: Exception) -> int:
         # The public base of all usage errors; the class itself moved between typer's versions.
         if isinstance(error, typer.BadParameter.__mro__[2]):
             return _say(f"error: {_usage(error)}", BAD_INPUT)
-    if "tscli.runs.session" in sys.modules:
-        from tscli.runs.session import Stopped
+    if "tscli.runs" in sys.modules:
+        from tscli.runs import Stopped
 
         if isinstance(error, Stopped):
             return _say(f"stopped {error}: continue with --resume", INTERRUPTED)

@@ -16,7 +16,7 @@ from tscli.config import UserError, is_yaml, one_line
 from tscli.launch.methods import choose_methods, known_methods
 from tscli.launch.start import default_runs_dir
 from tscli.runs import Run, find_unfinished, list_runs
-from tscli.runs.session import Session, Stopped
+from tscli.runs.session import Session
 from tscli.tasks import Task, load_task
 from tscli.terminal.progress import short_count
 
@@ -102,6 +102,8 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
         CellsFailed: after the report, if cells have failed.
         Stopped: after Ctrl-C or SIGTERM.
     """
+    from tscli.runs import Stopped
+
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: at least 1 process is needed")
     layout = lay_out(comparison, session.runs_dir)

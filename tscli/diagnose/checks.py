@@ -110,30 +110,31 @@ def normaliser_fits(teacher: Policy, sample: Sample | None) -> Finding:
     norm = teacher.encoder.norm
     if norm is None:
         return Finding("fine", "normaliser", "The teacher takes its observations as they are.")
-    if float(norm.count) == 0:
+    figures = {"count": float(norm.count)}
+    if figures["count"] == 0:
         return Finding(
             "problem",
             "normaliser",
             "The teacher's normaliser was never updated: it has seen no observation, and so it scales nothing.",
             "Train the teacher again, or import it together with its normaliser's mean and deviation.",
-            {"count": 0.0},
+            figures,
         )
-    words = f"The teacher's normaliser has seen {float(norm.count):.3g} observations"
+    words = f"The teacher's normaliser has seen {figures['count']:.3g} observations"
     if sample is None:
-        return Finding("fine", "normaliser", f"{words}.", figures={"count": float(norm.count)})
+        return Finding("fine", "normaliser", f"{words}.", figures=figures)
     seen = sample.rows(sample.teacher["vector"])
     away = (seen - norm.mean.cpu()).abs() * norm.scale.cpu()
     # What is seldom on is far from its mean wherever it is on: that says nothing.
     switch = ((seen == 0) | (seen == 1)).all(0)
     far = torch.where(switch, 0.0, away.median(0).values)
-    figures = {"count": float(norm.count), "deviations": float(far.max())}
-    if float(far.max()) <= _FAR:
+    figures["deviations"] = farthest = float(far.max())
+    if farthest <= _FAR:
         return Finding("fine", "normaliser", f"{words}, like those of these steps.", figures=figures)
     names = [name for name, value in zip(_vector_names(sample), far.tolist(), strict=True) if value > _FAR]
     return Finding(
         "problem",
         "normaliser",
-        f"The teacher was trained on other observations: {_some(names)} of these steps lies {float(far.max()):.3g} "
+        f"The teacher was trained on other observations: {_some(names)} of these steps lies {farthest:.3g} "
         "deviations away from the normaliser's mean.",
         "Compare the env's units, settings and order of entries with those that the teacher was trained in.",
         figures,
@@ -233,17 +234,16 @@ def constant_inputs(sample: Sample) -> Finding:
     """
     names = sorted({name for view in sample.views for name in _still(sample, view)})
     student = sample.views[1]
-    if not student.images:
-        vector = sample.rows(sample.student["vector"])
-        if bool((vector == vector[0]).all()):
-            return Finding(
-                "problem",
-                "inputs",
-                f'Nothing that the student sees ("{student.name}") changes while the teacher acts: it can learn one '
-                "action at the most.",
-                "Look at the view; if it is right, rewards must teach: `--method advisor`, `tscli gpo`, `tscli sitt`.",
-                {"constant": float(vector.shape[1])},
-            )
+    vector = sample.rows(sample.student["vector"]) if not student.images else None
+    if vector is not None and bool((vector == vector[0]).all()):
+        return Finding(
+            "problem",
+            "inputs",
+            f'Nothing that the student sees ("{student.name}") changes while the teacher acts: it can learn one action '
+            "at the most.",
+            "Look at the view; if it is right, rewards must teach: `--method advisor`, `tscli gpo`, `tscli sitt`.",
+            {"constant": float(vector.shape[1])},
+        )
     if not names:
         return Finding("fine", "inputs", "Every group that teacher and student see changes.")
     text = f"{_some(names)} {'is' if len(names) == 1 else 'are'} the same in all of {sample.num_steps} steps"
@@ -291,8 +291,9 @@ def large_inputs(sample: Sample, normalised: bool) -> Finding:
             most = rows.abs().reshape(len(rows), -1).amax(0).tolist()
             large |= {_entry(sample, name, None, i): value for i, value in enumerate(most) if value > _LARGE}
         slack = 1e-4 * max([1.0, *(abs(side) for side in (group.low, group.high) if math.isfinite(side))])
-        if float(rows.min()) < group.low - slack or float(rows.max()) > group.high + slack:
-            outside.append(f"{name} ({float(rows.min()):.3g} to {float(rows.max()):.3g})")
+        low, high = float(rows.min()), float(rows.max())
+        if low < group.low - slack or high > group.high + slack:
+            outside.append(f"{name} ({low:.3g} to {high:.3g})")
     figures = {"large": float(len(large)), "outside": float(len(outside))}
     if large:
         known = "The normalisers make up for it" if normalised else "The student has no normaliser to make up for it"
@@ -340,10 +341,10 @@ def from_student_view(gap: Gap | None, sample: Sample, memory: bool) -> Finding:
         return Finding("note", "view", f"{now}: too rough a guess to tell what the student can know.", advice, figures)
     if gap.lost(gap.student) <= LITTLE:
         return Finding("fine", "view", f"{now}.", figures=figures)
-    if gap.lost(gap.history) <= LITTLE and memory:
+    lost, remember = gap.lost(gap.history), "" if memory else "Give it memory: --student rnn (or gru, history)."
+    if lost <= LITTLE and memory:
         return Finding("fine", "view", f"{past}; it has memory.", figures=figures)
-    remember = "" if memory else "Give it memory: --student rnn (or gru, history)."
-    if gap.lost(gap.history) <= LITTLE:
+    if lost <= LITTLE:
         return Finding("note", "view", f"{past}.", remember, figures)
     if student.images:
         advice = "The guess is made from 12 x 12 grey values; a network sees more. Try it."
@@ -352,7 +353,7 @@ def from_student_view(gap: Gap | None, sample: Sample, memory: bool) -> Finding:
         "show it more (--obs), let rewards teach (`tscli distill --method advisor`, `tscli finetune`), or train a "
         "teacher that it can follow (`tscli sitt`, `tscli gpo`)"
     )
-    if gap.lost(gap.history) <= _MUCH:
+    if lost <= _MUCH:
         advice = f"{remember} If it lags behind, {teach}."
         return Finding("note", "view", f"{past}: a part may be hidden from it.", advice.strip(), figures)
     what = f"{past}: the student cannot tell apart states in which the teacher acts differently."
@@ -383,19 +384,15 @@ def _some(names: Iterable[str], most: int = 4) -> str:
 
 def _entry(sample: Sample, group: str, index: tuple[int, ...] | None, i: int) -> str:
     """`state[angle]`, `state[2]`, or `state` where it has one entry."""
-    spec = sample.env_groups[group]
-    number = i if index is None else index[i]
-    if spec.size == 1:
-        return group
-    return f"{group}[{spec.fields[number] if spec.fields else number}]"
+    spec, number = sample.env_groups[group], i if index is None else index[i]
+    return group if spec.size == 1 else f"{group}[{spec.fields[number] if spec.fields else number}]"
 
 
 def _vector_names(sample: Sample) -> list[str]:
     """The entries of the teacher's vector, in order."""
-    names = []
-    for part in sample.views[0].parts:
-        if part.group in sample.env_groups and not part.is_image:
-            names += [_entry(sample, part.group, part.index, i) for i in range(part.size)]
-        elif not part.is_image:
-            names += [f"{part.group}[{i}]" for i in range(part.size)]
-    return names
+    return [
+        _entry(sample, part.group, part.index, i) if part.group in sample.env_groups else f"{part.group}[{i}]"
+        for part in sample.views[0].parts
+        if not part.is_image
+        for i in range(part.size)
+    ]

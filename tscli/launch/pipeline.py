@@ -24,7 +24,7 @@ from tscli.launch.settings import parse_assignments, read_yaml
 from tscli.launch.start import Place, Plan, launch, plan
 from tscli.runs import Run, find_run, list_runs
 from tscli.runs.folder import FINISHED
-from tscli.runs.session import Session, Stopped
+from tscli.runs.session import Session
 from tscli.runs.words import headline
 from tscli.tasks import load_task
 from tscli.terminal.progress import short_time
@@ -100,6 +100,8 @@ def run_pipeline(
     Raises:
         UserError: Any mistake in any stage, before the first one starts.
     """
+    from tscli.runs import Stopped, list_runs
+
     description, place = describe(what)
     if preset is not None:
         description = description.model_copy(update={"preset": preset})

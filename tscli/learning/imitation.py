@@ -27,7 +27,8 @@ from tscli.networks.distributions import (
     kl,
 )
 from tscli.pairs import Pairs, PairsSchema
-from tscli.pairs.reader import Windows, as_tensors
+from tscli.pairs.reader import as_tensors
+from tscli.pairs.windows import Windows
 from tscli.streams import generator as stream
 
 __all__ = [

@@ -1,6 +1,13 @@
-"""Paired datasets: their format on disk, writing, reading, windows, and Minari's."""
+"""Paired datasets: their format on disk, writing, reading, and windows.
 
-from tscli.pairs.format import PairsSchema
-from tscli.pairs.reader import Pairs, pairs_folder
+What a row means is in `schema`, what the files hold in `folder`, `shard`, `tables` and `sealed`; `writer` fills them
+through `live` and `hdf5`, `reader` reads `rows` of `windows`.
+"""
 
-__all__ = ["Pairs", "PairsSchema", "pairs_folder"]
+from tscli.pairs.folder import find_pairs, pairs_folder
+from tscli.pairs.reader import Pairs
+from tscli.pairs.schema import PairsSchema
+from tscli.pairs.sealed import PairsError
+from tscli.pairs.writer import PairsWriter
+
+__all__ = ["Pairs", "PairsError", "PairsSchema", "PairsWriter", "find_pairs", "pairs_folder"]

@@ -10,9 +10,7 @@ through a memory map at the offsets that the sidecar states: as fast as an array
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,20 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tscli.config import UserError, did_you_mean
-from tscli.pairs.format import (
-    EPISODE,
-    SCHEMA,
-    STUDENT,
-    TEACHER,
-    PairsError,
-    PairsSchema,
-    Shard,
-    join_episodes,
-    list_shards,
-    load_shard,
-    read_sealed,
-    read_sidecar,
-)
+from tscli.pairs.folder import open_folder, pairs_folder
+from tscli.pairs.rows import Rows
+from tscli.pairs.schema import PairsSchema
+from tscli.pairs.shard import Shard, load_shard, read_sidecar
+from tscli.pairs.tables import EPISODE, join_episodes, segment_dtype
 from tscli.pairs.windows import STARTS, Start, WindowIndex, Windows, oldest_kept
 
 if TYPE_CHECKING:
@@ -41,39 +30,7 @@ if TYPE_CHECKING:
 
     from tscli.pairs.writer import PairsWriter
 
-__all__ = [
-    "STUDENT",
-    "TEACHER",
-    "Episode",
-    "Pairs",
-    "PairsError",
-    "PairsSchema",
-    "WindowIndex",
-    "Windows",
-    "as_tensors",
-    "pairs_folder",
-]
-
-# A window is copied as one slice where its rows are large, or where a batch has few windows per shard; otherwise all
-# rows of a shard are taken by one indexing, whose fixed cost is that of about this many slices.
-_LARGE_ROW_BYTES, _WINDOWS_PER_PART = 1024, 4
-
-
-def pairs_folder(path: str | Path) -> Path:
-    """The pairs folder that is meant by a pairs folder, its run folder, or its `dataset.h5`.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(path)
-    options = [path, path / "pairs", path.parent] if path.name == "dataset.h5" else [path, path / "pairs"]
-    for option in options:
-        if (option / "pairs.json").is_file():
-            return option
-    if (path / "shards").is_dir():
-        raise PairsError(path / "pairs.json", "missing")
-    what = "holds no pairs" if path.exists() else "does not exist"
-    raise UserError(f"{path}: {what}; name a run made by `tscli collect`, its pairs folder or its dataset.h5")
+__all__ = ["Episode", "Pairs", "as_tensors"]
 
 
 def as_tensors(batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -121,25 +78,22 @@ class Pairs:
         """
         paths = [folders] if isinstance(folders, (str, Path)) else list(folders)
         self._static: list[list[Shard]] = []
-        schemas: list[PairsSchema] = []
-        names: list[str] = []
+        found: list[tuple[Path, PairsSchema]] = []
         for path in map(pairs_folder, paths):
-            schema, shards = _open_folder(path, verify)
-            schemas.append(schema)
-            names.append(str(path))
+            schema, shards = open_folder(path, verify)
+            found.append((path, schema))
             self._static.append(shards)
         self._live = live
         self._live_shards: list[Shard] = []
         self._live_seen = (-1, -1)
         if live is not None:
-            schemas.append(live.schema)
-            names.append(str(live.folder))
-        if not schemas:
+            found.append((live.folder, live.schema))
+        if not found:
             raise UserError("no pairs folder given: name a run made by `tscli collect`")
-        self.schema = schemas[0]
-        for schema, name in zip(schemas[1:], names[1:], strict=True):
+        first, self.schema = found[0]
+        for path, schema in found[1:]:
             if difference := self.schema.difference(schema):
-                raise UserError(f"{names[0]} and {name} cannot be read as one: {difference}; name runs of one task")
+                raise UserError(f"{first} and {path} cannot be read as one: {difference}; name runs of one task")
         self._row_fields = self.schema.row_fields()
         self._generation = 0
         self._index: dict[tuple, WindowIndex] = {}
@@ -163,36 +117,34 @@ class Pairs:
         self._rebuild()
 
     def _rebuild(self) -> None:
+        """Number the segments and episodes of all folders through."""
         groups = [*self._static]
         if self._live is not None:
             live = self._live.live_shard()
             groups.append([*self._live_shards, *([live] if live is not None else [])])
-        self._shards: list[Shard] = []
-        segments, episodes = [np.empty(0, _segment_dtype(self.schema))], [np.empty(0, EPISODE)]
+        self._shards = [shard for shards in groups for shard in shards]
+        dtype = np.dtype([("shard", "<i8"), ("time", "<i8"), *segment_dtype(self.schema.action).descr])
+        segments, episodes = [np.empty(0, dtype)], [np.empty(0, EPISODE)]
         first_episode = first_step = 0
         for shards in groups:
             own = join_episodes([s.episodes for s in shards])
             own["episode"] += first_episode
             end_step = first_step
             for shard in shards:
-                table = _widen(shard.segments, self.schema)
-                table["shard"] = len(self._shards)
+                table = np.zeros(len(shard.segments), dtype)
+                for name in shard.segments.dtype.names or ():
+                    table[name] = shard.segments[name]
+                table["shard"] = len(segments) - 1
                 table["episode"] += first_episode
                 table["time"] = first_step + shard.first_step + table["step"]
                 end_step = max(end_step, int((table["time"] + table["length"]).max(initial=end_step)))
                 segments.append(table)
-                self._shards.append(shard)
             episodes.append(own)
             first_episode += len(own)
             first_step = end_step
         self._segments, self._episodes = np.concatenate(segments), np.concatenate(episodes)
-        # One opaque item per row makes numpy copy rows, not elements.
-        self._items = {
-            name: [s.fields[name].reshape(s.rows, -1).view(_item(shape, dtype))[:, 0] for s in self._shards]
-            for name, (shape, dtype) in self._row_fields.items()
-        }
+        self._rows = Rows(self._shards, self._segments, self._row_fields)
         self._index.clear()
-        self._addresses: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -324,80 +276,19 @@ class Pairs:
         """
         if windows.generation != self._generation:
             raise ValueError("the windows were drawn before a shard was finished: draw them again")
-        delay = delay or {}
+        late = {f"obs/{group}": steps for group, steps in (delay or {}).items()}
         out = {}
         for name in dict.fromkeys(fields):
-            late = delay.get(name.removeprefix("obs/"), 0) if name.startswith("obs/") else 0
             if name == "previous_action":
-                out[name] = self._previous_action(windows)
+                out[name] = self._rows.previous_action(windows)
             elif name in ("first", "valid"):
                 continue
             elif name not in self._row_fields:
                 options = [*self._row_fields, "previous_action"]
                 raise UserError(f'the pairs have no field "{name}": {did_you_mean(name, options)}')
-            elif late:
-                out[name] = self._delayed(name, windows, late)
             else:
-                out[name] = self._take(name, windows)
+                out[name] = self._rows.take(name, windows, late.get(name, 0))
         return {**out, "first": windows.first, "valid": windows.valid}
-
-    def _take(self, name: str, windows: Windows) -> np.ndarray:
-        """The field at every step of the windows, [T, B, ...]."""
-        shape, dtype = self._row_fields[name]
-        item = _item(shape, dtype)
-        if item.itemsize < _LARGE_ROW_BYTES and len(windows.parts) * _WINDOWS_PER_PART < len(windows):
-            return self._take_rows(name, windows.parts, windows.rows)
-        out = np.empty((windows.length, len(windows)), item)
-        places = zip(windows.shard.tolist(), windows.row.tolist(), windows.valid_length.tolist(), strict=True)
-        for i, (shard, row, count) in enumerate(places):
-            source = self._items[name][shard]
-            out[:count, i] = source[row : row + count]
-            if count < windows.length:
-                out[count:, i] = source[row + count - 1]
-        return out.view(dtype).reshape((*out.shape, *shape))
-
-    def _take_rows(self, name: str, parts: list[tuple[int, Any]], rows: np.ndarray) -> np.ndarray:
-        """Rows [B, T] of the shards that `parts` assigns to the windows, as [T, B, ...]."""
-        items = self._items[name]
-        out = np.empty(rows.shape, _item(*self._row_fields[name]))
-        for shard, which in parts:
-            if isinstance(which, slice):
-                # The rows exist: "clip" spares numpy a check and a buffer.
-                items[shard].take(rows[which], out=out[which], mode="clip")
-            else:
-                out[which] = items[shard].take(rows[which])
-        return self._time_major(name, out)
-
-    def _time_major(self, name: str, items: np.ndarray) -> np.ndarray:
-        """[B, T] items as a contiguous [T, B, ...] array of the field."""
-        shape, dtype = self._row_fields[name]
-        return np.ascontiguousarray(items.T).view(dtype).reshape((*items.T.shape, *shape))
-
-    def _previous_action(self, windows: Windows) -> np.ndarray:
-        begins = windows.cut[:, None] & (windows.position == 0)
-        previous = self._take_rows("action", windows.parts, windows.rows - ~begins)
-        window, step = np.nonzero(begins)
-        previous[step, window] = windows.previous_action[window]
-        return previous
-
-    def _delayed(self, name: str, windows: Windows, delay: int) -> np.ndarray:
-        """Rows `delay` steps earlier in the episode, which may lie in an earlier shard."""
-        if self._addresses is None:
-            order = np.lexsort((self._segments["first_step"], self._segments["episode"]))
-            length = np.bincount(self._segments["episode"], self._segments["length"], self.num_episodes)
-            first = (np.cumsum(length) - length).astype(np.int64)
-            begins = first[self._segments["episode"][order]] + self._segments["first_step"][order]
-            self._addresses = order, begins, first
-        order, begins, first = self._addresses
-        step = windows.step[:, None] + windows.position
-        address = (first[windows.episode, None] + np.maximum(step - delay, 0)).ravel()
-        at = np.searchsorted(begins, address, side="right") - 1
-        segment = self._segments[order[at]]
-        out = np.empty(len(address), _item(*self._row_fields[name]))
-        for shard in np.unique(segment["shard"]):
-            which = segment["shard"] == shard
-            out[which] = self._items[name][shard][(segment["row"] + address - begins[at])[which]]
-        return self._time_major(name, out.reshape(step.shape))
 
     def iter_episodes(self, fields: Iterable[str] | None = None) -> Iterator[Episode]:
         """Every episode as a whole, in order; `fields` as in `gather`, None for all that is stored."""
@@ -415,43 +306,6 @@ class Pairs:
             ]
             joined = {name: np.concatenate([part[name] for part in rows]) for name in names}
             yield Episode(dict(zip(EPISODE.names or (), info.tolist(), strict=True)), joined)
-
-
-def _open_folder(folder: Path, verify: Literal["full", "size"]) -> tuple[PairsSchema, list[Shard]]:
-    header = read_sealed(folder / "pairs.json")
-    if header.get("schema") != SCHEMA:
-        raise UserError(
-            f"{folder}: has pairs of schema {header.get('schema')}, this tscli reads {SCHEMA}: upgrade tscli"
-        )
-    schema = PairsSchema.from_json(header)
-    found = list_shards(folder)
-    expected = header["num_shards"] if header["closed"] else (found[-1] + 1 if found else 0)
-    if missing := sorted(set(range(expected)) - set(found)):
-        raise PairsError(folder / "shards" / f"{missing[0]:05d}.json", "missing")
-    if len(found) > expected:
-        raise PairsError(folder / "shards" / f"{found[expected]:05d}.json", "does not belong to this dataset")
-    if not found:
-        raise UserError(f"{folder}: holds no finished shard; collect again, or --resume the run that was collecting")
-    sidecars = [read_sidecar(folder, index, schema) for index in found]
-    # Hashing leaves the interpreter free, so threads add up.
-    with ThreadPoolExecutor(4) as pool:
-        return schema, list(pool.map(lambda index: load_shard(folder, index, sidecars[index], verify), found))
-
-
-def _segment_dtype(schema: PairsSchema) -> np.dtype:
-    return np.dtype([("shard", "<i8"), ("time", "<i8"), *schema.segment_dtype().descr])
-
-
-def _widen(segments: np.ndarray, schema: PairsSchema) -> np.ndarray:
-    wide = np.zeros(len(segments), _segment_dtype(schema))
-    for name in segments.dtype.names or ():
-        wide[name] = segments[name]
-    return wide
-
-
-def _item(shape: tuple[int, ...], dtype: np.dtype) -> np.dtype:
-    """One row as a single numpy item."""
-    return np.dtype(f"V{math.prod(shape) * dtype.itemsize}") if shape else dtype
 
 
 def _hash_unit(numbers: np.ndarray, seed: int) -> np.ndarray:

@@ -17,6 +17,7 @@ __all__ = ["STARTS", "Start", "WindowIndex", "Windows", "oldest_kept"]
 
 Start = Literal["anywhere", "full", "tile", "episode"]
 STARTS: tuple[str, ...] = get_args(Start)
+_ARRAYS = ("shard", "row", "valid_length", "episode", "step", "cut", "previous_action")
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,7 @@ class Windows:
 
     def part(self, which: slice) -> Windows:
         """Some of the windows."""
-        return Windows(
-            length=self.length,
-            shard=self.shard[which],
-            row=self.row[which],
-            valid_length=self.valid_length[which],
-            episode=self.episode[which],
-            step=self.step[which],
-            cut=self.cut[which],
-            previous_action=self.previous_action[which],
-            generation=self.generation,
-        )
+        return Windows(self.length, *(getattr(self, name)[which] for name in _ARRAYS), generation=self.generation)
 
     @property
     def valid(self) -> np.ndarray:

@@ -12,9 +12,14 @@ from tscli.runs.folder import (
     task_stem,
     teacher_roles,
 )
+from tscli.runs.session import Session
+from tscli.runs.writer import RunWriter, Stopped
 
 __all__ = [
     "Run",
+    "RunWriter",
+    "Session",
+    "Stopped",
     "find_run",
     "find_unfinished",
     "list_runs",

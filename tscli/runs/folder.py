@@ -9,7 +9,7 @@
         checkpoint.pt        what --resume continues from, gone once finished
         manifest.json        status, versions, parents with hashes, what it holds, final metrics
 
-`tscli.runs.session` writes them. This module does not import torch.
+`tscli.runs.writer` writes them. This module does not import torch.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 from tscli import ranks
 from tscli.config import UserError
 from tscli.runs.folder import Run, read_run
+from tscli.runs.writer import Stopped
 
 __all__ = ["Follower", "own_checkpoint"]
 
@@ -22,9 +23,7 @@ class Follower:
 
     def __init__(self, resumed: bool):
         from tscli.runs.checkpoint import load_state
-        from tscli.runs.session import Stopped
 
-        self._stopped = Stopped
         self.path, token = ranks.agree((Path(), 0))  # rank 0 says when the folder is there
         self.state: dict[str, Any] | None = None
         if resumed and token:
@@ -60,7 +59,7 @@ class Follower:
         if due:
             save_own(self.path, state(), ranks.agree(0))
         if stop:
-            raise self._stopped(self.name)
+            raise Stopped(self.name)
 
     def finish(self, metrics: dict[str, Any], *args: Any, **details: Any) -> Run:
         """Wait until rank 0 has finished it."""

@@ -15,8 +15,8 @@ from tscli.envs import ActionSpec, VecEnv, make_env, mixed
 from tscli.envs.views import PREVIOUS_ACTION, ViewSpec, resolve_view
 from tscli.networks import Policy, PolicySpec
 from tscli.networks.files import load_policy_file
-from tscli.pairs import Pairs
-from tscli.pairs.format import PairsSchema, read_sealed
+from tscli.pairs import Pairs, PairsSchema
+from tscli.pairs.sealed import read_sealed
 from tscli.pictures import film
 from tscli.runs import Run
 from tscli.tasks import Task

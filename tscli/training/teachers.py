@@ -14,7 +14,7 @@ from tscli.envs import VecEnv
 from tscli.envs.mixed import TASK
 from tscli.envs.views import View, resolve_view
 from tscli.networks import Actor, Teachers
-from tscli.pairs.format import PairsSchema
+from tscli.pairs import PairsSchema
 from tscli.runs import Run, list_runs, newest_run, run_refs, teacher_roles
 from tscli.runs.session import Session
 from tscli.training import setup

@@ -21,7 +21,7 @@ from tscli.envs import VecEnv
 from tscli.envs.gym import Source, action_spec, group_sources
 from tscli.envs.spaces import ActionSpec
 from tscli.pairs import PairsSchema
-from tscli.pairs.reader import TEACHER
+from tscli.pairs.schema import TEACHER
 from tscli.pairs.writer import PairsWriter
 
 __all__ = [

@@ -18,9 +18,9 @@ import numpy as np
 from gymnasium import spaces
 
 from tscli.config import UserError
+from tscli.files import sync_file, sync_folder
 from tscli.interop.gymnasium import action_space, env_ids, group_box
 from tscli.pairs import Pairs, PairsSchema
-from tscli.pairs.format import sync_file, sync_folder
 from tscli.pairs.reader import Episode
 from tscli.tasks import load_task
 
