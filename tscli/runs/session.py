@@ -29,16 +29,16 @@ import yaml
 
 from tscli.config import Config, UserError, is_yaml
 from tscli.files import atomic_write, file_hash
-from tscli.runs.locks import lock_folder
-from tscli.runs.folder import FAILED, FINISHED, RUNNING, SCHEMA, STOPPED, TASK_FOLDER
 from tscli.runs import Run, task_stem, teacher_roles
+from tscli.runs.folder import FAILED, FINISHED, RUNNING, SCHEMA, STOPPED, TASK_FOLDER
+from tscli.runs.locks import lock_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tscli.networks import Policy
-    from tscli.terminal.progress import Progress
     from tscli.runs.sinks import Sinks
+    from tscli.terminal.progress import Progress
 
 __all__ = ["RunWriter", "Session", "Stopped"]
 
