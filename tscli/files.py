@@ -6,8 +6,6 @@ import hashlib
 import os
 from pathlib import Path
 
-from tscli.config import UserError
-
 __all__ = ["atomic_write", "defining", "file_hash"]
 
 
@@ -26,6 +24,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        from tscli.config import UserError  # which needs `defining`
+
         temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path}: {error.strerror}: free some space or choose another --runs-dir"
