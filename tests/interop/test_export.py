@@ -41,6 +41,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "two layers": {"kind": "rnn", "memory": 6, "memory_layers": 2},
     "gru": {"kind": "gru", "memory": 6},
     "history": {"kind": "history", "history": 4},
+    "deep head": {"kind": "gru", "memory": 6, "head_hidden": (5,)},
 }
 SEEN = "state + previous_action + flag + goal[1]"
 LENGTHS = [[3, -7], [12], [-4, 5], [30]]

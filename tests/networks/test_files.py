@@ -18,6 +18,7 @@ import torch
 from policies import KINDS
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from tscli import files
 from tscli.config import NetworkConfig, UserError, parse_view
@@ -78,6 +79,10 @@ def test_a_policy_that_its_spec_does_not_tell_is_refused(tmp_path: Path) -> None
     with pytest.raises(UserError, match=words):
         save_policy_file(tmp_path / "policy.safetensors", policy)
     assert not list(tmp_path.iterdir()) and torch.equal(torch.get_rng_state(), before)
+    policy = make_policy("mlp", "state")
+    policy.encoder.body.layers = nn.Sequential(policy.encoder.body.layers[0], nn.ELU())  # type: ignore[index]
+    with pytest.raises(UserError, match=r"its spec does not tell its encoder.body.layers.1 as it is"):
+        check_loadable(policy)
     policy = make_policy("mlp", "state")
     policy.spec = replace(policy.spec, view=replace(policy.spec.view, parts=list(policy.spec.view.parts)))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="its spec does not tell its view as it is"):

@@ -111,6 +111,9 @@ class NetworkConfig(_Bodies):
         default="gaussian",
         description="Of continuous actions; beta needs bounds, never leaves them, and has no use for std or init_std.",
     )
+    head_hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(), description="Width of each layer between the body and the actions; a critic has none."
+    )
     settings: dict[str, Any] = Field(
         default_factory=dict,
         description="Settings of a body of your own: --set network.settings.width=32.",

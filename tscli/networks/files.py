@@ -63,13 +63,19 @@ def check_loadable(policy: Policy) -> None:
         lost = [f"its {one.name}" for one in fields(spec) if getattr(again, one.name) != getattr(spec, one.name)]
         if not lost:
             with torch.device("meta"):
-                found = {name: value.shape for name, value in Policy(again).state_dict().items()}
-            held = {name: value.shape for name, value in policy.state_dict().items()}
+                found = _made_of(Policy(again))
+            held = _made_of(policy)
             lost = [f"its {name}" for name in {**held, **found} if held.get(name) != found.get(name)]
     except Exception as error:  # whatever a spec that is no plain data runs into
         lost = [f"all of it ({_reason(error)})"]
     if lost:
         raise UserError(f"this policy could not be loaded again: its spec does not tell {lost[0]} as it is")
+
+
+def _made_of(policy: Policy) -> dict[str, Any]:
+    """The shapes of its tensors, and the classes of its parts: an activation has no tensors."""
+    parts = {name: type(module) for name, module in policy.named_modules() if name}
+    return {name: value.shape for name, value in policy.state_dict().items()} | parts
 
 
 def load_policy_file(path: Path, device: torch.device | str = "cpu", trusted: bool = False) -> Policy:

@@ -7,11 +7,13 @@ import math
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every torch user expects
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from tscli.config import NetworkConfig, UserError
 from tscli.envs.spaces import ActionSpec, action_scale
+from tscli.networks.bodies import body_config
 from tscli.networks.distributions import Beta, Categorical, Distribution, Gaussian, MultiCategorical, TanhGaussian
-from tscli.networks.layers import linear
+from tscli.networks.layers import ACTIVATIONS, feed_forward, linear
 
 __all__ = ["Head"]
 
@@ -32,6 +34,9 @@ class Head(nn.Module):
             raise UserError(f"a Beta is for continuous actions with bounds, and these are {what}: use gaussian")
         self.network_std = action.is_continuous and (config.std == "network" or self.is_beta)
         outputs = action.num_params * (2 if self.network_std else 1)
+        activation = getattr(body_config(config), "activation", "tanh")
+        self.layers = feed_forward(inputs, config.head_hidden, activation if activation in ACTIVATIONS else "tanh")
+        inputs = config.head_hidden[-1] if config.head_hidden else inputs
         self.linear = linear(inputs, outputs, gain=0.01)  # near-uniform at first (Andrychowicz et al. 2021)
         if action.is_continuous:
             center, half = action_scale(action)
@@ -45,8 +50,11 @@ class Head(nn.Module):
 
     def forward(self, latent: Tensor, frozen: bool = False) -> Distribution:
         """[..., inputs] -> distribution over [...]; `frozen` lets the gradient reach the latent alone."""
-        weight, bias = self.linear.weight, self.linear.bias
-        out = F.linear(latent, weight.detach(), bias.detach()) if frozen else self.linear(latent)
+        if frozen:
+            x = functional_call(self.layers, {k: v.detach() for k, v in self.layers.named_parameters()}, latent)
+            out = F.linear(x, self.linear.weight.detach(), self.linear.bias.detach())
+        else:
+            out = self.linear(self.layers(latent))
         if self.action.kind == "discrete":
             return Categorical(out)
         if self.action.kind == "multi_discrete":
