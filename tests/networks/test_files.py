@@ -26,7 +26,7 @@ from tscli.envs.spaces import ActionSpec, Group
 from tscli.envs.views import resolve_view
 from tscli.files import atomic_write, file_hash
 from tscli.learning.optim import FlatAdam
-from tscli.networks import Policy, PolicySpec
+from tscli.networks import LatentSpec, Policy, PolicySpec
 from tscli.networks.files import check_loadable, load_policy_file, save_policy_file
 from tscli.runs.checkpoint import load_state, save_state
 
@@ -68,6 +68,18 @@ def test_the_header_is_that_of_the_first_version(tmp_path: Path) -> None:
     with safe_open(tmp_path / "policy.safetensors", framework="pt") as file:
         assert file.metadata()["tscli"] == HEADER
     assert PolicySpec.from_json(json.loads(HEADER)) == policy.spec
+
+
+@pytest.mark.parametrize("newer", [{}, {"head_hidden": (4,)}, {"latent": True}])
+def test_a_file_that_older_versions_cannot_read_has_another_number(tmp_path: Path, newer: dict[str, Any]) -> None:
+    spec = make_policy("mlp", "state").spec
+    if newer.pop("latent", False):
+        spec = replace(spec, latent=LatentSpec((0,), (1,), NetworkConfig(), 3))
+    policy = Policy(replace(spec, network=spec.network.model_copy(update=newer)))
+    save_policy_file(tmp_path / "policy.safetensors", policy)
+    with safe_open(tmp_path / "policy.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["tscli"])["format"] == (2 if newer or spec.latent else 1)
+    assert load_policy_file(tmp_path / "policy.safetensors").spec == policy.spec
 
 
 def test_a_policy_that_its_spec_does_not_tell_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tscli.cli.app import main
 from tscli.config import NetworkConfig, UserError
 from tscli.files import file_hash
 from tscli.learning.optim import FlatAdam
-from tscli.networks import Policy, PolicySpec, own
+from tscli.networks import LatentSpec, Policy, PolicySpec, own
 from tscli.networks.files import load_policy_file, save_policy_file
 from tscli.runs import list_runs
 
@@ -173,6 +173,17 @@ def test_the_file_is_kept_as_it_was_when_it_ran(mine: Path, folder: Path) -> Non
     again = load_policy_file(folder / "policy.safetensors")
     assert torch.equal(policy(obs, hidden)[0].params()["logits"], again(obs, hidden)[0].params()["logits"])
     assert again.spec.network.kind == str(folder / "bodies" / "mine.py")
+
+
+def test_a_latent_may_have_a_body_of_ones_own(mine: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latent = LatentSpec((0, 1), (2, 3), NetworkConfig(kind=str(mine), settings={"width": 7}), 2)
+    policy = Policy(PolicySpec(view("state"), DISCRETE, NetworkConfig(), latent))
+    save_policy_file(folder / "policy.safetensors", policy)
+    forget(monkeypatch)
+    with pytest.raises(UserError, match=r"bodies/mine\.py: read it, then add --trust"):
+        load_policy_file(folder / "policy.safetensors")
+    again = load_policy_file(folder / "policy.safetensors", trusted=True)
+    assert again.encoder.inner.output_size == 7
 
 
 def test_a_header_names_no_file_elsewhere(mine: Path, folder: Path) -> None:

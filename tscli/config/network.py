@@ -22,11 +22,11 @@ from tscli.config.base import Config, did_you_mean
 from tscli.files import defining, file_hash
 from tscli.light import light_class, parse
 
-__all__ = ["Network", "NetworkConfig"]
+__all__ = ["BODIES", "FIRST", "Network", "NetworkConfig"]
 
 _FOLDER = Path(__file__).parents[1] / "networks" / "bodies"
 # What every version writes of a network; older versions refuse what they do not know.
-_FIRST = (
+FIRST = (
     *("kind", "hidden", "activation", "memory", "memory_layers", "hidden_after", "history", "normalize"),
     *("normalize_clip", "std", "init_std", "squash", "distribution"),
 )
@@ -171,9 +171,9 @@ class NetworkConfig(_Bodies):
     def _as_older_versions_read_it(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """In the order of the first version; what came later is left out at its default."""
         data, fields = handler(self), type(self).model_fields
-        later = [name for name in data if name not in _FIRST]
+        later = [name for name in data if name not in FIRST]
         later = [n for n in later if getattr(self, n) != fields[n].get_default(call_default_factory=True)]
-        return {name: data[name] for name in (*_FIRST, *later) if name in data}
+        return {name: data[name] for name in (*FIRST, *later) if name in data}
 
 
 def _kind_shorthand(value: Any) -> Any:

@@ -18,13 +18,15 @@ from safetensors.torch import save as save_tensors
 
 from tscli import trust
 from tscli.config import UserError
+from tscli.config.network import FIRST
 from tscli.files import atomic_write, file_hash
 from tscli.networks import Policy, PolicySpec
 from tscli.networks.own import source_of
 
 __all__ = ["check_loadable", "load_policy_file", "save_policy_file"]
 
-FORMAT = 1
+FORMAT = 2
+_FIRST_KINDS = ("mlp", "rnn", "gru", "history")
 BODIES = "bodies"
 
 
@@ -46,7 +48,11 @@ def save_policy_file(path: Path, policy: Policy) -> None:
             raise UserError(f"{network.kind} differs from {copy}, another policy's: give the two files two names")
         copy.parent.mkdir(exist_ok=True)
         atomic_write(copy, source_of(network))
-    header = {"tscli": json.dumps({"format": FORMAT, **policy.spec.to_json()})}
+    data = policy.spec.to_json()
+    # What an older version cannot read says so by its number.
+    network, is_plain = data["network"], "latent" not in data
+    is_first = is_plain and network["kind"] in _FIRST_KINDS and set(network) <= set(FIRST)
+    header = {"tscli": json.dumps({"format": 1 if is_first else FORMAT, **data})}
     atomic_write(path, save_tensors(tensors, header))
 
 
@@ -116,7 +122,7 @@ def load_policy_file(path: Path, device: torch.device | str = "cpu", trusted: bo
 def _own_files(path: Path, data: dict[str, Any], trusted: bool) -> dict[str, Path]:
     """The copies of bodies of the user's own that a policy needs, unchanged and free to run, by name."""
     found = {}
-    for network in (data["network"],):
+    for network in [data["network"], *([data["latent"]["network"]] if "latent" in data else [])]:
         name = str(network["kind"])
         if name.endswith(".py"):
             found[name] = copy = path.parent / BODIES / name

@@ -1,4 +1,4 @@
-"""Policies and critics: a normalised view, a body, a head. A policy's buffers and spec are all that acting needs."""
+"""Policies and critics: an encoder of a view, and a head. A policy's buffers and spec are all that acting needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tscli.config import NetworkConfig, UserError
 from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import Obs, ViewSpec
 from tscli.networks.distributions import Distribution
-from tscli.networks.encoder import Encoder
+from tscli.networks.encoder import Encoder, LatentSpec
 from tscli.networks.head import Head
 from tscli.networks.layers import linear
 
@@ -29,15 +29,20 @@ class PolicySpec:
     view: ViewSpec
     action: ActionSpec
     network: NetworkConfig
+    latent: LatentSpec | None = None
 
     @property
     def own_bodies(self) -> dict[str, NetworkConfig]:
         """Those of its networks whose body is in a file of the user's own, by that file's name."""
-        return {Path(network.kind).name: network for network in (self.network,) if network.is_own}
+        networks = [self.network, *([self.latent.network] if self.latent else [])]
+        return {Path(network.kind).name: network for network in networks if network.is_own}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a checkpoint's header; of a file of the user's own it has the name alone."""
-        return {"view": self.view.to_json(), "action": self.action.to_json(), "network": _network_json(self.network)}
+        data = {"view": self.view.to_json(), "action": self.action.to_json(), "network": _network_json(self.network)}
+        if self.latent is not None:
+            data["latent"] = {**vars(self.latent), "network": _network_json(self.latent.network)}
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any], files: Mapping[str, Path] = MappingProxyType({})) -> PolicySpec:
@@ -46,8 +51,11 @@ class PolicySpec:
         Raises:
             UserError: a body's file is not among them.
         """
-        network = _network_of(data["network"], files)
-        return cls(ViewSpec.from_json(data["view"]), ActionSpec.from_json(data["action"]), network)
+        network, latent = _network_of(data["network"], files), data.get("latent")
+        if latent is not None:
+            inner = _network_of(latent["network"], files)
+            latent = LatentSpec(tuple(latent["own"]), tuple(latent["reads"]), inner, int(latent["size"]))
+        return cls(ViewSpec.from_json(data["view"]), ActionSpec.from_json(data["action"]), network, latent)
 
 
 def _network_json(network: NetworkConfig) -> dict[str, Any]:
@@ -75,7 +83,7 @@ class Policy(nn.Module):
     def __init__(self, spec: PolicySpec):
         super().__init__()
         self.spec = spec
-        self.encoder = Encoder(spec.view, spec.network)
+        self.encoder = Encoder(spec.view, spec.network, spec.latent)
         self.head = Head(self.encoder.output_size, spec.action, spec.network)
 
     @property
