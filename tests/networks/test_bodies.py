@@ -109,3 +109,14 @@ def test_every_setting_of_a_body_has_a_sentence_of_help_and_no_name_of_all_netwo
         assert field.description and field.description.endswith(".") and len(field.description) > 5, name
         assert name not in NetworkConfig.__annotations__
     assert BODIES[kind].model_json_schema() == type(body_config(NetworkConfig(kind=kind))).model_json_schema()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_body_looks_at_values_that_a_device_holds(kind: str, layers: int) -> None:
+    # There are none on this device: a look at them, or a shape that depends on them, is an error.
+    policy = make(kind, "state + camera", memory_layers=layers).to("meta")
+    obs = {name: value.to("meta") for name, value in sequence(7, 5, "state + camera").items()}
+    dist, hidden = policy(obs, policy.initial_hidden(5), RESETS.to("meta"))
+    (dist.log_prob(torch.zeros(7, 5, dtype=torch.int64, device="meta")).sum() + hidden.sum()).backward()
+    assert dist.entropy().shape == (7, 5)

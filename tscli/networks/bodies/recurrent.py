@@ -13,6 +13,11 @@ from tscli.networks.layers import feed_forward
 __all__ = ["Recurrent"]
 
 
+def host_may_look(tensor: Tensor) -> bool:
+    """Whether a look at a tensor's values, as to choose what to compute, waits for no device."""
+    return tensor.device.type == "cpu"
+
+
 class Recurrent(BaseBody):
     """Feed-forward layers, an LSTM or a GRU, and the layers that `hidden_after` asks for."""
 
@@ -41,9 +46,11 @@ class Recurrent(BaseBody):
         if reset is None:
             return self._run(x, hidden)
         hidden = hidden * (~reset[0]).unsqueeze(-1)
-        if len(x) == 1 or not reset[1:].any():
+        if len(x) == 1:
             return self._run(x, hidden)
-        return self._run_split(x, hidden, reset)
+        if not host_may_look(reset):
+            return self._run_steps(x, hidden, reset)
+        return self._run_split(x, hidden, reset) if reset[1:].any() else self._run(x, hidden)
 
     def _run(self, x: Tensor, hidden: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[T, N] without resets; `lengths` [N], on the CPU, cut columns short (their hidden state is taken there)."""
@@ -67,8 +74,26 @@ class Recurrent(BaseBody):
         h = torch.gru_cell(x[0], hidden, w_ih, w_hh, b_ih, b_hh)
         return h.unsqueeze(0), h
 
+    def _run_steps(self, x: Tensor, hidden: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """One cell after the other: the same calls whatever `reset` holds."""
+        states = hidden.unflatten(-1, (-1, self.memory.num_layers, self.memory.hidden_size))
+        lasts = []
+        for layer, weights in enumerate(self.memory.all_weights):
+            state = states[:, :, layer].unbind(1)
+            outputs = []
+            for t in range(len(x)):
+                state = [torch.where(reset[t].unsqueeze(-1), 0.0, part) for part in state]
+                if self.is_lstm:
+                    state = torch.lstm_cell(x[t], state, *weights)
+                else:
+                    state = [torch.gru_cell(x[t], *state, *weights)]
+                outputs.append(state[0])
+            x = torch.stack(outputs)
+            lasts.append(torch.stack(list(state), dim=1))
+        return x, torch.stack(lasts, dim=2).flatten(1)
+
     def _run_split(self, x: Tensor, hidden: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps after a reset in columns of their own. A step-by-step loop gives the same numbers at T times the calls.
+        """Steps after a reset in columns of their own: `_run_steps` gives the same numbers at T times the calls.
 
         Each reset adds a column, a copy of its env's, in which memory stays zero until the reset. `source` [T, N] is
         the column in which a step is computed.
@@ -77,7 +102,7 @@ class Recurrent(BaseBody):
         later = reset.clone()
         later[0] = False  # seen to by the caller
         at, env = later.nonzero(as_tuple=True)  # in the order of time, so that an env's latest has the largest number
-        if x.is_cuda or self.memory.num_layers > 1 or len(at) > num_envs:
+        if self.memory.num_layers > 1 or len(at) > num_envs:
             return self._run_packed(x, hidden, reset)
         source = torch.arange(num_envs, device=x.device).repeat(steps, 1)
         source[at, env] = torch.arange(num_envs, num_envs + len(at), device=x.device)
