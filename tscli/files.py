@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tscli.config import UserError
 
-__all__ = ["atomic_write", "defining", "disk_errors", "file_hash", "replacing", "sync_file", "sync_folder"]
+__all__ = ["atomic_write", "disk_errors", "file_hash", "replacing", "sync_file", "sync_folder"]
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -83,8 +83,3 @@ def file_hash(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def defining(folder: Path, name: str) -> list[Path]:
-    """The Python files of a folder that define a class of that name; read as text, since importing may cost a lot."""
-    return [path for path in sorted(folder.glob("*.py")) if f"\nclass {name}(" in path.read_text(encoding="utf-8")]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tscli.config import UserError, ViewPart, parse_view
 from tscli.envs.spaces import ActionSpec, Group
-from tscli.envs.views import Obs, View, ViewSpec, encode_action, resolve_view
+from tscli.envs.views import Obs, View, ViewSpec, encode_action, entries_of, resolve_view
 from tscli.learning.imitation import read_batch
 from tscli.learning.rollout import ViewedEnv
 from tscli.pairs import Pairs, PairsSchema
@@ -327,3 +327,13 @@ def test_a_view_of_a_depth_picture_is_flattened() -> None:
     env.groups = groups
     env._reading = lambda group, where: torch.arange(20.0).reshape(1, 4, 5)  # type: ignore[method-assign]
     assert View(spec, DISCRETE, env, 0).observe()["vector"].tolist() == [[3, 4, 5, 6]]
+
+
+def test_the_entries_of_one_view_are_found_in_another_in_its_own_order() -> None:
+    view = resolved("flag + state", part("goal", noise=0.1), "previous_action")
+    assert entries_of(view, resolved("previous_action + state[2,0]")) == (6, 3, 1)
+    assert entries_of(view, resolved(part("goal", noise=0.1))) == (4, 5)
+    assert entries_of(view, view) == tuple(range(view.vector_size))
+    for missing, words in (("goal", r"goal\[0\]"), ("camera + state[0] + goal[1]", r"goal\[1\]")):
+        with pytest.raises(UserError, match=f'view "mine" does not show {words} as view "other" does'):
+            entries_of(view, resolved(missing, name="other"))

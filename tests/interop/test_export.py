@@ -25,6 +25,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "two layers": {"kind": "rnn", "memory": 6, "memory_layers": 2},
     "gru": {"kind": "gru", "memory": 6},
     "history": {"kind": "history", "history": 4},
+    "deep head": {"kind": "gru", "memory": 6, "head_hidden": (5,)},
+    "latent": {"latent": "mlp"},
+    "latent with memory": {"kind": "history", "history": 4, "latent": "rnn"},
 }
 
 

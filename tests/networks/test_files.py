@@ -9,12 +9,16 @@ import json
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from policies import KINDS
+from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from tscli import files
 from tscli.config import NetworkConfig, UserError, parse_view
@@ -22,8 +26,8 @@ from tscli.envs.spaces import ActionSpec, Group
 from tscli.envs.views import resolve_view
 from tscli.files import atomic_write, file_hash
 from tscli.learning.optim import FlatAdam
-from tscli.networks import Policy, PolicySpec
-from tscli.networks.files import load_policy_file, save_policy_file
+from tscli.networks import LatentSpec, Policy, PolicySpec
+from tscli.networks.files import check_loadable, load_policy_file, save_policy_file
 from tscli.runs.checkpoint import load_state, save_state
 
 GROUPS = {"state": Group((4,)), "camera": Group((8, 8, 3), dtype="uint8")}
@@ -46,7 +50,58 @@ def one_line(path: Path, load: Any = load_policy_file) -> str:
     return text
 
 
-@pytest.mark.parametrize("kind", ["mlp", "rnn", "gru", "history"])
+# What the first version wrote. All of its versions have to read it, and write it of a policy that has nothing newer.
+HEADER = (
+    '{"format": 1, "view": {"name": "mine", "parts": [{"group": "state", "index": [0, 2], "size": 2, "shape": [2], '
+    '"noise": 0.0, "delay": 0, "dropout": 0.0}, {"group": "camera", "index": null, "size": 0, "shape": [8, 8, 3], '
+    '"noise": 0.0, "delay": 0, "dropout": 0.0}, {"group": "previous_action", "index": null, "size": 2, "shape": [2], '
+    '"noise": 0.0, "delay": 0, "dropout": 0.0}]}, "action": {"kind": "continuous", "nvec": [], "low": [-1.0, null], '
+    '"high": [3.0, null], "names": []}, "network": {"kind": "gru", "hidden": [8], "activation": "tanh", "memory": 4, '
+    '"memory_layers": 1, "hidden_after": [], "history": 8, "normalize": true, "normalize_clip": 10.0, '
+    '"std": "state_independent", "init_std": 1.0, "squash": false, "distribution": "gaussian"}}'
+)
+
+
+def test_the_header_is_that_of_the_first_version(tmp_path: Path) -> None:
+    policy = make_policy("gru")
+    save_policy_file(tmp_path / "policy.safetensors", policy)
+    with safe_open(tmp_path / "policy.safetensors", framework="pt") as file:
+        assert file.metadata()["tscli"] == HEADER
+    assert PolicySpec.from_json(json.loads(HEADER)) == policy.spec
+
+
+@pytest.mark.parametrize("newer", [{}, {"head_hidden": (4,)}, {"latent": True}])
+def test_a_file_that_older_versions_cannot_read_has_another_number(tmp_path: Path, newer: dict[str, Any]) -> None:
+    spec = make_policy("mlp", "state").spec
+    if newer.pop("latent", False):
+        spec = replace(spec, latent=LatentSpec((0,), (1,), NetworkConfig(), 3))
+    policy = Policy(replace(spec, network=spec.network.model_copy(update=newer)))
+    save_policy_file(tmp_path / "policy.safetensors", policy)
+    with safe_open(tmp_path / "policy.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["tscli"])["format"] == (2 if newer or spec.latent else 1)
+    assert load_policy_file(tmp_path / "policy.safetensors").spec == policy.spec
+
+
+def test_a_policy_that_its_spec_does_not_tell_is_refused(tmp_path: Path) -> None:
+    policy, wide = make_policy("mlp", "state"), make_policy("mlp", "state + previous_action")
+    check_loadable(policy)
+    before = torch.get_rng_state()
+    policy.encoder.body = wide.encoder.body
+    words = "could not be loaded again: its spec does not tell its encoder.body.layers.0.weight as it is"
+    with pytest.raises(UserError, match=words):
+        save_policy_file(tmp_path / "policy.safetensors", policy)
+    assert not list(tmp_path.iterdir()) and torch.equal(torch.get_rng_state(), before)
+    policy = make_policy("mlp", "state")
+    policy.encoder.body.layers = nn.Sequential(policy.encoder.body.layers[0], nn.ELU())  # type: ignore[index]
+    with pytest.raises(UserError, match=r"its spec does not tell its encoder.body.layers.1 as it is"):
+        check_loadable(policy)
+    policy = make_policy("mlp", "state")
+    policy.spec = replace(policy.spec, view=replace(policy.spec.view, parts=list(policy.spec.view.parts)))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="its spec does not tell its view as it is"):
+        check_loadable(policy)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_policy_comes_back_equal_and_frozen(tmp_path: Path, kind: str) -> None:
     policy = make_policy(kind)
     FlatAdam(policy.parameters(), 0.1)  # weights that are views of one buffer

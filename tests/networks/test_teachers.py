@@ -13,7 +13,7 @@ from fake_env import DISCRETE, GROUPS
 from tscli.config import NetworkConfig, UserError, parse_view
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.envs.views import Obs, ViewSpec, resolve_view
-from tscli.networks import Policy, PolicySpec, Teachers
+from tscli.networks import LatentSpec, Policy, PolicySpec, Teachers
 
 ALL = {**GROUPS, "task": Group((2,), fields=("left", "right")), "number": Group((1,))}
 ARM = ActionSpec("continuous", low=(-1.0,), high=(1.0,))
@@ -23,9 +23,10 @@ def view(text: str, name: str = "mine") -> ViewSpec:
     return resolve_view(name, parse_view(text), ALL, DISCRETE)
 
 
-def policy(text: str, seed: int, action: ActionSpec = DISCRETE, **network: Any) -> Policy:
+def policy(text: str, seed: int, action: ActionSpec = DISCRETE, latent: str = "", **network: Any) -> Policy:
     torch.manual_seed(seed)
-    made = Policy(PolicySpec(view(text), action, NetworkConfig(hidden=(4,), memory=3, **network)))
+    inner = LatentSpec((0,), (0,), NetworkConfig(kind=latent, hidden=(4,), memory=3), 2) if latent else None
+    made = Policy(PolicySpec(view(text), action, NetworkConfig(hidden=(4,), memory=3, **network), inner))
     made.head.linear.weight.data.normal_()
     return made.eval().requires_grad_(False)
 
@@ -37,12 +38,15 @@ def joined(teachers: Teachers, seen: list[Obs], by: torch.Tensor) -> Obs:
     return {**{k: v for o in seen for k, v in o.items() if k != "vector"}, "vector": torch.cat([*vectors, by], -1)}
 
 
-@pytest.mark.parametrize("kinds", [("mlp", "mlp"), ("rnn", "gru"), ("mlp", "history")], ids="-".join)
+@pytest.mark.parametrize(
+    "kinds", [("mlp", "mlp"), ("rnn", "gru"), ("mlp", "history"), ("gru", "mlp/rnn")], ids="-".join
+)
 @pytest.mark.parametrize("action", [DISCRETE, ARM], ids=["discrete", "continuous"])
 def test_each_row_has_the_labels_of_its_own_teacher_also_where_it_changes_hands(
     kinds: tuple[Any, Any], action: ActionSpec
 ) -> None:
-    ones = [policy("state", 1, action, kind=kinds[0]), policy("state[0] + camera", 2, action, kind=kinds[1])]
+    kind, _, latent = kinds[1].partition("/")
+    ones = [policy("state", 1, action, kind=kinds[0]), policy("state[0] + camera", 2, action, latent, kind=kind)]
     both = Teachers(ones, ["1", "2"], view("task", "task"))
     steps, n = 6, 4
     camera = torch.randint(256, (steps, n, 8, 8, 3), dtype=torch.uint8)

@@ -14,7 +14,7 @@ from tscli.config import NetworkConfig, parse_view
 from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import resolve_view
 from tscli.interop import export, onnx, torchscript
-from tscli.networks import Policy, PolicySpec
+from tscli.networks import LatentSpec, Policy, PolicySpec
 
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the extra `export` is not installed")
@@ -37,8 +37,12 @@ def make(
     """A policy with a normaliser that has seen something and a head that is not near zero."""
     env = FakeEnv(lengths, action)
     torch.manual_seed(3)
-    config = NetworkConfig.model_validate({"hidden": (8, 8), **network})
-    policy = Policy(PolicySpec(resolve_view("seen", parse_view(view), env.groups, action), action, config))
+    latent = None
+    if "latent" in network:  # of a part of the view, beside another one
+        inner = NetworkConfig(kind=network["latent"], hidden=(4,), memory=3)
+        latent = LatentSpec((5, 0, 1), (2, 3), inner, 2)
+    config = NetworkConfig.model_validate({"hidden": (8, 8), **{k: v for k, v in network.items() if k != "latent"}})
+    policy = Policy(PolicySpec(resolve_view("seen", parse_view(view), env.groups, action), action, config, latent))
     torch.nn.init.normal_(policy.head.linear.weight)
     policy.encoder.update_normalizer({"vector": 3 + 2 * torch.randn(50, policy.spec.view.vector_size)})
     return policy.eval().requires_grad_(False), env

@@ -26,6 +26,7 @@ _COMMON = {
     "_runs_dir": (Path, "--runs-dir", "DIR", "Where runs live. [default ./runs, or $TSCLI_RUNS]"),
     "_json": (bool, "--json", None, "Print the result as JSON."),
     "_quiet": (bool, "--quiet", None, "No progress and no remarks."),
+    "_trust": (bool, "--trust", None, "Run code that came with a run, such as a body in a file of its maker's own."),
     "_debug": (bool, "--debug", None, "Show tracebacks."),
 }
 _STAGE_ONLY = {
@@ -196,6 +197,7 @@ def session(runs_dir: Path, quiet: bool, json: bool, log_to: list[str] | None = 
 RunsDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Where runs live. [default ./runs, or $TSCLI_RUNS]")]
 LogTo = Annotated[list[str] | None, typer.Option("--log-to", metavar="SINK", help=_STAGE_ONLY["_log_to"][-1])]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+Trust = Annotated[bool, typer.Option("--trust", help=_COMMON["_trust"][-1])]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 app = typer.Typer(cls=Commands, add_completion=True, invoke_without_command=True)
@@ -306,6 +308,7 @@ def pipeline(
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
+    trust: Trust = False,
     debug: Debug = False,
 ) -> None:
     """All stages of a task in order, from one validated description.
@@ -356,6 +359,7 @@ def compare(
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
+    trust: Trust = False,
     debug: Debug = False,
 ) -> None:
     """Methods x seeds on one task, in parallel, with a table and pictures.

@@ -105,6 +105,8 @@ def _nested_flags(path: tuple[str, ...], field: FieldInfo, default: Any, like: s
         panel += " network"
     for name, inner in model.model_fields.items():
         value = getattr(default, name) if isinstance(default, model) else inner.get_default(call_default_factory=True)
+        if isinstance(inner.json_schema_extra, dict) and inner.json_schema_extra.get("flag") is False:
+            continue
         if nested_model(inner) is not None:
             yield from _nested_flags((*path, name), inner, value, like)
             continue

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tscli.config import UserError, did_you_mean, one_line
 from tscli.envs.spaces import ActionSpec, Group
-from tscli.files import defining
+from tscli.light import defining
 
 __all__ = ["EnvStep", "VecEnv", "env_kinds", "env_module", "make_env"]
 

@@ -19,7 +19,7 @@ from tscli.config import UserError, ViewPart, did_you_mean
 from tscli.envs import VecEnv
 from tscli.envs.spaces import ActionSpec, Group, action_scale
 
-__all__ = ["PREVIOUS_ACTION", "Obs", "Part", "View", "ViewSpec", "encode_action", "resolve_view"]
+__all__ = ["PREVIOUS_ACTION", "Obs", "Part", "View", "ViewSpec", "encode_action", "entries_of", "resolve_view"]
 
 Obs = dict[str, Tensor]
 PREVIOUS_ACTION = "previous_action"
@@ -135,6 +135,28 @@ def resolve_view(
     if len(images) != len(set(images)):
         raise UserError(f'view "{name}" names the image group "{images[0]}" twice: name it once')
     return ViewSpec(name, tuple(resolved))
+
+
+def entries_of(view: ViewSpec, inner: ViewSpec) -> tuple[int, ...]:
+    """Where the entries of `inner`'s vector stand in that of `view`, in the order that they have in `inner`.
+
+    Raises:
+        UserError: one is not there, or with another noise, delay or dropout.
+    """
+    there, wanted = _entries(view), _entries(inner)
+    for entry in wanted:
+        if entry not in there:
+            what = entry[0] if entry[0] == PREVIOUS_ACTION else f"{entry[0]}[{entry[1]}]"
+            raise UserError(
+                f'view "{view.name}" does not show {what} as view "{inner.name}" does: add it in the same way'
+            )
+    return tuple(map(there.index, wanted))
+
+
+def _entries(view: ViewSpec) -> list[tuple[Any, ...]]:
+    """What each entry of a view's vector is."""
+    picked = [(part, range(part.size) if part.index is None else part.index) for part in view.parts]
+    return [(part.group, i, part.noise, part.delay, part.dropout) for part, index in picked for i in index]
 
 
 def _only_group(name: str, part: ViewPart, groups: Mapping[str, Group]) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from gymnasium import spaces
 
 from tscli.config import UserError
-from tscli.files import defining
+from tscli.light import defining
 
 if TYPE_CHECKING:
     from tscli.envs import ActionSpec, Group

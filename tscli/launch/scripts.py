@@ -8,16 +8,13 @@ top-level packages called `stages` or `datasets` would overwrite other people's.
 from __future__ import annotations
 
 import ast
-import builtins
-import functools
-import hashlib
-import importlib.util
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from tscli.light import execute, light_class, parse
 
 if TYPE_CHECKING:
     from tscli.config import Config
@@ -34,9 +31,6 @@ __all__ = [
 ]
 
 FOLDERS = ("stages", "datasets")
-# What a script may import for its Config and still have its help built without loading torch.
-_LIGHT_PACKAGES = frozenset({"pydantic", "annotated_types", "typing_extensions"}) | sys.stdlib_module_names
-_LIGHT_MODULES = frozenset({"tscli.config"})
 _CONSTANTS = {"COMMAND": str, "METHOD": str, "DEFAULT_METHOD": bool, "ORDER": int}
 
 
@@ -71,19 +65,12 @@ def _refuse(message: str) -> NoReturn:
 
 def _parse(path: Path) -> ast.Module:
     try:
-        status = path.stat()
-        return _parse_version(path, status.st_mtime_ns, status.st_size)
+        return parse(path)
     except OSError:
         _refuse(f"{path}: there is no such script; `tscli` lists the commands that come with it")
     except (SyntaxError, UnicodeDecodeError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         _refuse(f"{path}{line} is not valid Python: {error.args[0]}")
-
-
-@functools.lru_cache(maxsize=64)
-def _parse_version(path: Path, mtime_ns: int, size: int) -> ast.Module:
-    """Parse a file; time and size tell its versions apart. One command looks at all scripts several times."""
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 def _constants(tree: ast.Module, path: Path) -> dict[str, Any]:
@@ -217,7 +204,7 @@ def load_script(script: Script) -> ModuleType:
         folder = str(script.path.resolve().parent)
         if folder not in sys.path:
             sys.path.append(folder)
-    module = _execute(script.path, None, "full")
+    module = execute(script.path, None, "full")
     config = getattr(module, "Config", None)
     if not (isinstance(config, type) and issubclass(config, Config)) or not callable(getattr(module, "main", None)):
         raise UserError(
@@ -233,108 +220,8 @@ def light_config(script: Script) -> type[Config]:
     """
     from tscli.config import Config
 
-    nodes = _light_nodes(_parse(script.path))
-    if nodes is not None:
-        module = _execute(script.path, ast.Module(body=nodes, type_ignores=[]), "light")
-        config = getattr(module, "Config", None)
-        if isinstance(config, type) and issubclass(config, Config):
-            return config
+    _parse(script.path)  # says what is wrong with the file
+    config = light_class(script.path, "Config")
+    if config is not None and issubclass(config, Config):
+        return config
     return load_script(script).Config
-
-
-def _execute(path: Path, tree: ast.Module | None, kind: str) -> ModuleType:
-    """Run a file, or the chosen statements of it, as a module with a private name."""
-    path = path.resolve()
-    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    name = f"_tscli_{kind}_{path.stem}_{digest}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {path}")
-    module = importlib.util.module_from_spec(spec)
-    # pydantic looks annotations up in sys.modules, so the module must stand there while it runs and after.
-    sys.modules[name] = module
-    try:
-        if tree is None:
-            spec.loader.exec_module(module)
-        else:
-            exec(compile(tree, str(path), "exec"), module.__dict__)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _light_nodes(tree: ast.Module) -> list[ast.stmt] | None:
-    """The statements that `*Config` classes need, in order; None when one of them needs a heavy import."""
-    definitions = dict(_definitions(tree))
-    light = [node for node in tree.body if _is_light_import(node)]
-    known = {name for node in light for name in _imported(node)} | set(dir(builtins)) | {"__name__", "__file__"}
-    wanted = [name for name, node in definitions.items() if isinstance(node, ast.ClassDef) and name.endswith("Config")]
-    if "Config" not in wanted:
-        return None
-    # Everything else at the top level, heavy imports and functions included, counts as heavy.
-    top_level = {name for node in tree.body for name in _bound(node)}
-    needed: set[str] = set()
-    while wanted:
-        name = wanted.pop()
-        if name in needed or name in known:
-            continue
-        node = definitions.get(name)
-        if node is None:
-            if name in top_level:
-                return None
-            continue  # a local variable of a method
-        needed.add(name)
-        wanted.extend(_used(node))
-    body = {id(definitions[name]) for name in needed} | {id(node) for node in light}
-    return [node for node in tree.body if id(node) in body]
-
-
-def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            yield node.name, node
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-            for name in _bound(node):
-                yield name, node
-
-
-def _is_light_import(node: ast.stmt) -> bool:
-    if isinstance(node, ast.ImportFrom):
-        module = node.module or ""
-        return node.level == 0 and (module in _LIGHT_MODULES or module.split(".")[0] in _LIGHT_PACKAGES)
-    if isinstance(node, ast.Import):
-        return all(alias.name.split(".")[0] in _LIGHT_PACKAGES for alias in node.names)
-    return False
-
-
-def _imported(node: ast.stmt) -> Iterator[str]:
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        for alias in node.names:
-            yield alias.asname or alias.name.split(".")[0]
-
-
-def _bound(node: ast.stmt) -> Iterator[str]:
-    """Names that a top-level statement binds, those inside `if TYPE_CHECKING:` and the like included."""
-    yield from _imported(node)
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        yield node.name
-    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        for target in targets:
-            yield from (sub.id for sub in ast.walk(target) if isinstance(sub, ast.Name))
-    elif isinstance(node, (ast.If, ast.Try, ast.With)):
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.stmt):
-                yield from _bound(child)
-
-
-def _used(node: ast.stmt) -> Iterator[str]:
-    """Names that a statement reads, also those in annotations given as strings."""
-    for sub in ast.walk(node):
-        if isinstance(sub, ast.Name):
-            yield sub.id
-        elif isinstance(sub, ast.AnnAssign) and isinstance(sub.annotation, ast.Constant):
-            text = sub.annotation.value
-            if isinstance(text, str):
-                yield from (name.id for name in ast.walk(ast.parse(text, mode="eval")) if isinstance(name, ast.Name))

@@ -7,7 +7,7 @@ place; values are validated once, merged, by pydantic alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -39,10 +39,12 @@ class Layer:
     """Settings from one place, nested as the config is.
 
     `source` names the place in an error line; "" stands for flags, which need no more than their own name.
+    `by_user` is False where a run names the place, and not the user.
     """
 
     source: str
     values: dict[str, Any]
+    by_user: bool = True
 
 
 def nested_model(field: FieldInfo) -> type[BaseModel] | None:
@@ -92,23 +94,16 @@ def _unfold(values: Mapping[Any, Any], model: type[BaseModel], where: str, prefi
                 )
             raise UserError(f'unknown setting "{prefix}{head}"{where}: {_hint(name, model, prefix)}')
         inner = nested_model(field)
-        if inner is None:
-            if rest:
-                raise UserError(
-                    f'unknown setting "{prefix}{written}"{where}: {prefix}{name} has no settings of its own'
-                )
-            found[name] = value
-            continue
+        if rest and inner is None and get_origin(field.annotation) is not dict:
+            raise UserError(f'unknown setting "{prefix}{written}"{where}: {prefix}{name} has no settings of its own')
         if rest:
             value = {rest: value}
-        elif isinstance(value, str) and value.lower() != "none" and "kind" in inner.model_fields:
+        elif inner is not None and isinstance(value, str) and value.lower() != "none" and "kind" in inner.model_fields:
             value = {"kind": value}
-        if isinstance(value, Mapping):
-            earlier = found.get(name)
+        if inner is not None and isinstance(value, Mapping):
             value = _unfold(value, inner, where, f"{prefix}{name}.")
-            found[name] = merge_nested(earlier, value) if isinstance(earlier, dict) else value
-        else:
-            found[name] = value
+        earlier = found.get(name)
+        found[name] = merge_nested(earlier, value) if isinstance(earlier, dict) and isinstance(value, dict) else value
     return found
 
 
@@ -202,7 +197,7 @@ def stage_layers(
     The task is the stage's `task` setting; where that is not set and need not be, it is the one of the run that the
     stage continues from, unless `task` names it.
     """
-    name = task
+    name, by_user = task, True
     if name is None and issubclass(model, StageConfig):
         given = merge(own)
         name = given.get("task")
@@ -210,14 +205,14 @@ def stage_layers(
             from tscli.runs import parent_task
 
             references = {key: given[key] for key in given if model.model_fields[key].annotation is str}
-            name = parent_task(runs_dir, script.command, references)
+            name, by_user = parent_task(runs_dir, script.command, references), False
     if not name:
         if preset is not None:
             raise UserError(f"--preset {preset} needs a task: presets are written in the task's file")
         return own
     from tscli.tasks import load_task
 
-    return task_layers(load_task(str(name)), script, preset, model) + own
+    return [replace(layer, by_user=by_user) for layer in task_layers(load_task(str(name)), script, preset, model)] + own
 
 
 def build_config(model: type[Config], layers: list[Layer], command: str) -> Config:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tscli.config import Config, StageConfig, UserError, is_yaml
+from tscli import trust
+from tscli.config import Config, NetworkConfig, StageConfig, UserError, is_yaml
 from tscli.launch.scripts import Script, find_script, light_config, load_script
 from tscli.launch.settings import Layer, build_config, make_layer, parse_assignments, read_yaml, stage_layers
 
@@ -65,7 +66,7 @@ def plan(
     if resume is not None:
         return _resumed(script, model, own, preset, runs_dir, resume)
     layers = stage_layers(script, model, own, preset, runs_dir, task)
-    build_config(model, layers, script.command)
+    _check_code(build_config(model, layers, script.command), layers)
     return Plan(script, layers)
 
 
@@ -74,7 +75,24 @@ def _with_task_file(layer: Layer) -> Layer:
     task = layer.values.get("task")
     if not isinstance(task, str) or not is_yaml(task) or not Path(task).is_file():
         return layer
-    return Layer(layer.source, {**layer.values, "task": str(Path(task).absolute())})
+    return replace(layer, values={**layer.values, "task": str(Path(task).absolute())})
+
+
+def _own_bodies(config: Config) -> dict[str, NetworkConfig]:
+    return {name: value for name, value in config if isinstance(value, NetworkConfig) and value.is_own}
+
+
+def _check_code(config: Config, layers: list[Layer]) -> None:
+    """Refuse to run a body's file that a run names, a task that it came with included, and not this user.
+
+    Raises:
+        UserError: says which, and what to do.
+    """
+    for name, network in _own_bodies(config).items():
+        given = [(layer, layer.values[name]) for layer in layers if name in layer.values]
+        naming = [layer for layer, value in given if not isinstance(value, dict) or "kind" in value]
+        if naming and not naming[-1].by_user:
+            trust.check(network.kind, network.sha256, naming[-1].source)
 
 
 def given_places(config: Path | None, assignments: list[str], source: str, values: Mapping[str, Any]) -> list[Place]:
@@ -99,9 +117,10 @@ def _resumed(
     if preset is not None:
         raise UserError(f"--preset {preset}: a resumed run keeps its settings, leave --preset out")
     run = find_unfinished(runs_dir, script.command, script.method, ref)
-    layer = make_layer(f"{run.name}/config.yaml", run.config, model)
+    layer = replace(make_layer(f"{run.name}/config.yaml", run.config, model), by_user=False)
     kept = build_config(model, [layer], script.command)
     wanted = build_config(model, [layer, *own], script.command)
+    _check_code(wanted, [layer, *own])
     for name in model.model_fields:
         old, new = getattr(kept, name), getattr(wanted, name)
         if old != new:
@@ -110,7 +129,7 @@ def _resumed(
                 "leave it out, or start anew without --resume"
             )
     if layer.values.get("task") and run.task_copy is not None:  # as it was when the run began, or gone since
-        layer = Layer(layer.source, {**layer.values, "task": str(run.task_copy)})
+        layer = replace(layer, values={**layer.values, "task": str(run.task_copy)})
     return Plan(script, [layer], run)
 
 
@@ -118,6 +137,8 @@ def launch(what: Plan, session: Session) -> Run | None:
     """Load the script, torch and all, and run its `main`."""
     module = load_script(what.script)
     config = build_config(module.Config, what.layers, what.script.command)
+    for network in _own_bodies(config).values():
+        trust.allow(network.sha256)  # also of a run that was made with the same file
     session.resume = what.resume
     session.command, session.method = what.script.command, what.script.method
     return module.main(config, session)
@@ -176,19 +197,20 @@ def _as_run(which: Run | str | Path) -> Run:
     return which if isinstance(which, Run) else find_run(default_runs_dir(), str(which))
 
 
-def load_policy(which: Run | str | Path, device: str = "cpu") -> Policy:
+def load_policy(which: Run | str | Path, device: str = "cpu", trust: bool = False) -> Policy:
     """The policy that a run holds, ready to act.
 
     Args:
         which: A run, or its path, folder name or number.
         device: Where its weights go.
+        trust: Run the code that came with it, where it has a body of its maker's own.
 
     Raises:
-        UserError: No such run, it holds no policy, or the file has changed.
+        UserError: No such run, it holds no policy, the file has changed, or it came with code.
     """
     from tscli.networks.files import load_policy_file
 
-    return load_policy_file(_as_run(which).policy_path(), device)
+    return load_policy_file(_as_run(which).policy_path(), device, trusted=trust)
 
 
 def open_pairs(which: Run | str | Path) -> Pairs:

@@ -1,46 +1,99 @@
 """Policies in files that load without executing code.
 
 A policy is one `.safetensors` file: its weights and normaliser, with the spec that rebuilds it as JSON in the header.
+Where its body is in a file of the user's own, a copy of that lies in `bodies/` beside it. It is run only where the user
+has named such a file in this process, or trusts it.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
+from tscli import trust
 from tscli.config import UserError
-from tscli.files import atomic_write
+from tscli.config.network import FIRST
+from tscli.files import atomic_write, file_hash
 from tscli.networks import Policy, PolicySpec
+from tscli.networks.own import source_of
 
-__all__ = ["load_policy_file", "save_policy_file"]
+__all__ = ["check_loadable", "load_policy_file", "save_policy_file"]
 
-FORMAT = 1
+FORMAT = 2
+_FIRST_KINDS = ("mlp", "rnn", "gru", "history")
+BODIES = "bodies"
 
 
 def save_policy_file(path: Path, policy: Policy) -> None:
-    """Write a policy's weights, normaliser and spec.
+    """Write a policy's weights, normaliser and spec, and beside it the files of bodies of the user's own.
 
     Raises:
-        UserError: NaN or infinity among them. Such a policy may still act (the first action, always), so that nobody
-            would notice.
+        UserError: it could not be loaded again; another body of the same name lies there; or NaN or infinity are among
+            the weights. Such a policy may still act (the first action, always), so that nobody would notice.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
     for name, value in tensors.items():
         if not bool(torch.isfinite(value).all()):
             raise UserError(f"training has diverged (the policy's {name} is no longer finite): lower --lr")
-    header = {"tscli": json.dumps({"format": FORMAT, **policy.spec.to_json()})}
+    check_loadable(policy)
+    for name, network in policy.spec.own_bodies.items():
+        copy = path.parent / BODIES / name
+        if copy.exists() and file_hash(copy) != network.sha256:
+            raise UserError(f"{network.kind} differs from {copy}, another policy's: give the two files two names")
+        copy.parent.mkdir(exist_ok=True)
+        atomic_write(copy, source_of(network))
+    data = policy.spec.to_json()
+    # What an older version cannot read says so by its number.
+    network, is_plain = data["network"], "latent" not in data
+    is_first = is_plain and network["kind"] in _FIRST_KINDS and set(network) <= set(FIRST)
+    header = {"tscli": json.dumps({"format": 1 if is_first else FORMAT, **data})}
     atomic_write(path, save_tensors(tensors, header))
 
 
-def load_policy_file(path: Path, device: torch.device | str = "cpu") -> Policy:
-    """Rebuild a policy. It comes in eval mode, without gradients: what is loaded acts, it does not train.
+def check_loadable(policy: Policy) -> None:
+    """Refuse a policy that its file could not bring back, before it is trained: its spec does not tell all of it.
 
     Raises:
-        UserError: the file is missing, damaged, or not a policy of ours.
+        UserError: names what would be lost.
+    """
+    spec = policy.spec
+    kinds = {name: Path(network.kind) for name, network in spec.own_bodies.items()}
+    try:
+        again = PolicySpec.from_json(json.loads(json.dumps(spec.to_json())), kinds)
+        lost = [f"its {one.name}" for one in fields(spec) if getattr(again, one.name) != getattr(spec, one.name)]
+        if not lost:
+            with torch.device("meta"):
+                found = _made_of(Policy(again))
+            held = _made_of(policy)
+            lost = [f"its {name}" for name in {**held, **found} if held.get(name) != found.get(name)]
+    except Exception as error:  # whatever a spec that is no plain data runs into
+        lost = [f"all of it ({_reason(error)})"]
+    if lost:
+        raise UserError(f"this policy could not be loaded again: its spec does not tell {lost[0]} as it is")
+
+
+def _made_of(policy: Policy) -> dict[str, Any]:
+    """The shapes of its tensors, and the classes of its parts: an activation has no tensors."""
+    parts = {name: type(module) for name, module in policy.named_modules() if name}
+    return {name: value.shape for name, value in policy.state_dict().items()} | parts
+
+
+def load_policy_file(path: Path, device: torch.device | str = "cpu", trusted: bool = False) -> Policy:
+    """Rebuild a policy. It comes in eval mode, without gradients: what is loaded acts, it does not train.
+
+    Args:
+        path: the file.
+        device: where its weights go.
+        trusted: run the code that came with it, where it has a body of its maker's own.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a policy of ours; or it came with code.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -57,13 +110,29 @@ def load_policy_file(path: Path, device: torch.device | str = "cpu") -> Policy:
         found = int(data.pop("format"))
         if found > FORMAT:
             raise UserError(f"{path} has format {found}, this tscli reads up to {FORMAT}: upgrade tscli")
-        policy = Policy(PolicySpec.from_json(data))
+        policy = Policy(PolicySpec.from_json(data, _own_files(path, data, trusted)))
         policy.load_state_dict(tensors)
     except UserError:
         raise
     except Exception as error:  # whatever a spec of wrong names, types or sizes runs into
         raise UserError(f"{path} is damaged ({_reason(error)}): restore it, or train the policy again") from None
     return policy.to(device).eval().requires_grad_(False)
+
+
+def _own_files(path: Path, data: dict[str, Any], trusted: bool) -> dict[str, Path]:
+    """The copies of bodies of the user's own that a policy needs, unchanged and free to run, by name."""
+    found = {}
+    for network in [data["network"], *([data["latent"]["network"]] if "latent" in data else [])]:
+        name = str(network["kind"])
+        if name.endswith(".py"):
+            found[name] = copy = path.parent / BODIES / name
+            if Path(name).name != name:
+                raise ValueError(f"a body cannot be in {name}")
+            if not copy.is_file() or file_hash(copy) != network["sha256"]:
+                raise UserError(f"{copy} is missing, or has changed since {path.name} was written: restore it")
+            if not trusted:
+                trust.check(f"{BODIES}/{name}", network["sha256"], str(path))
+    return found
 
 
 def _reason(error: Exception) -> str:

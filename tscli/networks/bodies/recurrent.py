@@ -1,107 +1,34 @@
-"""Bodies: what stands between a normalised view and a head, with or without memory.
-
-Every body is called the same way, so every loop serves them all:
-
-    y, hidden = body(x, hidden, reset)
-
-x is [T, N, D], y [T, N, output_size], `hidden` [N, hidden_size] (one flat tensor, [N, 0] without memory), `reset`
-[T, N] bool or None. `reset[t]` zeroes an env's hidden state before step t, and equals `done[t - 1]`.
-"""
+"""The memory of LSTMs and GRUs over sequences in which episodes end and begin."""
 
 from __future__ import annotations
-
-import math
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tscli.config import NetworkConfig
+from tscli.config import MemoryConfig
+from tscli.networks.bodies.contract import BaseBody
+from tscli.networks.layers import feed_forward
 
-__all__ = ["Body", "HistoryStack", "Mlp", "Recurrent", "build_body", "linear"]
-
-_MANY = 32_768  # entries; below, calling takes longer than computing
-
-
-class _FastTanh(torch.autograd.Function):
-    """tanh(x) = 2 sigmoid(2x) - 1, with the gradient of tanh."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = torch.sigmoid(x + x).mul_(2).sub_(1)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        return torch.ops.aten.tanh_backward(grads[0], y)
+__all__ = ["Recurrent"]
 
 
-class Tanh(nn.Module):
-    """tanh. Of large CPU tensors by torch's sigmoid, which takes a third of the time of its tanh (equal to 2e-7)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.numel() < _MANY or x.is_cuda:
-            return torch.tanh(x)
-        return cast(Tensor, _FastTanh.apply(x))
+def host_may_look(tensor: Tensor) -> bool:
+    """Whether a look at a tensor's values, as to choose what to compute, waits for no device."""
+    return tensor.device.type == "cpu"
 
 
-_ACTIVATIONS = {"tanh": Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+class Recurrent(BaseBody):
+    """Feed-forward layers, an LSTM or a GRU, and the layers that `hidden_after` asks for."""
 
+    cell: type[nn.LSTM | nn.GRU]
 
-def linear(inputs: int, outputs: int, gain: float = math.sqrt(2.0)) -> nn.Linear:
-    """A linear layer with orthogonal weights and zero bias (Saxe et al. 2014)."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def feed_forward(inputs: int, widths: tuple[int, ...], activation: str) -> nn.Sequential:
-    """Linear layers, each with its non-linearity."""
-    layers: list[nn.Module] = []
-    for width in widths:
-        layers += [linear(inputs, width), _ACTIVATIONS[activation]()]
-        inputs = width
-    return nn.Sequential(*layers)
-
-
-class Body(nn.Module):
-    """Base: sizes that the rest of a network needs."""
-
-    output_size: int
-    hidden_size: int = 0
-
-    @property
-    def is_recurrent(self) -> bool:
-        """Whether the order of steps matters."""
-        return self.hidden_size > 0
-
-
-class Mlp(Body):
-    """No memory."""
-
-    def __init__(self, inputs: int, config: NetworkConfig):
-        super().__init__()
-        self.layers = feed_forward(inputs, config.hidden, config.activation)
-        self.output_size = config.hidden[-1] if config.hidden else inputs
-
-    def forward(self, x: Tensor, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.layers(x), hidden
-
-
-class Recurrent(Body):
-    """Feed-forward layers, an LSTM ("rnn") or a GRU ("gru"), and the layers that `hidden_after` asks for."""
-
-    def __init__(self, inputs: int, config: NetworkConfig):
+    def __init__(self, inputs: int, config: MemoryConfig):
         super().__init__()
         self.layers = feed_forward(inputs, config.hidden, config.activation)
         width = config.hidden[-1] if config.hidden else inputs
-        self.is_lstm = config.kind == "rnn"
-        cell = nn.LSTM if self.is_lstm else nn.GRU
-        self.memory = cell(width, config.memory, config.memory_layers)
+        self.is_lstm = self.cell is nn.LSTM
+        self.memory = self.cell(width, config.memory, config.memory_layers)
         for name, parameter in self.memory.named_parameters():
             if "weight" in name:
                 nn.init.orthogonal_(parameter, 1.0)
@@ -119,9 +46,11 @@ class Recurrent(Body):
         if reset is None:
             return self._run(x, hidden)
         hidden = hidden * (~reset[0]).unsqueeze(-1)
-        if len(x) == 1 or not reset[1:].any():
+        if len(x) == 1:
             return self._run(x, hidden)
-        return self._run_split(x, hidden, reset)
+        if not host_may_look(reset):
+            return self._run_steps(x, hidden, reset)
+        return self._run_split(x, hidden, reset) if reset[1:].any() else self._run(x, hidden)
 
     def _run(self, x: Tensor, hidden: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[T, N] without resets; `lengths` [N], on the CPU, cut columns short (their hidden state is taken there)."""
@@ -145,8 +74,26 @@ class Recurrent(Body):
         h = torch.gru_cell(x[0], hidden, w_ih, w_hh, b_ih, b_hh)
         return h.unsqueeze(0), h
 
+    def _run_steps(self, x: Tensor, hidden: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """One cell after the other: the same calls whatever `reset` holds."""
+        states = hidden.unflatten(-1, (-1, self.memory.num_layers, self.memory.hidden_size))
+        lasts = []
+        for layer, weights in enumerate(self.memory.all_weights):
+            state = states[:, :, layer].unbind(1)
+            outputs = []
+            for t in range(len(x)):
+                state = [torch.where(reset[t].unsqueeze(-1), 0.0, part) for part in state]
+                if self.is_lstm:
+                    state = torch.lstm_cell(x[t], state, *weights)
+                else:
+                    state = [torch.gru_cell(x[t], *state, *weights)]
+                outputs.append(state[0])
+            x = torch.stack(outputs)
+            lasts.append(torch.stack(list(state), dim=1))
+        return x, torch.stack(lasts, dim=2).flatten(1)
+
     def _run_split(self, x: Tensor, hidden: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps after a reset in columns of their own. A step-by-step loop gives the same numbers at T times the calls.
+        """Steps after a reset in columns of their own: `_run_steps` gives the same numbers at T times the calls.
 
         Each reset adds a column, a copy of its env's, in which memory stays zero until the reset. `source` [T, N] is
         the column in which a step is computed.
@@ -155,7 +102,7 @@ class Recurrent(Body):
         later = reset.clone()
         later[0] = False  # seen to by the caller
         at, env = later.nonzero(as_tuple=True)  # in the order of time, so that an env's latest has the largest number
-        if x.is_cuda or self.memory.num_layers > 1 or len(at) > num_envs:
+        if self.memory.num_layers > 1 or len(at) > num_envs:
             return self._run_packed(x, hidden, reset)
         source = torch.arange(num_envs, device=x.device).repeat(steps, 1)
         source[at, env] = torch.arange(num_envs, num_envs + len(at), device=x.device)
@@ -207,40 +154,3 @@ class Recurrent(Body):
         y, last = self._run(padded, initial, lengths.cpu())
         closing = piece.reshape(num_envs, steps)[:, -1]
         return y[position, piece].reshape(num_envs, steps, -1).transpose(0, 1), last[closing]
-
-
-class HistoryStack(Body):
-    """Feed-forward layers over the last H observations; the hidden state holds the H - 1 before the current one."""
-
-    def __init__(self, inputs: int, config: NetworkConfig):
-        super().__init__()
-        self.length, self.inputs = config.history, inputs
-        self.layers = feed_forward(inputs * self.length, config.hidden, config.activation)
-        self.output_size = config.hidden[-1] if config.hidden else inputs * self.length
-        self.hidden_size = (self.length - 1) * inputs
-
-    def forward(self, x: Tensor, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
-        steps, num_envs = x.shape[:2]
-        past = hidden.unflatten(-1, (self.length - 1, self.inputs)).transpose(0, 1)
-        sequence = torch.cat([past, x])  # [H - 1 + T, N, D]
-        windows = sequence.unfold(0, self.length, 1).movedim(-1, 2)  # [T, N, H, D]
-        if reset is not None:
-            # What came before the latest reset reads as zeros, as it does at an episode's start.
-            age = torch.full((num_envs,), self.length, device=x.device)
-            ages = []
-            for t in range(steps):
-                age = torch.where(reset[t], 0, age + 1)
-                ages.append(age)
-            back = torch.arange(self.length - 1, -1, -1, device=x.device)
-            windows = windows * (back <= torch.stack(ages)[:, :, None]).unsqueeze(-1)
-        y = self.layers(windows.flatten(2))
-        return y, windows[-1, :, 1:].flatten(1)
-
-
-def build_body(inputs: int, config: NetworkConfig) -> Body:
-    """The body that `config.kind` names."""
-    if config.kind == "mlp":
-        return Mlp(inputs, config)
-    if config.kind == "history":
-        return HistoryStack(inputs, config)
-    return Recurrent(inputs, config)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from tscli.config import Config, Network, NetworkConfig, UserError, ViewPart, did_you_mean, one_line, parse_view
+from tscli.config import Config, Network, NetworkConfig, ViewPart, did_you_mean, one_line
 
 
 class Inner(Config):
@@ -93,8 +93,6 @@ def test_a_bad_value_is_named_as_the_user_writes_it() -> None:
     assert line(num_envs=0) == "--num-envs 0: input should be greater than or equal to 1"
     assert line(lr="fast").startswith("--lr 'fast': input should be a valid number")
     assert line(inner={"widths": "8,x"}).startswith("--inner.widths 'x': input should be a valid integer")
-    assert line(critic={"kind": "rnnn"}).startswith("--critic.kind 'rnnn': input should be 'mlp'")
-    assert line(critic={"kind": "lstm"}) == "--critic.kind 'lstm': the LSTM is called rnn here"
     assert line(lr=float("nan")).startswith("--lr nan: input should be a finite number")
 
 
@@ -113,26 +111,3 @@ def test_a_missing_setting_is_required() -> None:
 def test_did_you_mean_lists_all_options_when_none_is_close() -> None:
     assert did_you_mean("zzz", ["b", "a"]) == "choose from: a, b"
     assert did_you_mean("zzz", []) == "there is none to choose from"
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("camera", [("camera", ())]),
-        ("0,2", [("", ("0", "2"))]),
-        ("0:3, 5", [("", ("0:3", "5"))]),
-        ("7", [("", ("7",))]),
-        ("state[0,2] + previous_action", [("state", ("0", "2")), ("previous_action", ())]),
-        (" state[ position , 1:3 ]+sensors.camera ", [("state", ("position", "1:3")), ("sensors.camera", ())]),
-        ("state[]", [("state", ())]),
-        ("0 + previous_action", [("", ("0",)), ("previous_action", ())]),
-    ],
-)
-def test_a_views_expression_is_read(text: str, parts: list[tuple[str, tuple[str, ...]]]) -> None:
-    assert [(part.group, part.index) for part in parse_view(text)] == parts
-
-
-@pytest.mark.parametrize("text", ["", "state[0", "a +", "a b", "state]0[", "a+[1]", "state[0][1]"])
-def test_what_is_no_view_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="cannot be read: write it like"):
-        parse_view(text)

@@ -1,0 +1,36 @@
+"""Memory over sequences with resets: every way to compute it gives the same."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tscli.config import NetworkConfig
+from tscli.networks.bodies import build_body, recurrent
+
+
+@pytest.mark.parametrize("resets", ["no", "some", "every step"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", ["rnn", "gru"])
+def test_a_device_that_is_not_waited_for_gives_what_the_cpu_gives(
+    monkeypatch: pytest.MonkeyPatch, kind: str, layers: int, resets: str
+) -> None:
+    torch.manual_seed(0)
+    body = build_body(3, NetworkConfig(kind=kind, hidden=(4,), memory=5, memory_layers=layers, hidden_after=(6,)))
+
+    def found(x: Tensor, hidden: Tensor, reset: Tensor) -> tuple[Tensor, ...]:
+        inputs = (x.requires_grad_(), hidden.requires_grad_())
+        y, last = body(*inputs, reset)
+        loss = y.sin().sum() + last.cos().sum()
+        return y, last, *torch.autograd.grad(loss, [*inputs, *body.parameters()])
+
+    for steps in range(1, 17):
+        x, hidden = torch.randn(steps, 4, 3), torch.randn(4, body.hidden_size)
+        reset = torch.rand(steps, 4) < {"no": 0.0, "some": 0.3, "every step": 1.1}[resets]
+        expected = found(x, hidden, reset)
+        with monkeypatch.context() as patch:
+            patch.setattr(recurrent, "host_may_look", lambda tensor: False)
+            torch.testing.assert_close(found(x, hidden, reset), expected)

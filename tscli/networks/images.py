@@ -1,0 +1,35 @@
+"""What an image goes through before the body."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from tscli.networks.layers import linear
+
+__all__ = ["ImageEncoder"]
+
+
+class ImageEncoder(nn.Module):
+    """A small CNN for one uint8 image, [..., H, W, C] -> [..., features]; any size from 8 x 8 on."""
+
+    features = 128
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        height, width, channels = shape
+        layers: list[nn.Module] = []
+        for out in (16, 32, 32):
+            layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.ReLU()]
+            height, width, channels = (height + 1) // 2, (width + 1) // 2, out
+        # Averaging down to at most 6 x 6 bounds the last layer for large images and keeps where things are.
+        pooled = (min(height, 6), min(width, 6))
+        layers += [nn.AdaptiveAvgPool2d(pooled), nn.Flatten(), linear(channels * math.prod(pooled), self.features)]
+        self.layers = nn.Sequential(*layers, nn.ReLU())
+
+    def forward(self, image: Tensor) -> Tensor:
+        batch = image.shape[:-3]
+        x = image.flatten(0, -4).movedim(-1, -3).to(torch.float32) / 255.0
+        return self.layers(x).unflatten(0, batch)
