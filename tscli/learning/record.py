@@ -102,8 +102,12 @@ class Averages:
 
     def read(self) -> dict[str, float]:
         """The means; one wait for the device."""
-        columns = torch.stack([torch.stack(values) for values in self._values.values()], dim=1)
-        return dict(zip(self._values, columns.mean(0).tolist(), strict=True))
+        groups: dict[int, dict[str, Tensor]] = {}  # by how often they were added
+        for name, values in self._values.items():
+            groups.setdefault(len(values), {})[name] = torch.stack(values)
+        means = [torch.stack(list(group.values()), dim=1).mean(0) for group in groups.values()]
+        names = [name for group in groups.values() for name in group]
+        return dict(zip(names, torch.cat(means).tolist(), strict=True))
 
 
 def _stack(steps: list[Any]) -> Any:
