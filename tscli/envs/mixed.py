@@ -29,7 +29,7 @@ from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
 from tscli import streams
-from tscli.config import Config, UserError, did_you_mean, is_yaml, one_line
+from tscli.config import Config, UserError, is_yaml, one_line
 from tscli.envs import EnvStep, VecEnv, make_env
 from tscli.envs.spaces import ActionSpec, Group
 
@@ -129,7 +129,7 @@ class Env(VecEnv):
         return EnvStep(reward, terminated, truncated, success if self.has_success else torch.zeros_like(success))
 
     def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
-        self._check(group)
+        self.check_group(group)
         if group == TASK:
             return self._one_hot.clone() if rows is None else self._one_hot[rows]
         if rows is not None:
@@ -140,7 +140,7 @@ class Env(VecEnv):
         return whole
 
     def final_observation(self, group: str, rows: Tensor) -> Tensor:
-        self._check(group)
+        self.check_group(group)
         return self._one_hot[rows] if group == TASK else self._of_rows(group, rows, final=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -181,10 +181,6 @@ class Env(VecEnv):
     def _empty(self, group: str, size: int) -> Tensor:
         about = self.groups[group]
         return torch.empty(size, *about.shape, dtype=getattr(torch, about.dtype), device=self.device)
-
-    def _check(self, group: str) -> None:
-        if group not in self.groups:
-            raise UserError(f'unknown observation group "{group}": {did_you_mean(group, self.groups)}')
 
 
 def _common_action(envs: Sequence[VecEnv], names: Sequence[str]) -> ActionSpec:

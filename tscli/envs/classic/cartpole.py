@@ -36,7 +36,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.classic.base import Array, ClassicEnv, Move
+from tscli.envs.native import Array, Move, NativeEnv
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.streams import normal, stream_id
 
@@ -68,7 +68,7 @@ class EnvConfig(Config):
     swapped: bool = Field(default=False, description="Let action 0 push to the right and 1 to the left.")
 
 
-class Env(ClassicEnv):
+class Env(NativeEnv):
     """N CartPoles; the module's docstring is the specification."""
 
     starts = ((-0.05, 0.05),) * 4

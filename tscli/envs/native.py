@@ -1,25 +1,25 @@
-"""What the small environments share: a state of a few numbers, random starts, a time limit and same-step autoreset.
+"""What the native environments share: a state of a few numbers, random starts, a time limit and same-step autoreset.
 
-The physics is written once, for arrays of NumPy or of torch: with `xp` standing for either, `xp.cos(angle)` is the same
+The rules are written once, for arrays of NumPy or of torch: with `xp` standing for either, `xp.cos(angle)` is the same
 line. On a CPU NumPy does it, whose operations on small arrays cost a third of torch's (0.7 against 2 us for 64 envs);
-on a GPU torch does. Either way the state stands as [D, N] columns in float64, and what goes in and out are tensors.
+on a GPU torch does. Either way the state stands as [D, N] columns, and what goes in and out are tensors.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from types import ModuleType
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tscli.config import UserError, did_you_mean
 from tscli.envs import EnvStep, VecEnv
 from tscli.streams import stream_id, uniform
 
-__all__ = ["Array", "ClassicEnv", "Move"]
+__all__ = ["AHEAD", "Array", "Move", "NativeEnv"]
 
 Array = Any  # np.ndarray on a CPU, torch.Tensor elsewhere
 
@@ -33,34 +33,40 @@ class Move(NamedTuple):
 
 
 # Hashing a start takes some 50 operations whether for one env or for hundreds, so each env's next ones are drawn ahead.
-_AHEAD = 32
-_STREAM = stream_id("reset")
+AHEAD = 32
 
 
-def _copy(array: Array) -> Array:
-    return array.copy() if isinstance(array, np.ndarray) else array.clone()
+class NativeEnv(VecEnv):
+    """N copies of a system whose state is a few numbers.
 
-
-class ClassicEnv(VecEnv):
-    """N copies of a system whose state is a few float64 numbers.
-
-    A subclass gives where episodes start (`starts`), the physics (`_advance`), what ends an episode (`_terminal`), what
-    a step pays (`_outcome`) and what the groups show of a state (`_fields`). It stands as after `reset(0)` when built.
+    A subclass gives where episodes start (`starts`), what an action does (`_advance`), what ends an episode
+    (`_terminal`), what a step pays (`_outcome`) and what the groups show of a state (`_fields`). It stands as after
+    `reset(0)` when built.
 
     Args:
         max_episode_steps: steps after which an episode is truncated.
         num_envs: N.
         device: where the tensors that go in and out live.
+        tables: arrays to look things up in, kept as `_tables`.
     """
 
     starts: tuple[tuple[float, float], ...]  # of each number of the state: a start's is uniform in [low, high)
     has_success = True
+    _stream = stream_id("reset")
+    _counts = torch.int64  # type of the numbers of steps and episodes
 
-    def __init__(self, max_episode_steps: int, num_envs: int, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        max_episode_steps: int,
+        num_envs: int,
+        device: torch.device | str,
+        tables: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> None:
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.max_episode_steps: int = max_episode_steps
         self._xp: ModuleType = np if self.device.type == "cpu" else torch
+        self._tables = {name: self._array(torch.from_numpy(table)) for name, table in tables.items()}
         self.reset(0)
 
     @abstractmethod
@@ -80,20 +86,21 @@ class ClassicEnv(VecEnv):
         """What a group shows of states [D, K], one row for each of its entries: [F, K]."""
 
     def _begin(self, draws: Tensor) -> Tensor:
-        """States [K, D] in which episodes start, of uniform draws [K, D] in [0, 1)."""
-        low, high = torch.tensor(self.starts, dtype=torch.float64, device=draws.device).T
+        """States [D, AHEAD, N] in which episodes start, of uniform draws [len(starts), AHEAD, N] in [0, 1)."""
+        low, high = torch.tensor(self.starts, dtype=torch.float64, device=draws.device).T[..., None, None]
         return (low + high) / 2 + (2.0 * draws - 1.0) * ((high - low) / 2)
 
     def reset(self, seed: int) -> None:
         self._seed = seed
-        self._steps = self._array(torch.zeros(self.num_envs, dtype=torch.int64))
-        self._episode = self._array(torch.zeros(self.num_envs, dtype=torch.int64))
+        self._steps, self._episode = (
+            self._array(torch.zeros(self.num_envs, dtype=self._counts, device=self.device)) for _ in range(2)
+        )
         self._draw_starts()
-        self._stand_at(_copy(self._starts[:, 0].T))
+        self._stand_at(_copy(self._starts[:, 0]))
 
     def start_part_way(self, generator: torch.Generator) -> None:
         steps = torch.randint(self.max_episode_steps, (self.num_envs,), generator=generator, device=generator.device)
-        self._steps = self._array(steps)
+        self._steps = self._array(steps.to(self._counts))
 
     def step(self, action: Tensor) -> EnvStep:
         before, chosen = self._state, self._array(action)
@@ -102,33 +109,31 @@ class ClassicEnv(VecEnv):
         self._steps += 1
         out_of_time = (self._steps >= self.max_episode_steps) & ~ended  # terminated wins
         done = ended | out_of_time
+        terminated, truncated = self._tensor(ended), self._tensor(out_of_time)
+        reward, success = self._outcome(Move(before, chosen, state), terminated, truncated)
         self._stand_at(state)
         if done.any():
             self._restart(done)
-        terminated, truncated = self._tensor(ended), self._tensor(out_of_time)
-        reward, success = self._outcome(Move(before, chosen, state), terminated, truncated)
         return EnvStep(reward, terminated, truncated, success)
 
     def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
-        self._check(group)
+        self.check_group(group)
         if group not in self._seen:
+            if rows is not None:
+                return self._observation(group, self._state[:, self._array(rows)])
             self._seen[group] = self._observation(group, self._state)
         return self._seen[group] if rows is None else self._seen[group][rows]
 
     def final_observation(self, group: str, rows: Tensor) -> Tensor:
-        self._check(group)
+        self.check_group(group)
         return self._observation(group, self._final[:, self._array(rows)])
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "seed": self._seed,
-            "state": self._tensor(self._state).clone(),
-            "steps": self._tensor(self._steps).clone(),
-            "episode": self._tensor(self._episode).clone(),
-        }
+        parts = {"state": self._state, "steps": self._steps, "episode": self._episode}
+        return {"seed": self._seed, **{name: self._tensor(part).clone() for name, part in parts.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.check_saved(state["state"].shape[1])
+        self.check_saved(len(state["steps"]))
         self._seed = int(state["seed"])
         self._steps = self._array(state["steps"].clone())
         self._episode = self._array(state["episode"].clone())
@@ -145,24 +150,25 @@ class ClassicEnv(VecEnv):
         self._steps[rows] = 0
         self._episode[rows] += 1
         ahead = self._episode[rows] - self._first[rows]
-        if (ahead == _AHEAD).any():
+        if (ahead == AHEAD).any():
             self._draw_starts()
             ahead = self._episode[rows] - self._first[rows]
         self._state = _copy(self._final)
-        self._state[:, rows] = self._starts[rows, ahead].T
+        self._state[:, rows] = self._starts[:, ahead, rows]
 
     def _draw_starts(self) -> None:
-        """Draw each env's starts from its current episode on: `_starts` is [N, _AHEAD, D]."""
+        """Draw each env's starts from its current episode on: `_starts` is [D, AHEAD, N]."""
         self._first = _copy(self._episode)
-        env = torch.arange(self.num_envs, device=self.device).repeat_interleave(_AHEAD)
-        episode = self._tensor(self._first)[:, None] + torch.arange(_AHEAD, device=self.device)
-        starts = self._begin(uniform(self._seed, _STREAM, env, episode.flatten(), len(self.starts)))
-        self._starts = self._array(starts.view(self.num_envs, _AHEAD, len(self.starts)))
+        row = torch.arange(self.num_envs, device=self.device).repeat(AHEAD)
+        episode = self._tensor(self._first) + torch.arange(AHEAD, device=self.device)[:, None]
+        draws = uniform(self._seed, self._stream, row, episode.flatten(), len(self.starts))
+        starts = self._begin(draws.T.reshape(-1, AHEAD, self.num_envs))
+        self._starts = self._array(starts)
 
     def _observation(self, group: str, state: Array) -> Tensor:
         fields = self._fields(group, state).T
         if self._xp is np:
-            return torch.from_numpy(fields.astype(np.float32, order="C"))
+            return torch.from_numpy(fields.astype(np.float32, order="C", copy=False))
         return fields.to(torch.float32, memory_format=torch.contiguous_format)
 
     def _array(self, tensor: Tensor) -> Array:
@@ -171,6 +177,6 @@ class ClassicEnv(VecEnv):
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(array) if self._xp is np else array
 
-    def _check(self, group: str) -> None:
-        if group not in self.groups:
-            raise UserError(f'unknown observation group "{group}": {did_you_mean(group, self.groups)}')
+
+def _copy(array: Array) -> Array:
+    return array.copy() if isinstance(array, np.ndarray) else array.clone()

@@ -1,4 +1,4 @@
-"""What the classic-control environments owe to the class that they share: array kinds, independence, resume."""
+"""What the native environments owe to the class that they share: array kinds, independence, resume."""
 
 # ruff: noqa: D103 - tests say in their names what they show
 
@@ -6,37 +6,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from native_envs import use_torch
 
 from tscli.config import UserError
+from tscli.envs import color_maze
 from tscli.envs.classic import acrobot, cartpole, mountain_car, pendulum, poisoned_doors, tiger_door
-from tscli.envs.classic.base import ClassicEnv
+from tscli.envs.native import NativeEnv
 
-MODULES = [cartpole, acrobot, pendulum, mountain_car, poisoned_doors, tiger_door]
+MODULES = [color_maze, cartpole, acrobot, pendulum, mountain_car, poisoned_doors, tiger_door]
 pytestmark = pytest.mark.parametrize("module", MODULES, ids=[m.__name__.rpartition(".")[2] for m in MODULES])
 
 
-def make(module: Any, num_envs: int, max_episode_steps: int = 40) -> ClassicEnv:
+def make(module: Any, num_envs: int, max_episode_steps: int = 40) -> NativeEnv:
     return module.Env(module.EnvConfig(max_episode_steps=max_episode_steps), num_envs)
 
 
-def _use_torch(env: ClassicEnv) -> None:
-    """Let it do its arithmetic in torch, as on a GPU, its tables included."""
-    env._xp = torch
-    for name, value in vars(env).items():
-        if isinstance(value, dict):
-            setattr(env, name, {key: _as_torch(each) for key, each in value.items()})
-        else:
-            setattr(env, name, _as_torch(value))
-
-
-def _as_torch(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-
-def actions(env: ClassicEnv, *shape: int) -> torch.Tensor:
+def actions(env: NativeEnv, *shape: int) -> torch.Tensor:
     stream = torch.Generator().manual_seed(0)
     if env.action.is_continuous:
         return torch.rand((*shape, 1), generator=stream) * 2 - 1
@@ -44,8 +31,8 @@ def actions(env: ClassicEnv, *shape: int) -> torch.Tensor:
 
 
 def test_torchs_arrays_give_what_numpys_give(module: Any) -> None:
-    on_numpy, on_torch = make(module, 5), make(module, 5)
-    _use_torch(on_torch)
+    on_numpy, on_torch = make(module, 5, 5), make(module, 5, 5)
+    use_torch(on_torch)
     on_numpy.reset(3)
     on_torch.reset(3)
     for action in actions(on_numpy, 200, 5):
