@@ -13,7 +13,7 @@ from native_envs import use_torch
 from tscli.config import UserError
 from tscli.envs import color_maze
 from tscli.envs.classic import acrobot, cartpole, mountain_car, pendulum, poisoned_doors, tiger_door
-from tscli.envs.native import NativeEnv
+from tscli.envs.native import AHEAD, NativeEnv
 
 MODULES = [color_maze, cartpole, acrobot, pendulum, mountain_car, poisoned_doors, tiger_door]
 pytestmark = pytest.mark.parametrize("module", MODULES, ids=[m.__name__.rpartition(".")[2] for m in MODULES])
@@ -42,6 +42,23 @@ def test_torchs_arrays_give_what_numpys_give(module: Any) -> None:
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
         for group in on_numpy.groups:
             torch.testing.assert_close(on_numpy.observe(group), on_torch.observe(group), rtol=1e-5, atol=1e-7)
+
+
+def test_restarting_without_a_look_at_values_gives_the_same_bit_for_bit(module: Any) -> None:
+    looking, blind = make(module, 5, 6), make(module, 5, 6)
+    blind._on_host = False
+    rows = torch.tensor([4, 1, 2])
+    for t, action in enumerate(actions(looking, 500, 5)):
+        ours, theirs = looking.step(action), blind.step(action)
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
+        for group in looking.groups:
+            for look in ("observe", "final_observation"):
+                assert torch.equal(getattr(looking, look)(group, rows), getattr(blind, look)(group, rows))
+        if t == 250:
+            blind.load_state_dict(looking.state_dict())
+    ours, theirs = looking.state_dict(), blind.state_dict()
+    assert all(torch.equal(torch.as_tensor(ours[name]), torch.as_tensor(theirs[name])) for name in ours)
+    assert ours["episode"].min() > 2 * AHEAD, "starts were drawn several times"
 
 
 def test_more_envs_change_no_bit_of_the_first_ones(module: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tscli.envs import VecEnv
 from tscli.envs.native import NativeEnv
 
 
@@ -22,14 +23,16 @@ def last_seen(env: NativeEnv, done: torch.Tensor) -> torch.Tensor:
     return seen
 
 
-def use_torch(env: NativeEnv) -> None:
-    """Let it do its arithmetic in torch, as on a GPU, its tables included."""
-    env._xp = torch
+def use_torch(env: VecEnv) -> None:
+    """Let a native env, or a mixture of them, do all in torch and look at no value, as on a GPU."""
     for name, value in vars(env).items():
         if isinstance(value, dict):
             setattr(env, name, {key: _as_torch(each) for key, each in value.items()})
         else:
             setattr(env, name, _as_torch(value))
+    vars(env).update(_on_host=False, _xp=torch)
+    for member in getattr(env, "_envs", ()):
+        use_torch(member)
 
 
 def _as_torch(value: Any) -> Any:

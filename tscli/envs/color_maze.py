@@ -229,7 +229,7 @@ class Env(NativeEnv):
     def _begin(self, draws: Tensor) -> Tensor:
         num = self._config.num_mazes
         if self._config.redraw == "never":
-            maze = (torch.arange(self.num_envs, device=self.device) % num).expand(draws.shape[1:])
+            maze = (self._tensor(self._rows) % num).expand(draws.shape[1:])
         else:
             maze = (draws[0] * num).long()
         maze = maze * self._config.grid_size**2

@@ -56,6 +56,8 @@ class VecEnv(ABC):
     control_dt: float | None = None  # seconds between actions, where the env has a physical time
     has_success: bool = False
     exact_resume: bool = True  # False: load_state_dict starts new episodes
+    # Batched torch that neither reads nor refuses values on the host: its users may check them later, once per rollout.
+    is_native: bool = False
     members: tuple[str, ...] = ()  # names of the tasks in a mixture: row i is of members[i % len(members)]
     map_shape: tuple[int, int] | None = None  # rows and columns of a map of the places, where the env has one
     map_marks: Mapping[str, int] = MappingProxyType({})  # cells of the map that mean something, by name

@@ -110,6 +110,7 @@ class Env(VecEnv):
         self.control_dt = periods.pop() if len(periods) == 1 else None
         self.has_success = all(env.has_success for env in self._envs)
         self.exact_resume = all(env.exact_resume for env in self._envs)
+        self.is_native = all(env.is_native for env in self._envs)
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -171,11 +172,13 @@ class Env(VecEnv):
     def _of_rows(self, group: str, rows: Tensor, final: bool) -> Tensor:
         """A group of some rows, [len(rows), *shape]: each task is asked for its own, by their numbers there."""
         whole, k = self._empty(group, len(rows)), len(self._envs)
-        for j, env in enumerate(self._envs):
-            mine = rows % k == j
-            if bool(mine.any()):
-                own = rows[mine] // k
-                whole[mine] = env.final_observation(group, own) if final else env.observe(group, own)
+        for j, (env, _) in enumerate(self._playing):
+            ask, mine = env.final_observation if final else env.observe, rows % k == j
+            if self.is_native:  # no value may be looked at: each is asked for as many rows, of which its own are taken
+                shown = ask(group, (rows // k).clamp(max=env.num_envs - 1))
+                whole = torch.where(mine.view(-1, *[1] * (shown.dim() - 1)), shown, whole)
+            elif mine.any():
+                whole[mine] = ask(group, rows[mine] // k)
         return whole
 
     def _empty(self, group: str, size: int) -> Tensor:

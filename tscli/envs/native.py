@@ -3,6 +3,8 @@
 The rules are written once, for arrays of NumPy or of torch: with `xp` standing for either, `xp.cos(angle)` is the same
 line. On a CPU NumPy does it, whose operations on small arrays cost a third of torch's (0.7 against 2 us for 64 envs);
 on a GPU torch does. Either way the state stands as [D, N] columns, and what goes in and out are tensors.
+
+On a GPU nothing waits for it: no value is read on the host, and nothing is brought from there but by the caller.
 """
 
 from __future__ import annotations
@@ -50,8 +52,9 @@ class NativeEnv(VecEnv):
         tables: arrays to look things up in, kept as `_tables`.
     """
 
-    starts: tuple[tuple[float, float], ...]  # of each number of the state: a start's is uniform in [low, high)
+    is_native = True
     has_success = True
+    starts: tuple[tuple[float, float], ...]  # of each number of the state: a start's is uniform in [low, high)
     _stream = stream_id("reset")
     _counts = torch.int64  # type of the numbers of steps and episodes
 
@@ -65,8 +68,12 @@ class NativeEnv(VecEnv):
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.max_episode_steps: int = max_episode_steps
-        self._xp: ModuleType = np if self.device.type == "cpu" else torch
+        self._on_host = self.device.type == "cpu"  # so that values may be looked at
+        self._xp: ModuleType = np if self._on_host else torch
         self._tables = {name: self._array(torch.from_numpy(table)) for name, table in tables.items()}
+        self._rows = self._array(torch.arange(num_envs, device=self.device))
+        low, high = torch.tensor(self.starts, dtype=torch.float64, device=self.device).T[..., None, None]
+        self._middle, self._reach = (low + high) / 2, (high - low) / 2
         self.reset(0)
 
     @abstractmethod
@@ -87,8 +94,7 @@ class NativeEnv(VecEnv):
 
     def _begin(self, draws: Tensor) -> Tensor:
         """States [D, AHEAD, N] in which episodes start, of uniform draws [len(starts), AHEAD, N] in [0, 1)."""
-        low, high = torch.tensor(self.starts, dtype=torch.float64, device=draws.device).T[..., None, None]
-        return (low + high) / 2 + (2.0 * draws - 1.0) * ((high - low) / 2)
+        return self._middle + (2.0 * draws - 1.0) * self._reach
 
     def reset(self, seed: int) -> None:
         self._seed = seed
@@ -108,12 +114,10 @@ class NativeEnv(VecEnv):
         ended = self._terminal(state)
         self._steps += 1
         out_of_time = (self._steps >= self.max_episode_steps) & ~ended  # terminated wins
-        done = ended | out_of_time
         terminated, truncated = self._tensor(ended), self._tensor(out_of_time)
         reward, success = self._outcome(Move(before, chosen, state), terminated, truncated)
         self._stand_at(state)
-        if done.any():
-            self._restart(done)
+        self._restart(ended | out_of_time)
         return EnvStep(reward, terminated, truncated, success)
 
     def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
@@ -146,20 +150,29 @@ class NativeEnv(VecEnv):
 
     def _restart(self, done: Array) -> None:
         """Put rows at the start of their next episode; `_final` keeps the states that they ended in."""
-        rows = self._xp.where(done)[0]
-        self._steps[rows] = 0
-        self._episode[rows] += 1
-        ahead = self._episode[rows] - self._first[rows]
-        if (ahead == AHEAD).any():
-            self._draw_starts()
+        if not self._on_host:
+            self._steps *= ~done
+            self._episode += done
+            self._used += 1
+            if self._used == AHEAD:  # at most, since a step takes one start of a row or none
+                self._draw_starts()
+            starts = self._starts[:, self._episode - self._first, self._rows]
+            self._state = self._xp.where(done, starts, self._final)
+        elif done.any():
+            rows = self._xp.where(done)[0]
+            self._steps[rows] = 0
+            self._episode[rows] += 1
             ahead = self._episode[rows] - self._first[rows]
-        self._state = _copy(self._final)
-        self._state[:, rows] = self._starts[:, ahead, rows]
+            if (ahead == AHEAD).any():
+                self._draw_starts()
+                ahead = self._episode[rows] - self._first[rows]
+            self._state = _copy(self._final)
+            self._state[:, rows] = self._starts[:, ahead, rows]
 
     def _draw_starts(self) -> None:
         """Draw each env's starts from its current episode on: `_starts` is [D, AHEAD, N]."""
-        self._first = _copy(self._episode)
-        row = torch.arange(self.num_envs, device=self.device).repeat(AHEAD)
+        self._first, self._used = _copy(self._episode), 0
+        row = self._tensor(self._rows).repeat(AHEAD)
         episode = self._tensor(self._first) + torch.arange(AHEAD, device=self.device)[:, None]
         draws = uniform(self._seed, self._stream, row, episode.flatten(), len(self.starts))
         starts = self._begin(draws.T.reshape(-1, AHEAD, self.num_envs))
