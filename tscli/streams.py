@@ -11,6 +11,7 @@ import contextlib
 import math
 import zlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from tscli import ranks
 __all__ = ["derive", "generator", "normal", "seeded_init", "stream_id", "uniform"]
 
 _MASK_33, _MASK_34, _MASK_37 = (1 << 33) - 1, (1 << 34) - 1, (1 << 37) - 1
+_Int64 = TypeVar("_Int64", Tensor, int)
 
 
 def _signed(value: int) -> int:
@@ -32,8 +34,8 @@ _MIX_1 = _signed(0xBF58476D1CE4E5B9)
 _MIX_2 = _signed(0x94D049BB133111EB)
 
 
-def _mix(x: Tensor) -> Tensor:
-    # `>>` is arithmetic on int64, so the sign bits that it drags in are masked off.
+def _mix(x: _Int64) -> _Int64:
+    # `>>` is arithmetic on int64, so the sign bits that it drags in are masked off. Of a number the low 64 bits count.
     x = (x ^ ((x >> 30) & _MASK_34)) * _MIX_1
     x = (x ^ ((x >> 27) & _MASK_37)) * _MIX_2
     return x ^ ((x >> 31) & _MASK_33)
@@ -51,8 +53,8 @@ def uniform(seed: int, stream: int, env: Tensor, counter: Tensor, num: int) -> T
         seed, stream: integers that name the stream.
         env, counter: [K] int64; row k depends on (seed, stream, env[k], counter[k]) alone.
     """
-    key = _mix(torch.full_like(env, _signed((seed * 0x1_0000_0001 + stream) % (1 << 64))) * _GAMMA)
-    key = _mix(key + env * _GAMMA)
+    key = _signed(_mix((seed * 0x1_0000_0001 + stream) * _GAMMA) % (1 << 64))
+    key = _mix(env * _GAMMA + key)
     key = _mix(key + counter * _GAMMA)
     lanes = torch.arange(1, num + 1, dtype=torch.int64, device=env.device)
     bits = _mix(key[:, None] + lanes * _GAMMA)

@@ -9,7 +9,7 @@ import math
 import gymnasium
 import numpy as np
 import torch
-from classic_envs import last_seen, put
+from native_envs import last_seen, put
 
 from tscli.envs.classic.acrobot import MAX_VELOCITY_1, MAX_VELOCITY_2, Env, EnvConfig
 

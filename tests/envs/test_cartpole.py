@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from classic_envs import last_seen, put
+from native_envs import last_seen, put
 
 from tscli.config import UserError
 from tscli.envs import make_env

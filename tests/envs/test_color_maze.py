@@ -1,21 +1,21 @@
-"""The colour maze: a maze walked by hand, how mazes are drawn, what each role sees, mazes held out, and resume."""
+"""The colour maze: a maze walked by hand, what each role sees, which maze an episode has, and resume."""
 
 # ruff: noqa: D103 - tests say in their names what they show
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from native_envs import use_torch
 
 from tscli.config import UserError
 from tscli.envs import EnvStep, color_maze, make_env
-from tscli.envs.color_maze import LAVA, PATH, WHITE, Env, EnvConfig, draw_mazes
+from tscli.envs.color_maze import Env, EnvConfig
+from tscli.envs.mazes import BORDER, PATH, WHITE, draw_mazes
 from tscli.envs.spaces import Group
 
 RIGHT, DOWN, LEFT, UP = range(4)
@@ -35,6 +35,12 @@ BY_HAND = """
 THROUGH = [UP, UP, LEFT, UP, UP, RIGHT, UP, UP, UP]
 
 
+def grids(config: EnvConfig) -> np.ndarray:
+    """Kind of each cell of the grids of the env's list: [num_mazes, y, x]."""
+    mazes = draw_mazes(config.maze_size, config.num_mazes, config.maze_seed, config.split)
+    return np.pad(mazes, ((0, 0), *[(config.margin, config.margin)] * 2), constant_values=WHITE)
+
+
 def drawn_maze(text: str) -> np.ndarray:
     return np.array([[".#o".index(cell) for cell in line] for line in text.split()], np.uint8)
 
@@ -43,7 +49,7 @@ def maze_env(
     monkeypatch: pytest.MonkeyPatch, text: str = BY_HAND, num_envs: int = 1, limit: int = 100, encoding: str = "one_hot"
 ) -> Env:
     """An env whose only maze is the one drawn in the text."""
-    monkeypatch.setattr(color_maze, "draw_mazes", lambda config: drawn_maze(text)[None])
+    monkeypatch.setattr(color_maze, "draw_mazes", lambda *args: drawn_maze(text)[None, 2:-2, 2:-2])
     settings = {"grid_size": 10, "margin": 2, "num_mazes": 1, "max_episode_steps": limit, "encoding": encoding}
     return Env(EnvConfig.model_validate(settings), num_envs)
 
@@ -154,13 +160,13 @@ def test_numeric_colors_are_the_published_numbers(monkeypatch):
 
 def test_colors_are_the_mazes_at_every_cell():
     config = EnvConfig(num_mazes=3, encoding="numeric")
-    mazes = np.pad(draw_mazes(config), ((0, 0), (1, 1), (1, 1)), constant_values=3)
+    mazes = np.pad(grids(config), ((0, 0), (1, 1), (1, 1)), constant_values=BORDER)
     number = np.array([0, 1, 2, 4])
     env = Env(config, 441)
     put(env, torch.arange(441))
     for cell, row in enumerate(env.observe("colors").tolist()):
         y, x = 1 + cell // 21, 1 + cell % 21
-        around = mazes[int(env._maze[cell]) // 441][[y, y + 1, y, y - 1, y], [x, x, x + 1, x, x - 1]]
+        around = mazes[int(env._state[2, cell]) // 441][[y, y + 1, y, y - 1, y], [x, x, x + 1, x, x - 1]]
         assert row == number[around].tolist()
 
 
@@ -222,76 +228,11 @@ def test_a_final_observation_is_of_the_maze_that_ended_and_not_of_the_next():
     assert torch.equal(short.final_observation("colors", ended), long.observe("colors", ended))
 
 
-def test_a_path_is_traced_as_its_draws_say():
-    draws = np.zeros((1, 16))
-    draws[0, 0] = 0.124  # column 3 of 3 to 10
-    draws[0, 1:4] = 0.49, 0.67, 0.49  # 3 down; 3 to the left, which would leave: so to the right
-    draws[0, 4:7] = 0.5, 0.33, 0.5  # 4 down; 1 to the right
-    draws[0, 7:10] = 0.49, 0.66, 0.49  # 3 down; 2 to the left
-    draws[0, 10:13] = 0.5, 0.9, 0.9  # 4 down to the last row: the end
-    left, right = color_maze._trace_paths(draws, 15)
-    assert left[0].tolist() == [3, 3, 3, 3, 6, 6, 6, 6, 7, 7, 5, 5, 5, 5, 5]
-    assert right[0].tolist() == [3, 3, 3, 6, 6, 6, 6, 7, 7, 7, 7, 5, 5, 5, 5]
-
-
-def test_every_maze_is_lava_with_one_path_of_the_rules_from_top_to_bottom():
-    mazes = draw_mazes(EnvConfig(num_mazes=400))
-    outside = np.ones((21, 21), bool)
-    outside[3:18, 3:18] = False
-    assert (mazes[:, outside] == WHITE).all()
-    inner = mazes[:, 3:18, 3:18]
-    assert np.isin(inner, (LAVA, PATH)).all()
-    firsts = []
-    for path in inner == PATH:
-        columns = [np.flatnonzero(row) for row in path]
-        assert all(len(cells) and np.ptp(cells) == len(cells) - 1 for cells in columns)
-        assert len(columns[0]) == len(columns[-1]) == 1
-        assert min(cells[0] for cells in columns) >= 3 and max(cells[-1] for cells in columns) <= 10
-        turns = [y for y, cells in enumerate(columns) if len(cells) > 1]
-        assert all(len(columns[y]) in (2, 3, 4) for y in turns)
-        assert set(np.diff([0, *turns])) <= {3, 4} and 14 - turns[-1] in (1, 2, 3, 4)
-        for above, below in itertools.pairwise(columns):
-            assert len(np.intersect1d(above, below)) == 1, "it goes straight down from one row to the next"
-            assert above[0] == above[-1] or below[0] in (above[0], above[-1])
-        firsts.append(columns[0][0])
-    counts = np.bincount(firsts, minlength=11)[3:]
-    assert counts.sum() == 400 and counts.min() > 25 and counts.max() < 80  # 50 each, were they equal
-
-
-@pytest.mark.parametrize("size", range(6, 12))
-def test_small_mazes_stay_within_their_columns_too(size):
-    config = EnvConfig(grid_size=size + 4, margin=2, num_mazes=200)
-    for split in ("train", "select", "report"):
-        maze = draw_mazes(config.model_copy(update={"split": split}))[:, 2:-2, 2:-2]
-        columns = (maze == PATH).any(axis=(0, 1)).nonzero()[0]
-        assert columns[0] >= size // 4 and columns[-1] < 3 * size // 4
-        assert (maze == PATH).any(axis=2).all()
-
-
-def test_a_maze_depends_on_the_seed_of_the_list_and_its_place_alone():
-    many = draw_mazes(EnvConfig(num_mazes=50))
-    assert np.array_equal(draw_mazes(EnvConfig(num_mazes=7)), many[:7])
-    other = draw_mazes(EnvConfig(num_mazes=50, maze_seed=1))
-    assert (other != many).any(axis=(1, 2)).mean() > 0.9
-
-
-def test_no_maze_to_measure_on_is_ever_trained_on_or_chosen_by_whatever_the_seeds():
-    def layouts(split: Literal["train", "select", "report"], seed: int) -> set[bytes]:
-        config = EnvConfig(num_mazes=3000, split=split, maze_seed=seed)
-        return {maze.tobytes() for maze in draw_mazes(config)}
-
-    parts = [layouts(split, 0) | layouts(split, 1) for split in ("train", "select", "report")]
-    for one, other in itertools.combinations(parts, 2):
-        assert not one & other
-    assert min(map(len, parts)) > 1000
-    assert layouts("train", 0) & layouts("train", 1), "within a part they do coincide"
-
-
 def mazes_of_episodes(env: Env, num: int) -> np.ndarray:
     """Place in the list of each env's first mazes, [num, N]; episodes last one step."""
     found = []
     for _ in range(num):
-        found.append(np.array(env._maze) // 441)
+        found.append(np.array(env._state[2]) // 441)
         assert env.step(torch.full((env.num_envs,), DOWN)).truncated.all()
     return np.stack(found)
 
@@ -318,19 +259,10 @@ def test_without_redrawing_an_env_keeps_its_maze():
     assert (mazes_of_episodes(env, 2) == [0, 1, 2, 0, 1]).all()
 
 
-def test_more_envs_change_no_bit_of_the_first_ones():
-    torch.manual_seed(0)
-    few, many = Env(EnvConfig(), 3), Env(EnvConfig(), 13)
-    for _ in range(300):
-        action = torch.randint(4, (13,))
-        assert all(torch.equal(a, b[:3]) for a, b in zip(few.step(action[:3]), many.step(action), strict=True))
-        assert all(torch.equal(few.observe(group), many.observe(group)[:3]) for group in few.groups)
-
-
 def test_torchs_arrays_give_what_numpys_give():
     torch.manual_seed(0)
     on_numpy, on_torch = Env(EnvConfig(max_episode_steps=5), 7), Env(EnvConfig(max_episode_steps=5), 7)
-    on_torch._build(torch)  # what a GPU uses
+    use_torch(on_torch)
     rows, ends = torch.tensor([4, 1]), 0
     for env in (on_numpy, on_torch):
         env.reset(3)
@@ -361,32 +293,6 @@ def test_a_resumed_run_equals_the_uninterrupted_one_and_knows_where_it_has_been(
     assert all(torch.equal(env.observe(group), other.observe(group)) for group in env.groups)
 
 
-def test_a_long_run_resumes_bit_for_bit():
-    torch.manual_seed(0)
-    env, other, actions = Env(EnvConfig(), 8), Env(EnvConfig(), 8), torch.randint(4, (900, 8))
-    env.reset(11)
-    for action in actions[:600]:
-        env.step(action)
-    other.load_state_dict(env.state_dict())
-    for action in actions[600:]:
-        ours, theirs = env.step(action), other.step(action)
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-        assert all(torch.equal(env.observe(group), other.observe(group)) for group in env.groups)
-
-
-def test_a_saved_state_is_not_changed_by_later_steps():
-    env = Env(EnvConfig(), 2)
-    state = env.state_dict()
-    before = {name: value.clone() for name, value in state.items() if isinstance(value, torch.Tensor)}
-    walk(env, [UP] * 30)
-    assert all(torch.equal(before[name], state[name]) for name in before)
-
-
-def test_a_state_of_another_number_of_envs_is_refused():
-    with pytest.raises(UserError, match="of 4 envs and this run has 2"):
-        Env(EnvConfig(), 2).load_state_dict(Env(EnvConfig(), 4).state_dict())
-
-
 @pytest.mark.parametrize("encoding", ["one_hot", "numeric"])
 def test_every_entry_of_every_group_has_a_name(encoding):
     groups: dict[str, Group] = make_env({"kind": "color_maze", "encoding": encoding}, 1).groups
@@ -412,18 +318,13 @@ def test_settings_out_of_bounds_are_refused_in_one_line(settings, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_misspelt_group_is_an_error():
-    with pytest.raises(UserError, match=r'unknown observation group "colours".*"colors"'):
-        Env(EnvConfig(), 2).observe("colours")
-
-
 def test_the_picture_shows_the_maze_the_agent_and_its_trail():
     env = Env(EnvConfig(), 2)
     close = lambda picture, color: np.abs(picture.astype(int) - color).sum(-1) < 30  # noqa: E731
     lava, path, agent = (228, 87, 46), (91, 155, 213), (46, 64, 87)
     before = env.render(0)
     assert before.shape == (420, 420, 3) and before.dtype == np.uint8
-    maze = draw_mazes(EnvConfig())[int(env._maze[0]) // 441]
+    maze = grids(EnvConfig())[int(env._state[2, 0]) // 441]
     for y, x in ((10, 4), (17, 17), *np.argwhere(maze == PATH)[[0, -1]]):
         color = path if maze[y, x] == PATH else lava
         assert close(before[20 * y + 10, 20 * x + 10], color)

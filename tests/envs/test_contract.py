@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from native_envs import use_torch
 from pydantic import ValidationError
 from torch import Tensor
+from waits import count_waits
 
 from tscli.config import UserError
 from tscli.envs import EnvStep, VecEnv, env_kinds, make_env
 from tscli.envs.contract import env_module
+from tscli.envs.native import AHEAD
 
 # Settings of the kinds that cannot be built without any; the other kinds are tried with their defaults.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
@@ -46,6 +49,9 @@ CASES = [
 ]
 
 
+NATIVE = [case for case in CASES if case["kind"] not in DRAWN_BY_OTHERS and "gym" not in case.get("tasks", {})]
+
+
 def name_of(case: dict[str, Any]) -> str:
     """The case in a word, of which a mixture's members are named by their kinds alone."""
     values = [value.values() if isinstance(value, dict) else [value] for value in case.values()]
@@ -56,7 +62,7 @@ def module_of(kind: str) -> Any:
     return env_module(kind)
 
 
-def build(case: dict[str, Any], num_envs: int = 3, limit: int = LIMIT) -> VecEnv:
+def build(case: dict[str, Any], num_envs: int = 3, limit: int = LIMIT, device: str = "cpu") -> VecEnv:
     """The case's env, with short episodes where it has that setting; a missing extra skips the test."""
     config = module_of(case["kind"]).EnvConfig
     short = {"max_episode_steps": limit}
@@ -69,7 +75,7 @@ def build(case: dict[str, Any], num_envs: int = 3, limit: int = LIMIT) -> VecEnv
         if all(problem["type"] == "missing" for problem in error.errors()):
             pytest.skip("cannot be built without settings")
     try:
-        return make_env({**case, **settings}, num_envs)
+        return make_env({**case, **settings}, num_envs, device)
     except UserError as error:
         if "pip install" in str(error):
             pytest.skip(str(error))
@@ -269,7 +275,7 @@ def test_a_misspelt_group_is_an_error(case):
 
 
 def test_native_envs_draw_themselves(case):
-    if case["kind"] in DRAWN_BY_OTHERS or "gym" in case.get("tasks", {}):
+    if case not in NATIVE:
         pytest.skip("draws by what its library needs")
     env = build(case)
     env.reset(0)
@@ -277,6 +283,41 @@ def test_native_envs_draw_themselves(case):
     assert picture.dtype == np.uint8
     assert picture.ndim == 3 and picture.shape[2] == 3
     assert picture.std() > 0
+
+
+@pytest.mark.parametrize("case", NATIVE, ids=name_of)
+def test_a_native_env_waits_for_no_gpu(case):
+    env = build(case, num_envs=5)
+    use_torch(env)
+    env.reset(3)
+    rows, plan = torch.arange(5), actions(env, 2 * AHEAD + 1)
+    ended = torch.zeros(5, dtype=torch.bool)
+    with count_waits() as found:
+        for action in plan:
+            result = env.step(action)
+            ended |= result.terminated | result.truncated
+            for name in env.groups:
+                env.final_observation(name, rows)
+                env.observe(name, rows)
+                env.observe(name)
+    assert not found
+    assert ended.any() and env.is_native
+
+
+@pytest.mark.parametrize("case", NATIVE, ids=name_of)
+def test_a_native_env_has_every_tensor_on_its_device(case):
+    env = build(case, num_envs=5, device="meta")  # which has no values, and mixes with no other
+    env.reset(3)
+    rows = torch.arange(5, device="meta")
+    for action in actions(env, AHEAD + 1):
+        made = [*env.step(action.to("meta"))]
+        for name in env.groups:
+            made += [env.final_observation(name, rows), env.observe(name, rows), env.observe(name)]
+        assert all(tensor.is_meta for tensor in made)
+
+
+def test_an_env_of_another_library_is_not_native(case):
+    assert build(case).is_native == (case in NATIVE)
 
 
 def test_closing_twice_is_fine(case):

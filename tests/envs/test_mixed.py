@@ -54,6 +54,20 @@ def test_each_row_does_what_it_would_in_its_task_alone() -> None:
     assert ended > 5
 
 
+def test_the_tasks_rows_are_the_same_where_no_value_may_be_looked_at() -> None:
+    looking, blind = (mixed(7, usual="cartpole", swapped="cartpole_swapped", third="cartpole") for _ in range(2))
+    assert looking.is_native and blind.is_native
+    looking.is_native = False
+    rows = torch.tensor([6, 0, 5, 3, 1])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        action = torch.randint(2, (7,), generator=generator)
+        for ours, theirs in zip(looking.step(action), blind.step(action), strict=True):
+            assert torch.equal(ours, theirs)
+        assert torch.equal(looking.observe("state", rows), blind.observe("state", rows))
+        assert torch.equal(looking.final_observation("state", rows), blind.final_observation("state", rows))
+
+
 def test_swapped_actions_push_the_other_way() -> None:
     usual, swapped = (make_env(load_task(name).env, 4) for name in ("cartpole", "cartpole_swapped"))
     assert usual.action.names == tuple(reversed(swapped.action.names))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import torch
-from classic_envs import last_seen, put
+from native_envs import last_seen, put
 
 from tscli.envs.classic.mountain_car import GOAL, MAX_VELOCITY, MIN_POSITION, Env, EnvConfig
 

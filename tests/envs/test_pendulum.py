@@ -9,7 +9,7 @@ import math
 import gymnasium
 import numpy as np
 import torch
-from classic_envs import last_seen, put
+from native_envs import last_seen, put
 
 from tscli.envs.classic.pendulum import MAX_VELOCITY, Env, EnvConfig
 

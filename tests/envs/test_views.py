@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from fake_env import DISCRETE, GROUPS, FakeEnv
+from native_envs import use_torch
 from torch import Tensor
+from waits import count_waits
 
 from tscli.config import UserError, ViewPart, parse_view
+from tscli.envs import make_env
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.envs.views import Obs, View, ViewSpec, encode_action, entries_of, resolve_view
 from tscli.learning.imitation import read_batch
@@ -223,6 +226,41 @@ def test_a_restored_view_goes_on_as_if_nothing_had_happened() -> None:
     restored.load_state_dict(state)
     found = roll(restored, again, 9)
     assert all(torch.equal(a["vector"], b["vector"]) for a, b in zip(expected, found, strict=True))
+
+
+def test_a_view_saved_with_its_step_as_a_plain_number_goes_on_as_well() -> None:
+    env, spec = FakeEnv([[9], [9]]), resolved(part("state", noise=0.3))
+    viewed = live(env, spec)
+    roll(viewed, env, 3)
+    state = viewed.views["me"].state_dict()
+    assert state["step"].dtype == torch.int64 and state["step"].item() == 3
+    seen = viewed.observe("me")["vector"] - env.observe("state")
+    for step in (state["step"], 3):
+        restored = View(spec, DISCRETE, env, seed=0)
+        restored.load_state_dict({**state, "step": step})
+        assert torch.equal(restored.observe()["vector"] - env.observe("state"), seen)
+
+
+@pytest.mark.parametrize("kind", ["cartpole", "color_maze", "mountain_car"])
+def test_a_view_of_a_native_env_waits_for_no_gpu(kind: str) -> None:
+    env, rows, done = make_env({"kind": kind}, 4), torch.arange(4), torch.tensor([True, False, False, True])
+    use_torch(env)
+    name, group = next(iter(env.groups.items()))
+    index = f"{group.size - 1},0"
+    parts = (part(name, noise=0.3, dropout=0.1), part(name, index=index), part("previous_action"))
+    action = torch.zeros(4, 1) if env.action.is_continuous else torch.tensor([0, 1, 1, 0])
+    for delay in (0, 2):  # with one, no rows are shown
+        spec = resolve_view("mine", (*parts, part(name, index=index, noise=0.1, delay=delay)), env.groups, env.action)
+        view = View(spec, env.action, env, seed=0)
+        view.observe()
+        encode_action(action, env.action)
+        with count_waits() as found:
+            for _ in range(4):
+                view.observe(None if delay else rows)
+                view.final(rows, action)
+                view.advance(action, done)
+                view.observe()
+        assert not found
 
 
 # --- the same view over a dataset -------------------------------------------------------------------------------------

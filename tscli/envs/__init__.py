@@ -1,4 +1,7 @@
-"""Environments: the contract, spaces and views, and one file for each kind of env, the small ones in `classic`."""
+"""Environments: the contract, spaces and views, one file for each kind of env, and beside them what these are made of.
+
+The small ones are in `classic`; they and the colour maze share `native`.
+"""
 
 from tscli.envs.contract import EnvStep, VecEnv, env_kinds, make_env
 from tscli.envs.spaces import ActionSpec, Group

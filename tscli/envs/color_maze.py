@@ -48,7 +48,6 @@ fixed mazes are the settings `encoding: numeric`, `scale_offset: false` and `red
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -56,38 +55,26 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tscli.config import Config, UserError, did_you_mean
-from tscli.envs import EnvStep, VecEnv
+from tscli.config import Config
+from tscli.envs import EnvStep
+from tscli.envs.mazes import BORDER, LAVA, PATH, WHITE, draw_mazes
+from tscli.envs.native import Array, Move, NativeEnv
 from tscli.envs.spaces import ActionSpec, Group
-from tscli.streams import stream_id, uniform
+from tscli.streams import stream_id
 
-__all__ = ["BORDER", "LAVA", "PATH", "WHITE", "Env", "EnvConfig", "draw_mazes"]
+__all__ = ["Env", "EnvConfig"]
 
-Array = Any  # np.ndarray on a CPU, torch.Tensor elsewhere
-
-WHITE, LAVA, PATH, BORDER = range(4)
 _GOAL = 4  # the goal's cell is white; only the table of what is entered tells it apart
 
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # (x, y) of each action
 _STILL = 4
 _MIN_MAZE = 6  # narrower mazes have too few columns to turn in
 
-_AHEAD = 32  # episodes per env whose mazes are drawn at once, since a small hash costs as much as a large one
 _TRAIL = 64  # positions that a picture shows
 _NEVER = -1  # no episode's number
 
-_DRAW = stream_id("color_maze/draw")
-_SPLIT = stream_id("color_maze/split")
-_PARTS = {"train": (0.0, 0.5), "select": (0.5, 0.75), "report": (0.75, 1.0)}  # of the hash, in [0, 1)
-_LISTS = {split: stream_id(f"color_maze/{split}") for split in _PARTS}
-
-
 _COLORS = {WHITE: "#f7f8fa", LAVA: "#e4572e", PATH: "#5b9bd5"}
 _NAVY = (46, 64, 87)
-
-
-def _copy(array: Array) -> Array:
-    return array.copy() if isinstance(array, np.ndarray) else array.clone()
 
 
 class EnvConfig(Config):
@@ -124,78 +111,6 @@ class EnvConfig(Config):
     def maze_size(self) -> int:
         """Cells along each side of the maze."""
         return self.grid_size - 2 * self.margin
-
-
-def draw_mazes(config: EnvConfig) -> np.ndarray:
-    """The list of mazes: kind of each cell, uint8 [num_mazes, grid_size (y), grid_size (x)]."""
-    size, first, last = config.maze_size, config.margin, config.grid_size - config.margin
-    left, right = _draw_paths(config)
-    columns = np.arange(size)
-    on_path = (columns >= left[..., None]) & (columns <= right[..., None])
-    kinds = np.full((config.num_mazes, config.grid_size, config.grid_size), WHITE, np.uint8)
-    kinds[:, first:last, first:last] = np.where(on_path, PATH, LAVA)
-    return kinds
-
-
-def _draw_paths(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The path of each maze, row by row: columns left[k, y] to right[k, y], both [num_mazes, maze_size]."""
-    size = config.maze_size
-    left, right = np.empty((2, config.num_mazes, size), np.int64)
-    missing, attempt = torch.arange(config.num_mazes), 0
-    while len(missing):
-        draws = uniform(
-            config.maze_seed, _LISTS[config.split], missing, torch.full_like(missing, attempt), 1 + 3 * _legs(size)
-        )
-        lefts, rights = _trace_paths(draws.numpy(), size)
-        low, high = _PARTS[config.split]
-        score = _split_score(lefts, rights)
-        fits = np.logical_and(low <= score, score < high)
-        left[missing[fits]], right[missing[fits]] = lefts[fits], rights[fits]
-        missing, attempt = missing[~fits], attempt + 1
-    return left, right
-
-
-def _legs(size: int) -> int:
-    """The most times that a path goes down."""
-    return math.ceil((size - 1) / 3)
-
-
-def _trace_paths(draws: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Paths from uniform numbers [K, 1 + 3 * legs], as `_draw_paths` gives them.
-
-    The numbers decide on the first column, then for each leg on the way down, the way sideways, and its side.
-    """
-    low, high = size // 4, 3 * size // 4
-    column = low + (draws[:, 0] * (high - low)).astype(np.int64)
-    y = np.zeros_like(column)
-    left = np.repeat(column[:, None], size, axis=1)
-    right = left.copy()
-    rows = np.arange(size)
-    for leg in range(_legs(size)):
-        down, along, side = draws[:, 1 + 3 * leg : 4 + 3 * leg].T
-        y = np.minimum(y + 3 + (down >= 0.5), size - 1)
-        cells = np.minimum(1 + (3 * along).astype(np.int64), np.maximum(column - low, high - column) - 1)
-        cells = np.where(side < 0.5, -cells, cells)
-        leaves = (column + cells < low) | (column + cells >= high)
-        target = np.where(leaves, column - cells, column + cells)
-        target = np.where(y == size - 1, column, target)  # it has arrived
-        turn, below = rows == y[:, None], rows > y[:, None]
-        np.copyto(left, np.minimum(column, target)[:, None], where=turn)
-        np.copyto(right, np.maximum(column, target)[:, None], where=turn)
-        np.copyto(left, target[:, None], where=below)
-        np.copyto(right, target[:, None], where=below)
-        column = target
-    return left, right
-
-
-def _split_score(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Where each path lies among all paths: float [K] in [0, 1), a hash of its cells alone."""
-    size = left.shape[1]
-    key = np.zeros(len(left), np.int64)
-    for y in range(size):
-        key = key * 1_000_003 + left[:, y] * size + right[:, y]  # arrays of int64 wrap around
-    keys = torch.from_numpy(key)
-    return uniform(0, _SPLIT, keys, torch.zeros_like(keys), 1)[:, 0].numpy()
 
 
 # What stands in a cell's number: its own kind in 3 bits, then those of the cells below, right, above, left in 2 each.
@@ -261,186 +176,125 @@ def _groups(config: EnvConfig) -> dict[str, Group]:
     }
 
 
-class Env(VecEnv):
+def _tables(config: EnvConfig, num_envs: int) -> dict[str, np.ndarray]:
+    """What a step looks up: of each group what is seen, and beside them what the `Env` calls by their names."""
+    size, goal = config.grid_size, (config.grid_size // 2, 1)
+    mazes = draw_mazes(config.maze_size, config.num_mazes, config.maze_seed, config.split)
+    kinds = np.pad(mazes, ((0, 0), *[(config.margin, config.margin)] * 2), constant_values=WHITE)
+    after, moved = _moves(size)
+    cells = np.arange(size**2)
+    offset = np.array(goal) - np.stack([cells % size, cells // size], axis=1)
+    one_hot, masked = np.eye(4), np.eye(3)[[0, 1, 1, 2]]
+    if config.encoding == "numeric":
+        one_hot, masked = np.array([[0], [1], [2], [4]]), np.array([[0], [2], [2], [4]])
+    # Of the number of the cell that is entered, plus 2048 where the episode was there before.
+    kind = np.arange(1 << 11) & _MASKS[0]
+    pays = np.array([0, -0.1, 0.5, 0, 10, 0, 0, 0, 0, -0.1, -0.5, 0, 10, 0, 0, 0], np.float32)
+    return {
+        "goal_offset": (offset / size if config.scale_offset else offset).astype(np.float32),
+        "colors": _color_table(one_hot),
+        "masked_colors": _color_table(masked),
+        "last_move": np.array([*_STEPS, (0, 0)], np.float32),
+        "number": _number_cells(kinds, goal).ravel(),
+        "after": after,
+        "moved": moved,
+        "reward": pays[np.concatenate([kind, kind + 8])],
+        "success": kind == _GOAL,
+        "terminal": (kind == _GOAL) | (kind == LAVA),
+        "first_visit": np.arange(num_envs) * size**2,
+    }
+
+
+class Env(NativeEnv):
     """N colour mazes; the module's docstring is the specification.
 
     A step looks up and computes little: a position is one number (y * grid_size + x), each cell of each maze has a
-    number that stands for what is seen there, and every group is a row of a table. On a CPU NumPy does it, whose
-    operations on small arrays cost a third of torch's; on a GPU torch does, by the same lines.
+    number that stands for what is seen there, and every group is a row of a table. The state's four rows are the cell,
+    the move that led there, where the maze begins among the cells of all, and the cell's number.
     """
 
-    has_success = True
+    starts = ((0.0, 1.0),)  # the draw that decides on the maze
     action = ActionSpec("discrete", nvec=(4,), names=("right", "down", "left", "up"))
+    _stream = stream_id("color_maze/draw")
+    _counts = torch.int32
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
-        self.num_envs = num_envs
-        self.device = torch.device(device)
-        self.max_episode_steps: int = config.max_episode_steps or config.grid_size**2
+        size = config.grid_size
         self.groups = _groups(config)
-        self._config = config
-        self._start = (config.grid_size - 2) * config.grid_size + config.grid_size // 2
-        self.map_shape = config.grid_size, config.grid_size
-        self.map_marks = {"start": self._start, "goal": config.grid_size + config.grid_size // 2}
-        self._build(np if self.device.type == "cpu" else torch)
+        self._config, self._start = config, (size - 2) * size + size // 2
+        self.map_shape = size, size
+        self.map_marks = {"start": self._start, "goal": size + size // 2}
+        super().__init__(config.max_episode_steps or size**2, num_envs, device, _tables(config, num_envs))
 
-    def _build(self, xp: Any) -> None:
-        """Make the tables as arrays of NumPy or torch, and stand as after `reset(0)`."""
-        self._xp = xp
-        config, size = self._config, self._config.grid_size
-        self._num_cells = size * size
-        goal = (size // 2, 1)
-        self._kinds = self._array(_number_cells(draw_mazes(config), goal).ravel())
-        self._after, self._moved = (self._array(table) for table in _moves(size))
-        # Of the cell that is entered: its kind, plus 8 where the episode was there before.
-        self._reward = self._array(np.array([0, -0.1, 0.5, 0, 10, 0, 0, 0, 0, -0.1, -0.5, 0, 10], np.float32))
-        cells = np.arange(self._num_cells, dtype=np.int64)
-        offset = np.array(goal) - np.stack([cells % size, cells // size], axis=1)
-        one_hot, masked = np.eye(4), np.eye(3)[[0, 1, 1, 2]]
-        if config.encoding == "numeric":
-            one_hot, masked = np.array([[0], [1], [2], [4]]), np.array([[0], [2], [2], [4]])
-        tables = {
-            "goal_offset": (offset / size if config.scale_offset else offset).astype(np.float32),
-            "colors": _color_table(one_hot),
-            "masked_colors": _color_table(masked),
-            "last_move": np.array([*_STEPS, (0, 0)], np.float32),
-        }
-        self._tables = {name: self._array(table) for name, table in tables.items()}
-        self._first_visit = self._array(np.arange(self.num_envs, dtype=np.int64) * self._num_cells)
-        self.reset(0)
+    def _begin(self, draws: Tensor) -> Tensor:
+        num = self._config.num_mazes
+        if self._config.redraw == "never":
+            maze = (self._tensor(self._rows) % num).expand(draws.shape[1:])
+        else:
+            maze = (draws[0] * num).long()
+        maze = maze * self._config.grid_size**2
+        start, still = torch.full_like(maze, self._start), torch.full_like(maze, _STILL)
+        number = self._tensor(self._tables["number"]).take(maze + self._start)
+        return torch.stack((start, still, maze, number.long()))
 
     def reset(self, seed: int) -> None:
-        self._seed = seed
-        self._steps = self._array(np.zeros(self.num_envs, np.int32))
-        self._episode = self._array(np.zeros(self.num_envs, np.int32))
         # Number of the episode that was last in a cell, so that a new episode has nothing to clear.
-        self._visited = self._array(np.full(self.num_envs * self._num_cells, _NEVER, np.int32))
-        cell = self._array(np.full(self.num_envs, self._start, np.int64))
-        self._begin(cell, self._array(np.full(self.num_envs, _STILL, np.int64)))
+        size = self.num_envs * self._config.grid_size**2
+        self._visited = self._array(torch.full((size,), _NEVER, dtype=self._counts, device=self.device))
+        super().reset(seed)
+        self._begin_trail()
 
-    def start_part_way(self, generator: torch.Generator) -> None:
-        steps = torch.randint(self.max_episode_steps, (self.num_envs,), generator=generator, device=generator.device)
-        self._steps = self._array(steps.to(torch.int32))
-
-    def _begin(self, cell: Array, move: Array) -> None:
-        """Stand there, in the mazes of the current episodes."""
-        self._draw_ahead()
-        self._stand_at(cell, move, self._ahead[:, 0])
-        self._final = self._cell, self._move, self._maze
+    def _begin_trail(self) -> None:
         self._time = 0
-        self._trail = self._array(np.zeros((_TRAIL, self.num_envs), np.int16))
-        self._trail[0] = cell
+        self._trail = self._array(torch.zeros((_TRAIL, self.num_envs), dtype=torch.int16, device=self.device))
+        self._trail[0] = self._state[0]
 
     def step(self, action: Tensor) -> EnvStep:
-        choice = self._cell * 4 + self._array(action)
-        cell, move = self._after.take(choice), self._moved.take(choice)
-        kind = self._kinds.take(self._maze + cell) & 7
-        visit = self._first_visit + cell
+        result = super().step(action)
+        self._time += 1
+        self._trail[self._time % _TRAIL] = self._state[0]
+        return result
+
+    def _advance(self, state: Array, action: Array) -> Array:
+        choice = state[0] * 4 + action
+        after = self._xp.empty_like(state)
+        after[0] = cell = self._tables["after"].take(choice)
+        after[1] = self._tables["moved"].take(choice)
+        after[2] = maze = state[2]
+        after[3] = self._tables["number"].take(maze + cell)
+        return after
+
+    def _terminal(self, state: Array) -> Array:
+        return self._tables["terminal"].take(state[3])
+
+    def _outcome(self, move: Move, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
+        number, visit = move.after[3], self._tables["first_visit"] + move.after[0]
         before = self._visited.take(visit) == self._episode
         self._visited[visit] = self._episode
-        reward = self._reward.take(kind + 8 * before)
-        success = kind == _GOAL
-        terminated = success | (kind == LAVA)
-        self._steps += 1
-        truncated = (self._steps >= self.max_episode_steps) & ~terminated  # terminated wins
-        done = terminated | truncated
-        self._stand_at(cell, move, self._maze)
-        self._final = cell, move, self._maze
-        if done.any():
-            self._restart(done)
-        self._time += 1
-        self._trail[self._time % _TRAIL] = self._cell
-        return EnvStep(*(self._tensor(part) for part in (reward, terminated, truncated, success)))
+        reward, success = self._tables["reward"].take(number + 2048 * before), self._tables["success"].take(number)
+        return self._tensor(reward), self._tensor(success)
 
-    def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
-        self._check(group)
-        if group in self._seen:
-            return self._seen[group] if rows is None else self._seen[group][rows]
-        here = self._cell, self._move, self._maze
-        if rows is not None:
-            index = self._array(rows)
-            return self._look(group, *(part[index] for part in here))
-        self._seen[group] = self._look(group, *here)
-        return self._seen[group]
-
-    def final_observation(self, group: str, rows: Tensor) -> Tensor:
-        self._check(group)
-        index = self._array(rows)
-        return self._look(group, *(part[index] for part in self._final))
+    def _fields(self, group: str, state: Array) -> Array:
+        table, index = self._tables[group], state[{"goal_offset": 0, "last_move": 1}.get(group, 3)]
+        return (table.take(index, axis=0) if self._xp is np else table.index_select(0, index)).T
 
     def map_cells(self) -> Tensor:
-        return self._tensor(self._cell).clone()
+        return self._tensor(self._state[0]).clone()
 
     def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        cell, move, _, _ = state.pop("state")
         visited = self._visited.reshape(self.num_envs, -1) == self._episode[:, None]
-        parts = {"cell": self._cell, "move": self._move, "steps": self._steps, "episode": self._episode}
-        return {
-            "seed": self._seed,
-            "visited": self._tensor(visited),
-            **{name: self._tensor(part).clone() for name, part in parts.items()},
-        }
+        return {**state, "cell": cell.clone(), "move": move.clone(), "visited": self._tensor(visited)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.check_saved(len(state["cell"]))
-        self._seed = int(state["seed"])
-        self._steps = self._array(state["steps"].clone())
-        self._episode = self._array(state["episode"].clone())
+        unknown = torch.zeros_like(state["cell"])  # the maze is that of the episode
+        super().load_state_dict({**state, "state": torch.stack((state["cell"], state["move"], unknown, unknown))})
+        self._state[2] = self._starts[2, 0]
+        self._state[3] = self._tables["number"].take(self._state[2] + self._state[0])
         visited = torch.where(state["visited"], state["episode"][:, None], _NEVER)
-        self._visited = self._array(visited.to(torch.int32).flatten())
-        self._begin(self._array(state["cell"].clone()), self._array(state["move"].clone()))
-
-    def _stand_at(self, cell: Array, move: Array, maze: Array) -> None:
-        self._cell, self._move, self._maze = cell, move, maze
-        self._seen: dict[str, Tensor] = {}
-
-    def _look(self, group: str, cell: Array, move: Array, maze: Array) -> Tensor:
-        """What is seen at those cells of those mazes after those moves: float32 [K, D]."""
-        if group == "goal_offset":
-            index = cell
-        elif group == "last_move":
-            index = move
-        else:
-            index = self._kinds.take(maze + cell)
-        if self._xp is np:
-            return torch.from_numpy(self._tables[group].take(index, axis=0))
-        return self._tables[group].index_select(0, index.long())
-
-    def _restart(self, done: Array) -> None:
-        """Put rows at the start of their next episode; `_final` keeps where they ended."""
-        rows = self._xp.where(done)[0]
-        self._steps[rows] = 0
-        self._episode[rows] += 1
-        ahead = self._episode[rows] - self._first[rows]
-        if (ahead == _AHEAD).any():
-            self._draw_ahead()
-            ahead = self._episode[rows] - self._first[rows]
-        self._cell, self._move, self._maze = (_copy(part) for part in self._final)
-        self._cell[rows] = self._start
-        self._move[rows] = _STILL
-        self._maze[rows] = self._ahead[rows, ahead]
-
-    def _draw_ahead(self) -> None:
-        """Draw the mazes of each env's next episodes: `_ahead` [N, _AHEAD] is where they begin in `_kinds`."""
-        self._first = _copy(self._episode)
-        env = torch.arange(self.num_envs, device=self.device).repeat_interleave(_AHEAD)
-        if self._config.redraw == "never":
-            maze = env % self._config.num_mazes
-        else:
-            episode = self._tensor(self._first)[:, None] + torch.arange(_AHEAD, device=self.device)
-            draws = uniform(self._seed, _DRAW, env, episode.flatten(), 1)[:, 0]
-            maze = (draws * self._config.num_mazes).long()
-        self._ahead = self._array((maze * self._num_cells).view(self.num_envs, _AHEAD))
-
-    def _array(self, values: Tensor | np.ndarray) -> Array:
-        if self._xp is np:
-            return values if isinstance(values, np.ndarray) else values.numpy()
-        return torch.as_tensor(values).to(self.device)
-
-    def _tensor(self, array: Array) -> Tensor:
-        return torch.from_numpy(array) if self._xp is np else array
-
-    def _check(self, group: str) -> None:
-        if group not in self.groups:
-            raise UserError(f'unknown observation group "{group}": {did_you_mean(group, self.groups)}')
+        self._visited = self._array(visited.to(self._counts).flatten())
+        self._begin_trail()
 
     def render(self, row: int = 0) -> np.ndarray:
         """The maze from above, about 420 x 420: uint8 [H, H, 3].
@@ -452,7 +306,8 @@ class Env(VecEnv):
 
         size = self._config.grid_size
         pixels = 2 * max(4, 420 // size)  # of a cell, drawn at twice the size for smooth edges
-        kinds = self._tensor(self._kinds[int(self._maze[row]) :][: self._num_cells]) & 7
+        agent, _, maze, _ = self._state[:, row].tolist()
+        kinds = self._tables["number"][maze : maze + size**2] & 7
         image = Image.new("RGB", (size * pixels, size * pixels), "#dfe3e9")
         draw = ImageDraw.Draw(image)
 
@@ -470,7 +325,7 @@ class Env(VecEnv):
                 draw.ellipse(box(cell, 0.3), fill="#2e9e62")
         draw.ellipse(box(self._start, 0.8), outline="#8b97a8", width=pixels // 10)
         self._draw_trail(image, row, pixels)
-        draw.ellipse(box(int(self._cell[row]), 0.78), fill=_NAVY, outline="#f7f8fa", width=pixels // 12)
+        draw.ellipse(box(agent, 0.78), fill=_NAVY, outline="#f7f8fa", width=pixels // 12)
         return np.asarray(image.reduce(2))
 
     def _draw_trail(self, image: Any, row: int, pixels: int) -> None:

@@ -24,7 +24,7 @@ from tscli.config import UserError, did_you_mean, one_line
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.light import defining
 
-__all__ = ["EnvStep", "VecEnv", "env_kinds", "env_module", "make_env"]
+__all__ = ["EnvStep", "RestartedEnv", "VecEnv", "env_kinds", "env_module", "first_line", "make_env"]
 
 
 class EnvStep(NamedTuple):
@@ -57,7 +57,8 @@ class VecEnv(ABC):
     has_success: bool = False
     exact_resume: bool = True  # False: load_state_dict starts new episodes
     first: int = 0  # number of its first env, where others stand in other processes; set before `reset`
-    is_native: bool = False  # batched torch that looks at no value on the host, so that checks may come later
+    # Batched torch that neither reads nor refuses values on the host: its users may check them later, once per rollout.
+    is_native: bool = False
     members: tuple[str, ...] = ()  # names of the tasks in a mixture: row i is of members[i % len(members)]
     map_shape: tuple[int, int] | None = None  # rows and columns of a map of the places, where the env has one
     map_marks: Mapping[str, int] = MappingProxyType({})  # cells of the map that mean something, by name
@@ -107,6 +108,15 @@ class VecEnv(ABC):
         """The map's cell in which each env's agent stands, row * columns + column: int64 [N]."""
         raise NotImplementedError(f"{type(self).__name__} has no map")
 
+    def check_group(self, group: str) -> None:
+        """Refuse a group that there is not.
+
+        Raises:
+            UserError: of that name, with the nearest one.
+        """
+        if group not in self.groups:
+            raise UserError(f'unknown observation group "{group}": {did_you_mean(group, self.groups)}')
+
     def check_saved(self, num_envs: int) -> None:
         """Refuse a saved state that is of another number of envs.
 
@@ -120,6 +130,30 @@ class VecEnv(ABC):
 
     def close(self) -> None:  # noqa: B027 - most envs hold nothing to close
         """Free what the env holds."""
+
+
+class RestartedEnv(VecEnv):
+    """An env of another library, which cannot be saved: it is resumed with new episodes, from seeds not used before.
+
+    A subclass's `_start` resets all envs, to episodes that follow from `_seed` and `_resumes` alone.
+    """
+
+    exact_resume = False
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Start every env anew."""
+
+    def reset(self, seed: int) -> None:
+        self._seed, self._resumes = seed, 0
+        self._start()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seed": self._seed, "resumes": self._resumes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._seed, self._resumes = int(state["seed"]), int(state["resumes"]) + 1
+        self._start()
 
 
 def env_kinds() -> list[str]:
@@ -154,3 +188,8 @@ def make_env(config: dict[str, Any], num_envs: int, device: torch.device | str =
     except ValidationError as error:
         raise UserError(f"env {kind}: {one_line(error, module.EnvConfig, prefix='')}") from None
     return module.Env(env_config, num_envs, torch.device(device))
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of somebody else's code says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

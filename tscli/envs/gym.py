@@ -25,9 +25,7 @@ import copy
 import difflib
 import importlib
 import importlib.util
-import math
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Literal
 
 import gymnasium
@@ -40,10 +38,11 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from tscli.config import Config, UserError, did_you_mean
-from tscli.envs import EnvStep, VecEnv
-from tscli.envs.spaces import ActionSpec, Group
+from tscli.envs import EnvStep
+from tscli.envs.contract import RestartedEnv, first_line
+from tscli.envs.sources import action_spec, group_sources
 
-__all__ = ["Env", "EnvConfig", "Source", "action_spec", "group_sources"]
+__all__ = ["Env", "EnvConfig"]
 
 # What to install for the families of environments that come with Gymnasium.
 _EXTRAS = {
@@ -85,29 +84,12 @@ class EnvConfig(Config):
         return kwargs
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a group comes from: the path into the observation, and how a batch of it becomes the group's array."""
-
-    path: tuple[str, ...]
-    group: Group
-    encode: Callable[[np.ndarray], np.ndarray]  # [K, ...] as the env gives it -> [K, *group.shape], always a copy
-
-    def pick(self, obs: Any) -> Any:
-        """This entry of an observation, or of a batch of them."""
-        for key in self.path:
-            obs = obs[key]
-        return obs
-
-
-class Env(VecEnv):
+class Env(RestartedEnv):
     """N copies of a Gymnasium environment; the module's docstring is the specification.
 
     Raises:
         UserError: unknown id, missing package, unfit arguments, or spaces that are not supported.
     """
-
-    exact_resume = False
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
         self.num_envs = num_envs
@@ -128,11 +110,6 @@ class Env(VecEnv):
         self._action_space = self._venv.single_action_space
         self.action = action_spec(self._action_space, config.id)
         self.reset(0)
-
-    def reset(self, seed: int) -> None:
-        """Start every env anew, each from its own seed."""
-        self._seed, self._resumes = seed, 0
-        self._start()
 
     def _start(self) -> None:
         seeds: Any = [_derive(self._seed, self._resumes, i) for i in range(self.num_envs)]
@@ -160,15 +137,17 @@ class Env(VecEnv):
 
     def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
         """Current observation of a group, made a tensor when first asked for in a step."""
+        self.check_group(group)
         if group not in self._seen:
-            source = self._source(group)
+            source = self._sources[group]
             self._seen[group] = torch.from_numpy(source.encode(np.asarray(source.pick(self._obs)))).to(self.device)
         seen = self._seen[group]
         return seen if rows is None else seen[rows]
 
     def final_observation(self, group: str, rows: Tensor) -> Tensor:
         """Last observation of ended episodes; a row that did not end in the latest step is a ValueError."""
-        source, index = self._source(group), rows.cpu().numpy()
+        self.check_group(group)
+        source, index = self._sources[group], rows.cpu().numpy()
         if len(index) == 0:
             return self.observe(group, rows)
         if not self._done[index].all():
@@ -179,15 +158,6 @@ class Env(VecEnv):
         else:
             last = np.asarray(source.pick(final))[index]
         return torch.from_numpy(source.encode(last)).to(self.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The seed, and how often it was resumed."""
-        return {"seed": self._seed, "resumes": self._resumes}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Start new episodes, from seeds that follow from the saved one and were not used yet."""
-        self._seed, self._resumes = int(state["seed"]), int(state["resumes"]) + 1
-        self._start()
 
     def render(self, row: int = 0) -> np.ndarray:
         """The env's own picture, uint8 [H, W, 3].
@@ -204,17 +174,12 @@ class Env(VecEnv):
             venv = self._venv
             frame: Any = venv.envs[row].render() if isinstance(venv, SyncVectorEnv) else venv.render()[row]  # type: ignore
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-            raise UserError(f"drawing {name} needs a package that is not installed: {_first_line(error)}") from error
+            raise UserError(f"drawing {name} needs a package that is not installed: {first_line(error)}") from error
         return np.asarray(frame, dtype=np.uint8)
 
     def close(self) -> None:
         """End the envs, and their processes."""
         self._venv.close()
-
-    def _source(self, group: str) -> Source:
-        if group not in self._sources:
-            raise UserError(f'unknown observation group "{group}": {did_you_mean(group, self._sources)}')
-        return self._sources[group]
 
     def _to_env(self, action: Tensor) -> np.ndarray:
         """Actions as the env's own space has them: with its start, shape and dtype."""
@@ -258,17 +223,13 @@ def _derive(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _find_spec(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     if module:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise UserError(f'env "{env_id}": module {module} cannot be imported ({_first_line(error)})') from error
+            raise UserError(f'env "{env_id}": module {module} cannot be imported ({first_line(error)})') from error
     if name in gymnasium.registry:
         return gymnasium.registry[name]
     namespace = name.rpartition("/")[0]
@@ -288,13 +249,13 @@ def _build(config: EnvConfig, spec: EnvSpec, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        why = _first_line(error)
+        why = first_line(error)
         entry_point = str(spec.entry_point or spec.vector_entry_point)
         extra = next((extra for module, extra in _EXTRAS.items() if entry_point.startswith(module)), None)
         fix = f': pip install "gymnasium[{extra}]"' if extra and "pip install" not in why else ""
         raise UserError(f"{config.id} needs a package that is not installed ({why}){fix}") from error
     except Exception as error:
-        why = _first_line(error).partition(" was raised from")[0]  # Gymnasium repeats the arguments after that
+        why = first_line(error).partition(" was raised from")[0]  # Gymnasium repeats the arguments after that
         given = f" with kwargs {config.kwargs}" if config.kwargs else ""
         raise UserError(f"{config.id} cannot be built{given}: {why}") from error
 
@@ -397,93 +358,3 @@ def _resets_by_mask(venv: VectorEnv, config: EnvConfig) -> bool:
     except Exception:
         return False
     return all(np.array_equal(np.asarray(s.pick(before))[1], np.asarray(s.pick(after))[1]) for s in sources)
-
-
-def group_sources(
-    space: spaces.Space, owner: str, path: tuple[str, ...] = (), wanted: Collection[str] = ()
-) -> dict[str, Source]:
-    """Every group that an observation space gives, by name.
-
-    Args:
-        space: of the observations.
-        owner: whose they are, for the error line.
-        path: where in them this space stands.
-        wanted: the entries of a Dict to look at; empty takes all.
-
-    Raises:
-        UserError: an entry is of a kind that is not supported.
-    """
-    if isinstance(space, spaces.Dict):
-        found: dict[str, Source] = {}
-        for key, inner in space.spaces.items():
-            found |= group_sources(inner, owner, (*path, str(key)), wanted)
-        return found
-    if path and wanted and ".".join(path) not in wanted:
-        return {}
-    source = _image(space, path) or _vector(space, path)
-    if source is None:
-        where = f' entry "{".".join(path)}"' if path else ""
-        raise UserError(
-            f"{owner}: observation{where} is a {type(space).__name__} space, which is not supported: "
-            "wrap the env so that it gives Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them"
-        )
-    return {".".join(path) or ("image" if source.group.is_image else "state"): source}
-
-
-def _image(space: spaces.Space, path: tuple[str, ...]) -> Source | None:
-    if not (isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)):
-        return None
-    shape = space.shape
-    axis = None  # of the channels in a batch, where they are not last
-    if len(shape) == 2:
-        shape = (*shape, 1)
-    elif shape[0] < min(shape[1:]):
-        shape, axis = (*shape[1:], shape[0]), 1
-
-    def encode(batch: np.ndarray) -> np.ndarray:
-        batch = batch if axis is None else np.moveaxis(batch, axis, -1)
-        return np.array(batch, dtype=np.uint8, order="C").reshape(len(batch), *shape)
-
-    return Source(
-        path, Group(shape=shape, dtype="uint8", low=float(space.low.min()), high=float(space.high.max())), encode
-    )
-
-
-def _vector(space: spaces.Space, path: tuple[str, ...]) -> Source | None:
-    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
-        bounds = (float(space.low.min()), float(space.high.max())) if isinstance(space, spaces.Box) else (0.0, 1.0)
-        group = Group(shape=(math.prod(space.shape),), low=bounds[0], high=bounds[1])
-        return Source(path, group, lambda batch: batch.reshape(len(batch), -1).astype(np.float32))
-    if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        return None
-    nvec, start = (
-        np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec).ravel(),
-        np.ravel(space.start),
-    )
-    first = np.cumsum(nvec) - nvec - start  # position of each dimension's choice 0 in the vector
-
-    def one_hot(batch: np.ndarray) -> np.ndarray:
-        hot = np.zeros((len(batch), int(nvec.sum())), dtype=np.float32)
-        hot[np.arange(len(batch))[:, None], batch.reshape(len(batch), -1) + first] = 1.0
-        return hot
-
-    return Source(path, Group(shape=(int(nvec.sum()),), low=0.0, high=1.0), one_hot)
-
-
-def action_spec(space: spaces.Space, owner: str) -> ActionSpec:
-    """The actions of a Gymnasium space.
-
-    Raises:
-        UserError: of a kind that is not supported; names the owner.
-    """
-    if isinstance(space, spaces.Discrete):
-        return ActionSpec("discrete", nvec=(int(space.n),))
-    if isinstance(space, spaces.MultiDiscrete):
-        return ActionSpec("multi_discrete", nvec=tuple(int(n) for n in space.nvec.ravel()))
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        low, high = (tuple(float(v) for v in side.ravel()) for side in (space.low, space.high))
-        return ActionSpec("continuous", low=low, high=high)
-    raise UserError(
-        f"{owner}: actions are a {type(space).__name__} space of {space.dtype}, which is not supported: "
-        "wrap the env so that it takes Discrete, MultiDiscrete or Box of floats"
-    )

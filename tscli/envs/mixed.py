@@ -29,7 +29,7 @@ from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
 from tscli import streams
-from tscli.config import Config, UserError, did_you_mean, is_yaml, one_line
+from tscli.config import Config, UserError, is_yaml, one_line
 from tscli.envs import EnvStep, VecEnv, make_env
 from tscli.envs.spaces import ActionSpec, Group
 
@@ -110,6 +110,7 @@ class Env(VecEnv):
         self.control_dt = periods.pop() if len(periods) == 1 else None
         self.has_success = all(env.has_success for env in self._envs)
         self.exact_resume = all(env.exact_resume for env in self._envs)
+        self.is_native = all(env.is_native for env in self._envs)
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -129,7 +130,7 @@ class Env(VecEnv):
         return EnvStep(reward, terminated, truncated, success if self.has_success else torch.zeros_like(success))
 
     def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
-        self._check(group)
+        self.check_group(group)
         if group == TASK:
             return self._one_hot.clone() if rows is None else self._one_hot[rows]
         if rows is not None:
@@ -140,7 +141,7 @@ class Env(VecEnv):
         return whole
 
     def final_observation(self, group: str, rows: Tensor) -> Tensor:
-        self._check(group)
+        self.check_group(group)
         return self._one_hot[rows] if group == TASK else self._of_rows(group, rows, final=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -171,20 +172,18 @@ class Env(VecEnv):
     def _of_rows(self, group: str, rows: Tensor, final: bool) -> Tensor:
         """A group of some rows, [len(rows), *shape]: each task is asked for its own, by their numbers there."""
         whole, k = self._empty(group, len(rows)), len(self._envs)
-        for j, env in enumerate(self._envs):
-            mine = rows % k == j
-            if bool(mine.any()):
-                own = rows[mine] // k
-                whole[mine] = env.final_observation(group, own) if final else env.observe(group, own)
+        for j, (env, _) in enumerate(self._playing):
+            ask, mine = env.final_observation if final else env.observe, rows % k == j
+            if self.is_native:  # no value may be looked at: each is asked for as many rows, of which its own are taken
+                shown = ask(group, (rows // k).clamp(max=env.num_envs - 1))
+                whole = torch.where(mine.view(-1, *[1] * (shown.dim() - 1)), shown, whole)
+            elif mine.any():
+                whole[mine] = ask(group, rows[mine] // k)
         return whole
 
     def _empty(self, group: str, size: int) -> Tensor:
         about = self.groups[group]
         return torch.empty(size, *about.shape, dtype=getattr(torch, about.dtype), device=self.device)
-
-    def _check(self, group: str) -> None:
-        if group not in self.groups:
-            raise UserError(f'unknown observation group "{group}": {did_you_mean(group, self.groups)}')
 
 
 def _common_action(envs: Sequence[VecEnv], names: Sequence[str]) -> ActionSpec:

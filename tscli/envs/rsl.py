@@ -35,13 +35,8 @@ through the CPU. Each of them takes the simulator's memory.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import multiprocessing
 import random
-import signal
-import traceback
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +46,9 @@ from torch import Tensor
 
 from tscli import streams
 from tscli.config import Config, UserError, did_you_mean
-from tscli.envs import EnvStep, VecEnv
+from tscli.envs import EnvStep
+from tscli.envs.contract import RestartedEnv, first_line
+from tscli.envs.remote import Remote
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -103,25 +100,26 @@ class _Result(NamedTuple):
     final: Observations | None
 
 
-class Env(VecEnv):
+class Env(RestartedEnv):
     """N copies in an rsl_rl VecEnv; the module's docstring is the specification.
 
     Raises:
         UserError: the entry point cannot be called, or what it gives is not such a VecEnv.
     """
 
-    exact_resume = False
-
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.has_success = config.success_key is not None
-        self._simulator = (_Remote if config.own_process else _Simulator)(config, num_envs, self.device)
+        if config.own_process:
+            arguments = config.model_dump(), num_envs, str(self.device)
+            self._simulator: Any = Remote(_simulate, arguments, self.device, config.entry_point)
+        else:
+            self._simulator = _Simulator(config, num_envs, self.device)
+        size, self._limit, self.control_dt = self._simulator.constants()
         # Some end an episode when its length passes the limit, others when it reaches it.
-        self._limit, self.max_episode_steps = self._simulator.limit, self._simulator.limit + 1
-        self.control_dt = self._simulator.control_dt
+        self.max_episode_steps = self._limit + 1
         bound = float("inf") if config.clip_actions is None else config.clip_actions
-        size = self._simulator.num_actions
         self.action = ActionSpec("continuous", low=(-bound,) * size, high=(bound,) * size)
         self._false = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self.reset(0)
@@ -129,11 +127,6 @@ class Env(VecEnv):
             name: Group(tuple(value.shape[1:]), "uint8" if value.dtype == torch.uint8 else "float32")
             for name, value in self._obs.items()
         }
-
-    def reset(self, seed: int) -> None:
-        """Start every env anew; which episodes follow depends on the seed and on the number of envs."""
-        self._seed, self._resumes = seed, 0
-        self._start()
 
     def _start(self) -> None:
         self._obs = self._last = self._simulator.reset(streams.derive(self._seed, f"rsl/{self._resumes}"))
@@ -150,28 +143,21 @@ class Env(VecEnv):
 
     def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
         """Current observation of a group, as the simulator gave it."""
-        seen = self._obs[self._known(group)]
+        self.check_group(group)
+        seen = self._obs[group]
         return seen if rows is None else seen[rows]
 
     def final_observation(self, group: str, rows: Tensor) -> Tensor:
         """Last observation of ended episodes, or the one before it where the simulator does not give it."""
         if not bool(self._done[rows].all()):
             raise ValueError(f"row {int(rows[~self._done[rows]][0])} did not end in the latest step")
-        return self._last[self._known(group)][rows]
+        self.check_group(group)
+        return self._last[group][rows]
 
     def start_part_way(self, generator: torch.Generator) -> None:
         """As rsl_rl's `init_at_random_ep_len`: `episode_length_buf` is set to random numbers below the limit."""
         lengths = torch.randint(self._limit, (self.num_envs,), generator=generator, device=generator.device)
         self._simulator.set_lengths(lengths)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The seed, and how often it was resumed."""
-        return {"seed": self._seed, "resumes": self._resumes}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Start new episodes, from a seed that follows from the saved one and was not used yet."""
-        self._seed, self._resumes = int(state["seed"]), int(state["resumes"]) + 1
-        self._start()
 
     def render(self, row: int = 0) -> np.ndarray:
         """The simulator's own picture, uint8 [H, W, 3]: of all its envs where it does not draw one alone.
@@ -185,11 +171,6 @@ class Env(VecEnv):
         """End the simulator."""
         self._simulator.close()
 
-    def _known(self, group: str) -> str:
-        if group not in self._obs:
-            raise UserError(f'unknown observation group "{group}": {did_you_mean(group, self._obs)}')
-        return group
-
 
 class _Simulator:
     """A VecEnv and all that is asked of it, in plain terms, so that it may as well be in another process."""
@@ -199,13 +180,15 @@ class _Simulator:
         self._streams = _Streams(device)
         with self._streams:
             self._venv: Any = _build(config, num_envs, device)
+        _check(self._venv, config, num_envs)
+
+    def constants(self) -> tuple[int, int, float | None]:
+        """Numbers of an action, steps to the time limit, and seconds between actions."""
         venv = self._venv
-        _check(venv, config, num_envs)
-        self.num_actions = int(venv.num_actions)
-        self.limit = int(torch.as_tensor(venv.max_episode_length).max())
         inner = getattr(venv, "unwrapped", venv)
         dt = getattr(inner, "step_dt", getattr(inner, "dt", None))
-        self.control_dt = float(dt) if isinstance(dt, (int, float)) and dt > 0 else None
+        limit = int(torch.as_tensor(venv.max_episode_length).max())
+        return int(venv.num_actions), limit, float(dt) if isinstance(dt, (int, float)) and dt > 0 else None
 
     def reset(self, seed: int) -> Observations:
         """Start every env anew."""
@@ -304,7 +287,7 @@ def _build(config: EnvConfig, num_envs: int, device: torch.device) -> Any:
         module = importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"entry_point {config.entry_point}: module {name} cannot be imported ({_first_line(error)}): install what "
+            f"entry_point {config.entry_point}: module {name} cannot be imported ({first_line(error)}): install what "
             "it needs, or name its folder in PYTHONPATH"
         ) from error
     make = getattr(module, function, None)
@@ -318,7 +301,7 @@ def _build(config: EnvConfig, num_envs: int, device: torch.device) -> Any:
     except Exception as error:
         given = f" with kwargs {config.kwargs}" if config.kwargs else ""
         hint = "" if config.own_process else ": if it allows one instance per process, set own_process: true"
-        raise UserError(f"{config.entry_point} cannot be built{given} ({_first_line(error)}){hint}") from error
+        raise UserError(f"{config.entry_point} cannot be built{given} ({first_line(error)}){hint}") from error
 
 
 def _check(venv: Any, config: EnvConfig, num_envs: int) -> None:
@@ -337,10 +320,6 @@ def _check(venv: Any, config: EnvConfig, num_envs: int) -> None:
         raise UserError(
             f"{config.entry_point} gave {venv.num_envs} envs where {num_envs} were asked for: let it take num_envs"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class _Streams:
@@ -370,101 +349,6 @@ class _Streams:
             torch.cuda.set_rng_state(state[3], self._device)
 
 
-class _Remote:
-    """A `_Simulator` in a process of its own, asked the same things."""
-
-    def __init__(self, config: EnvConfig, num_envs: int, device: torch.device) -> None:
-        self._device, self._owner = device, config.entry_point
-        # Not forked: neither CUDA nor a simulator that is already running here would survive that.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        settings = config.model_dump() | {"own_process": True}
-        self._process = context.Process(target=_serve, args=(theirs, settings, num_envs, str(device)), daemon=True)
-        self._process.start()
-        theirs.close()
-        self.num_actions, self.limit, self.control_dt = self._answer()
-
-    def reset(self, seed: int) -> Observations:
-        return self._ask("reset", seed)
-
-    def step(self, action: Tensor) -> _Result:
-        return self._ask("step", action)
-
-    def set_lengths(self, lengths: Tensor) -> None:
-        self._ask("set_lengths", lengths)
-
-    def render(self, row: int) -> np.ndarray:
-        return self._ask("render", row).cpu().numpy()
-
-    def close(self) -> None:
-        """End the simulator and its process."""
-        if self._process.is_alive():
-            try:
-                self._ask("close")
-            finally:
-                self._pipe.close()
-                self._process.join(timeout=10)
-                self._process.kill()
-
-    def _ask(self, name: str, *args: Any) -> Any:
-        self._pipe.send((name, _over_numpy(args)))
-        return self._answer()
-
-    def _answer(self) -> Any:
-        try:
-            kind, value = self._pipe.recv()
-        except (EOFError, ConnectionError):
-            raise UserError(
-                f"the process of {self._owner} has ended by itself (exit code {self._process.exitcode}): its output is "
-                "above"
-            ) from None
-        if kind == "bad input":
-            raise UserError(value)
-        if kind == "error":
-            raise RuntimeError(f"in the process of {self._owner}:\n{value}")
-        return _over_torch(value, self._device)
-
-
-def _serve(pipe: Any, settings: dict[str, Any], num_envs: int, device: str) -> None:
-    """What the other process does until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stage, which then closes this
-    simulator: _Simulator | None = None
-    with contextlib.suppress(EOFError, ConnectionError):
-        while True:
-            try:
-                if simulator is None:
-                    simulator = _Simulator(EnvConfig.model_validate(settings), num_envs, torch.device(device))
-                    answer: Any = (simulator.num_actions, simulator.limit, simulator.control_dt)
-                else:
-                    name, args = pipe.recv()
-                    answer = getattr(simulator, name)(*_over_torch(args, torch.device(device)))
-                pipe.send(("answer", _over_numpy(answer)))
-            except UserError as error:
-                pipe.send(("bad input", str(error)))
-            except EOFError:
-                raise
-            except Exception:
-                pipe.send(("error", traceback.format_exc()))
-            if simulator is None:
-                return
-
-
-def _over_numpy(value: Any) -> Any:
-    """The same with arrays for tensors: these are sent as they are, without shared memory that could run out."""
-    return _each(value, lambda tensor: tensor.cpu().numpy(), Tensor)
-
-
-def _over_torch(value: Any, device: torch.device) -> Any:
-    """Undo `_over_numpy`."""
-    return _each(value, lambda array: torch.from_numpy(array).to(device), np.ndarray)
-
-
-def _each(value: Any, change: Callable[[Any], Any], kind: type) -> Any:
-    if isinstance(value, kind):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _each(part, change, kind) for key, part in value.items()}
-    if isinstance(value, tuple):
-        parts = [_each(part, change, kind) for part in value]
-        return type(value)(*parts) if isinstance(value, _Result) else tuple(parts)
-    return value
+def _simulate(settings: dict[str, Any], num_envs: int, device: str) -> _Simulator:
+    """The simulator, as another process builds it."""
+    return _Simulator(EnvConfig.model_validate(settings), num_envs, torch.device(device))

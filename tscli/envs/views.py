@@ -7,6 +7,7 @@ Its vector parts are concatenated into one array named "vector"; images keep the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -212,8 +213,14 @@ def encode_action(action: Tensor, spec: ActionSpec) -> Tensor:
         if n == 2:
             encoded.append((column * 2 - 1).unsqueeze(-1).to(torch.float32))
         else:
-            encoded.append(torch.nn.functional.one_hot(column.long(), n).to(torch.float32))
+            encoded.append((column.unsqueeze(-1) == torch.arange(n, device=column.device)).to(torch.float32))
     return encoded[0] if len(encoded) == 1 else torch.cat(encoded, dim=-1)
+
+
+@functools.lru_cache(maxsize=64)
+def _entries(index: tuple[int, ...], device: torch.device) -> Tensor:
+    """An index as a tensor, brought to the device once."""
+    return torch.tensor(index, device=device)
 
 
 class View:
@@ -230,8 +237,8 @@ class View:
         self._seed, self._stream = seed, streams.stream_id(f"view/{spec.name}")
         n, device = env.num_envs, env.device
         self._rows = torch.arange(n, dtype=torch.int64, device=device)
-        self._index = {i: torch.tensor(p.index, device=device) for i, p in enumerate(spec.parts) if p.index is not None}
-        self._step = 0
+        # A tensor, counted up in place, so that a step that is captured and repeated does not repeat its noise.
+        self._step = torch.zeros((), dtype=torch.int64, device=device)
         self._age = torch.zeros(n, dtype=torch.int64, device=device)
         self._queue = {i: torch.zeros(p.delay, n, p.size, device=device) for i, p in enumerate(spec.parts) if p.delay}
         self._now: dict[int, Tensor] = {}
@@ -285,14 +292,15 @@ class View:
         if self.spec.parts[i].is_image:
             return value
         value = value.unsqueeze(-1).flatten(1)  # also [N], of a group of one number
-        return value.index_select(1, self._index[i]) if i in self._index else value
+        index = self.spec.parts[i].index
+        return value if index is None else value.index_select(1, _entries(index, value.device))
 
     def _disturb(self, i: int, value: Tensor, rows: Tensor, suffix: str) -> Tensor:
         part = self.spec.parts[i]
         if not part.noise and not part.dropout:
             return value
         stream = streams.stream_id(f"{self._stream}/{i}{suffix}")
-        step = torch.full_like(rows, self._step)
+        step = self._step.expand_as(rows)
         if part.noise:
             noise = streams.normal(self._seed, stream, rows, step, part.size)
             value = value + part.noise * noise.to(value.dtype)
@@ -320,7 +328,7 @@ class View:
     def state_dict(self) -> dict[str, Any]:
         """All that the next readings depend on."""
         return {
-            "step": self._step,
+            "step": self._step.clone(),
             "age": self._age,
             "previous": self._previous,
             "queue": {str(i): q for i, q in self._queue.items()},
@@ -328,7 +336,7 @@ class View:
 
     def restart(self, state: dict[str, Any]) -> None:
         """Begin new episodes in every env, with noise that goes on from `state_dict` instead of repeating."""
-        self._step = state["step"]
+        self._step.fill_(int(state["step"]))
         self._age, self._previous = torch.zeros_like(self._age), torch.zeros_like(self._previous)
         self._now.clear()  # the queues are filled anew at age 0
         self._cache = None
@@ -336,7 +344,8 @@ class View:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         device = self.env.device
-        self._step, self._age = state["step"], state["age"].to(device, copy=True)
+        self._step.fill_(int(state["step"]))
+        self._age = state["age"].to(device, copy=True)
         self._previous = state["previous"].to(device, copy=True)
         self._queue = {int(i): q.to(device, copy=True) for i, q in state["queue"].items()}
         self._now.clear()
@@ -368,7 +377,7 @@ def view_of_pairs(
         value = fields[part.field]
         if not part.is_image:
             value = value.unsqueeze(-1).flatten(2)
-            value = value if part.index is None else value[..., list(part.index)]
+            value = value if part.index is None else value.index_select(2, _entries(part.index, value.device))
         if part.noise:
             value = value + part.noise * torch.empty_like(value).normal_(generator=generator)
         if part.dropout:

@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.classic.base import Array, ClassicEnv, Move
+from tscli.envs.native import Array, Move, NativeEnv
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -47,7 +47,7 @@ class EnvConfig(Config):
     )
 
 
-class Env(ClassicEnv):
+class Env(NativeEnv):
     """N Acrobots; the module's docstring is the specification."""
 
     starts = ((-0.1, 0.1),) * 4

@@ -36,7 +36,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.classic.base import Array, ClassicEnv, Move
+from tscli.envs.native import Array, Move, NativeEnv
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.streams import normal, stream_id
 
@@ -68,7 +68,7 @@ class EnvConfig(Config):
     swapped: bool = Field(default=False, description="Let action 0 push to the right and 1 to the left.")
 
 
-class Env(ClassicEnv):
+class Env(NativeEnv):
     """N CartPoles; the module's docstring is the specification."""
 
     starts = ((-0.05, 0.05),) * 4
@@ -104,6 +104,7 @@ class Env(ClassicEnv):
         super().__init__(config.max_episode_steps, num_envs, device)
         reward = 1.0 / config.max_episode_steps if config.unit_return else 1.0
         self._reward = torch.full((num_envs,), reward, device=self.device)
+        self._bound = 2 * torch.tensor([MAX_POSITION, MAX_ANGLE], dtype=torch.float64, device=self.device)
 
     def _advance(self, state: Array, action: Array) -> Array:
         """Florian (2007), "Correct equations for the dynamics of the cart-pole system", without friction."""
@@ -153,11 +154,10 @@ class Env(ClassicEnv):
 
     def _noisy(self, state: Array, reading: Array, rows: Tensor | None = None) -> Tensor:
         """What the sensor reads of states [4, K] of those envs: float32 [K, 2]."""
-        env = torch.arange(self.num_envs, device=self.device) if rows is None else rows.to(self.device)
+        env = self._tensor(self._rows) if rows is None else rows.to(self.device)
         noise = self._noise * normal(self._seed, _NOISE, env, self._tensor(reading), 2)
-        seen = self._tensor(state)[[0, 2]].T + noise
-        bound = 2 * torch.tensor([MAX_POSITION, MAX_ANGLE], dtype=torch.float64, device=self.device)
-        return seen.clamp(-bound, bound).to(torch.float32)
+        seen = self._tensor(state)[::2].T + noise
+        return seen.clamp(-self._bound, self._bound).to(torch.float32)
 
     def render(self, row: int = 0) -> np.ndarray:
         """The cart on its track, seen from the side: uint8 [400, 600, 3]; the red marks are where an episode ends."""

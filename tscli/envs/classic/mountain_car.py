@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.classic.base import Array, ClassicEnv, Move
+from tscli.envs.native import Array, Move, NativeEnv
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -49,7 +49,7 @@ class EnvConfig(Config):
     spread_starts: bool = Field(default=False, description="Start anywhere in the valley, at any velocity.")
 
 
-class Env(ClassicEnv):
+class Env(NativeEnv):
     """N cars; the module's docstring is the specification."""
 
     starts = ((-0.6, -0.4), (0.0, 0.0))

@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.classic.base import Array, ClassicEnv, Move
+from tscli.envs.native import Array, Move, NativeEnv
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -45,7 +45,7 @@ class EnvConfig(Config):
     )
 
 
-class Env(ClassicEnv):
+class Env(NativeEnv):
     """N pendulums; the module's docstring is the specification."""
 
     starts = ((-math.pi, math.pi), (-1.0, 1.0))

@@ -45,7 +45,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.classic.base import Array, ClassicEnv, Move
+from tscli.envs.native import Array, Move, NativeEnv
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig", "combination"]
@@ -74,7 +74,7 @@ def combination(length: int) -> list[int]:
     return [stream.randint(0, NUM_CODES - 1) for _ in range(length)]
 
 
-class Env(ClassicEnv):
+class Env(NativeEnv):
     """N sets of doors; the module's docstring is the specification."""
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
@@ -90,25 +90,23 @@ class Env(ClassicEnv):
         self.starts = ((1.0, config.num_doors), (0.0, 1.0), (0.0, config.combination_length))
         self._num_doors, self._length = config.num_doors, config.combination_length
         self._lock_starts = config.lock_starts
-        super().__init__(config.max_episode_steps, num_envs, device)
-        self._codes = self._array(torch.tensor([*combination(self._length), -1], dtype=torch.float64))
-        self._choices = {
-            name: self._array(torch.arange(first, first + self.groups[name].size, dtype=torch.float64)[:, None])
-            for name, first in (("phase", 0), ("good_door", 1), ("next_code", 0))
-        }
+        tables = {"codes": np.array([*combination(self._length), -1.0])}
+        for name, first in (("phase", 0), ("good_door", 1), ("next_code", 0)):
+            tables[name] = np.arange(first, first + self.groups[name].size, dtype=np.float64)[:, None]
+        super().__init__(config.max_episode_steps, num_envs, device, tables)
 
     def _begin(self, draws: Tensor) -> Tensor:
-        good, drawn, entered = super()._begin(draws).T
+        good, drawn, entered = super()._begin(draws)
         at_lock = drawn < self._lock_starts
         entered = entered.floor().clamp(max=self._length - 1) * at_lock
         phase = torch.where(entered > 0, ENTERING, torch.where(at_lock, AT_LOCK, CHOOSING))
-        return torch.stack((good.floor().clamp(max=self._num_doors - 1), phase.to(draws.dtype), entered), dim=1)
+        return torch.stack((good.floor().clamp(max=self._num_doors - 1), phase.to(draws.dtype), entered))
 
     def _next_code(self, state: Array) -> Array:
         """The code that the lock waits for, -1 away from it."""
         xp = self._xp
         _, phase, entered = state
-        code = self._codes[xp.asarray(entered, dtype=xp.int64)]
+        code = self._tables["codes"][xp.asarray(entered, dtype=xp.int64)]
         return xp.where((phase == AT_LOCK) | (phase == ENTERING), code, -1.0)
 
     def _advance(self, state: Array, action: Array) -> Array:
@@ -137,7 +135,7 @@ class Env(ClassicEnv):
     def _fields(self, group: str, state: Array) -> Array:
         shown = {"good_door": state[0], "phase": state[1]}
         value = self._next_code(state) if group == "next_code" else shown[group]
-        return value == self._choices[group]
+        return value == self._tables[group]
 
     def render(self, row: int = 0) -> np.ndarray:
         """The doors, of which the good one is green and the lock's has its codes above it: uint8 [200, W, 3]."""
@@ -154,7 +152,7 @@ class Env(ClassicEnv):
             draw.ellipse((x + 90, 270, x + 108, 288), fill="#f7f8fa")
         if phase != CHOOSING:
             draw.rectangle((30, 150, 170, 400), outline="#f2a541", width=12)
-        for place, code in enumerate(self._codes[:-1].tolist()):
+        for place, code in enumerate(self._tables["codes"][:-1].tolist()):
             x, color = 60 * place + 40, "#f2a541" if place < entered else "#c3cad5"
             draw.rectangle((x, 90 - 25 * code, x + 44, 110), fill=color)
         return np.asarray(image.reduce(2))

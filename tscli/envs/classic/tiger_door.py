@@ -33,7 +33,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.classic.base import Array, ClassicEnv, Move
+from tscli.envs.native import Array, Move, NativeEnv
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -53,7 +53,7 @@ class EnvConfig(Config):
     )
 
 
-class Env(ClassicEnv):
+class Env(NativeEnv):
     """N pairs of doors; the module's docstring is the specification."""
 
     starts = ((0.0, 2.0), (0.0, 0.0), (0.0, 0.0))  # tiger's side, whether it was heard, whether a door was opened
@@ -68,8 +68,7 @@ class Env(ClassicEnv):
         names = ("open_left", "open_right", "listen")[: 3 if config.listen else 2]
         self.action = ActionSpec("discrete", nvec=(len(names),), names=names)
         self._listen_cost, self._left_reward = config.listen_cost, config.left_reward
-        super().__init__(config.max_episode_steps, num_envs, device)
-        self._sides = self._array(torch.tensor([[0.0], [1.0]], dtype=torch.float64))
+        super().__init__(config.max_episode_steps, num_envs, device, {"sides": np.array([[0.0], [1.0]])})
 
     def _begin(self, draws: Tensor) -> Tensor:
         return super()._begin(draws).floor()
@@ -95,7 +94,7 @@ class Env(ClassicEnv):
 
     def _fields(self, group: str, state: Array) -> Array:
         tiger, heard, _ = state
-        here = tiger == self._sides
+        here = tiger == self._tables["sides"]
         return here & (heard > 0) if group == "heard" else here
 
     def render(self, row: int = 0) -> np.ndarray:

@@ -18,7 +18,7 @@ from gymnasium import spaces
 
 from tscli.config import UserError, did_you_mean
 from tscli.envs import VecEnv
-from tscli.envs.gym import Source, action_spec, group_sources
+from tscli.envs.sources import Source, action_spec, group_sources
 from tscli.envs.spaces import ActionSpec
 from tscli.pairs import PairsSchema
 from tscli.pairs.schema import TEACHER

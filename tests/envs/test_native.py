@@ -1,4 +1,4 @@
-"""What the classic-control environments owe to the class that they share: array kinds, independence, resume."""
+"""What the native environments owe to the class that they share: array kinds, independence, resume."""
 
 # ruff: noqa: D103 - tests say in their names what they show
 
@@ -6,37 +6,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from native_envs import use_torch
 
 from tscli.config import UserError
+from tscli.envs import color_maze
 from tscli.envs.classic import acrobot, cartpole, mountain_car, pendulum, poisoned_doors, tiger_door
-from tscli.envs.classic.base import ClassicEnv
+from tscli.envs.native import AHEAD, NativeEnv
 
-MODULES = [cartpole, acrobot, pendulum, mountain_car, poisoned_doors, tiger_door]
+MODULES = [color_maze, cartpole, acrobot, pendulum, mountain_car, poisoned_doors, tiger_door]
 pytestmark = pytest.mark.parametrize("module", MODULES, ids=[m.__name__.rpartition(".")[2] for m in MODULES])
 
 
-def make(module: Any, num_envs: int, max_episode_steps: int = 40) -> ClassicEnv:
+def make(module: Any, num_envs: int, max_episode_steps: int = 40) -> NativeEnv:
     return module.Env(module.EnvConfig(max_episode_steps=max_episode_steps), num_envs)
 
 
-def _use_torch(env: ClassicEnv) -> None:
-    """Let it do its arithmetic in torch, as on a GPU, its tables included."""
-    env._xp = torch
-    for name, value in vars(env).items():
-        if isinstance(value, dict):
-            setattr(env, name, {key: _as_torch(each) for key, each in value.items()})
-        else:
-            setattr(env, name, _as_torch(value))
-
-
-def _as_torch(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-
-def actions(env: ClassicEnv, *shape: int) -> torch.Tensor:
+def actions(env: NativeEnv, *shape: int) -> torch.Tensor:
     stream = torch.Generator().manual_seed(0)
     if env.action.is_continuous:
         return torch.rand((*shape, 1), generator=stream) * 2 - 1
@@ -44,8 +31,8 @@ def actions(env: ClassicEnv, *shape: int) -> torch.Tensor:
 
 
 def test_torchs_arrays_give_what_numpys_give(module: Any) -> None:
-    on_numpy, on_torch = make(module, 5), make(module, 5)
-    _use_torch(on_torch)
+    on_numpy, on_torch = make(module, 5, 5), make(module, 5, 5)
+    use_torch(on_torch)
     on_numpy.reset(3)
     on_torch.reset(3)
     for action in actions(on_numpy, 200, 5):
@@ -55,6 +42,23 @@ def test_torchs_arrays_give_what_numpys_give(module: Any) -> None:
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
         for group in on_numpy.groups:
             torch.testing.assert_close(on_numpy.observe(group), on_torch.observe(group), rtol=1e-5, atol=1e-7)
+
+
+def test_restarting_without_a_look_at_values_gives_the_same_bit_for_bit(module: Any) -> None:
+    looking, blind = make(module, 5, 6), make(module, 5, 6)
+    blind._on_host = False
+    rows = torch.tensor([4, 1, 2])
+    for t, action in enumerate(actions(looking, 500, 5)):
+        ours, theirs = looking.step(action), blind.step(action)
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
+        for group in looking.groups:
+            for look in ("observe", "final_observation"):
+                assert torch.equal(getattr(looking, look)(group, rows), getattr(blind, look)(group, rows))
+        if t == 250:
+            blind.load_state_dict(looking.state_dict())
+    ours, theirs = looking.state_dict(), blind.state_dict()
+    assert all(torch.equal(torch.as_tensor(ours[name]), torch.as_tensor(theirs[name])) for name in ours)
+    assert ours["episode"].min() > 2 * AHEAD, "starts were drawn several times"
 
 
 def test_more_envs_change_no_bit_of_the_first_ones(module: Any) -> None:
