@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 from tscli import ranks
 from tscli.cli.pages import first_page
-from tscli.launch.processes import run_processes, wanted_processes
 from tscli.launch.scripts import find_scripts
 
 __all__ = ["entry", "main", "run_script"]
@@ -94,6 +93,8 @@ def normalize(args: list[str]) -> list[str]:
 
 def _dispatch(args: list[str]) -> int:
     if "--num-processes" in " ".join(args) and ranks.size() == 1:
+        from tscli.launch.processes import run_processes, wanted_processes
+
         number, alone = wanted_processes(args)
         if number > 1:
             return run_processes(number, alone)

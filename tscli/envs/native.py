@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tscli import devices
 from tscli.envs import EnvStep, VecEnv
 from tscli.streams import stream_id, uniform
 
@@ -68,7 +69,7 @@ class NativeEnv(VecEnv):
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.max_episode_steps: int = max_episode_steps
-        self._on_host = self.device.type == "cpu"  # so that values may be looked at
+        self._on_host = devices.host_may_look(self.device)  # so that values may be looked at
         self._xp: ModuleType = np if self._on_host else torch
         self._tables = {name: self._array(torch.from_numpy(table)) for name, table in tables.items()}
         self._rows = self._array(torch.arange(num_envs, device=self.device))
@@ -172,7 +173,7 @@ class NativeEnv(VecEnv):
     def _draw_starts(self) -> None:
         """Draw each env's starts from its current episode on: `_starts` is [D, AHEAD, N]."""
         self._first, self._used = _copy(self._episode), 0
-        row = self._tensor(self._rows).repeat(AHEAD)
+        row = self._tensor(self._rows).repeat(AHEAD) + self.first
         episode = self._tensor(self._first) + torch.arange(AHEAD, device=self.device)[:, None]
         draws = uniform(self._seed, self._stream, row, episode.flatten(), len(self.starts))
         starts = self._begin(draws.T.reshape(-1, AHEAD, self.num_envs))

@@ -144,7 +144,7 @@ def entries_of(view: ViewSpec, inner: ViewSpec) -> tuple[int, ...]:
     Raises:
         UserError: one is not there, or with another noise, delay or dropout.
     """
-    there, wanted = _entries(view), _entries(inner)
+    there, wanted = _named_entries(view), _named_entries(inner)
     for entry in wanted:
         if entry not in there:
             what = entry[0] if entry[0] == PREVIOUS_ACTION else f"{entry[0]}[{entry[1]}]"
@@ -154,7 +154,7 @@ def entries_of(view: ViewSpec, inner: ViewSpec) -> tuple[int, ...]:
     return tuple(map(there.index, wanted))
 
 
-def _entries(view: ViewSpec) -> list[tuple[Any, ...]]:
+def _named_entries(view: ViewSpec) -> list[tuple[Any, ...]]:
     """What each entry of a view's vector is."""
     picked = [(part, range(part.size) if part.index is None else part.index) for part in view.parts]
     return [(part.group, i, part.noise, part.delay, part.dropout) for part, index in picked for i in index]
@@ -302,10 +302,10 @@ class View:
         stream = streams.stream_id(f"{self._stream}/{i}{suffix}")
         step = self._step.expand_as(rows)
         if part.noise:
-            noise = streams.normal(self._seed, stream, rows, step, part.size)
+            noise = streams.normal(self._seed, stream, rows + self.env.first, step, part.size)
             value = value + part.noise * noise.to(value.dtype)
         if part.dropout:
-            lost = streams.uniform(self._seed, stream + 1, rows, step, 1)[:, 0] < part.dropout
+            lost = streams.uniform(self._seed, stream + 1, rows + self.env.first, step, 1)[:, 0] < part.dropout
             value = torch.where(lost.reshape(-1, *[1] * (value.dim() - 1)), torch.zeros_like(value), value)
         return value
 

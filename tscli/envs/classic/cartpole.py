@@ -155,7 +155,7 @@ class Env(NativeEnv):
     def _noisy(self, state: Array, reading: Array, rows: Tensor | None = None) -> Tensor:
         """What the sensor reads of states [4, K] of those envs: float32 [K, 2]."""
         env = self._tensor(self._rows) if rows is None else rows.to(self.device)
-        noise = self._noise * normal(self._seed, _NOISE, env, self._tensor(reading), 2)
+        noise = self._noise * normal(self._seed, _NOISE, env + self.first, self._tensor(reading), 2)
         seen = self._tensor(state)[::2].T + noise
         return seen.clamp(-self._bound, self._bound).to(torch.float32)
 
