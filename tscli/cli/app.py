@@ -27,8 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a crash, 130 for Ctrl-C."""
     args = normalize(sys.argv[1:] if argv is None else argv)
     try:
-        if "--trust" in args:  # of the environment, so that processes started from here follow
-            os.environ["TSCLI_TRUST"] = "1"
+        if "--trust" in args:
+            from tscli.trust import TRUST
+
+            os.environ[TRUST] = "1"
         return _dispatch(args)
     except KeyboardInterrupt:
         return _say("stopped", INTERRUPTED)
