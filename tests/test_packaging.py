@@ -147,6 +147,7 @@ def commands_in(page: Path) -> list[list[str]]:
 def test_commands_in_the_docs_exist_with_all_their_flags(page: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(scripts.find_script("distill", "bc", scripts.find_scripts()).path, "mine.py")
+    shutil.copytree(ROOT / "examples", "examples")
     group: Any = typer.main.get_command(app)
     context = group.context_class(group, info_name="tscli", resilient_parsing=False)
     for words in commands_in(page):

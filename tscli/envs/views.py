@@ -218,7 +218,7 @@ def encode_action(action: Tensor, spec: ActionSpec) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _entries(index: tuple[int, ...], device: torch.device) -> Tensor:
+def _index_tensor(index: tuple[int, ...], device: torch.device) -> Tensor:
     """An index as a tensor, brought to the device once."""
     return torch.tensor(index, device=device)
 
@@ -293,7 +293,7 @@ class View:
             return value
         value = value.unsqueeze(-1).flatten(1)  # also [N], of a group of one number
         index = self.spec.parts[i].index
-        return value if index is None else value.index_select(1, _entries(index, value.device))
+        return value if index is None else value.index_select(1, _index_tensor(index, value.device))
 
     def _disturb(self, i: int, value: Tensor, rows: Tensor, suffix: str) -> Tensor:
         part = self.spec.parts[i]
@@ -376,7 +376,7 @@ def view_of_pairs(
         value = fields[part.field]
         if not part.is_image:
             value = value.unsqueeze(-1).flatten(2)
-            value = value if part.index is None else value.index_select(2, _entries(part.index, value.device))
+            value = value if part.index is None else value.index_select(2, _index_tensor(part.index, value.device))
         if part.noise:
             value = value + part.noise * torch.empty_like(value).normal_(generator=generator)
         if part.dropout:
