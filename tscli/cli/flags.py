@@ -129,11 +129,7 @@ def parameter(flag: Flag) -> inspect.Parameter:
         kind = bool
         off = "--no-" + flag.option[2:]
         info = typer.Option(
-            f"{flag.option}/{off}",
-            help=flag.help,
-            rich_help_panel=flag.panel,
-            hidden=flag.hidden,
-            show_default=False,
+            f"{flag.option}/{off}", help=flag.help, rich_help_panel=flag.panel, hidden=flag.hidden, show_default=False
         )
     else:
         complete = _completion(flag.choices)
