@@ -39,10 +39,8 @@ def draw(results: Results, folder: Path) -> Iterator[Path]:
                 lines.append(Line(row.variant.label, colour(i), *mean_curve(whole)))
     panels = [("student", students), ("its teacher", _joined(teachers))]
     title = f"{results.layout.task.name}: greedy evaluations during training, mean and 95 % interval"
-    labels = "env steps, the teacher's included", metric.heading
-    yield plots.draw_lines(
-        folder / "curves.png", [panel for panel in panels if panel[1]], title, *labels, metric.percent
-    )
+    shown, x_label = [panel for panel in panels if panel[1]], "env steps, the teacher's included"
+    yield plots.draw_lines(folder / "curves.png", shown, title, x_label, metric.heading, metric.percent)
     if any(row.variant.swept for row in rows):
         yield _draw_sweep(results, rows, folder)
 

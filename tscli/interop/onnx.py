@@ -19,11 +19,7 @@ __all__ = ["load", "read_metadata", "read_weights", "require", "write"]
 
 
 def require(what: str = "--format onnx", instead: str = ", or use --format torchscript") -> None:
-    """Refuse to begin where a package is missing.
-
-    Args:
-        what: needs them.
-        instead: what can be done without them.
+    """Refuse to begin where `what` lacks a package; `instead` is what can be done without.
 
     Raises:
         UserError: names them, and how to install them.
