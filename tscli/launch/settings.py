@@ -241,11 +241,7 @@ def _explain(error: ValidationError, model: type[Config], layers: list[Layer], c
 
 
 def _has(values: Any, path: list[str]) -> bool:
-    for name in path:
-        if not isinstance(values, dict) or name not in values:
-            return False
-        values = values[name]
-    return True
+    return not path or (isinstance(values, dict) and path[0] in values and _has(values[path[0]], path[1:]))
 
 
 def is_positional(field: FieldInfo) -> bool:
