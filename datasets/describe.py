@@ -60,10 +60,8 @@ def spread(values: np.ndarray) -> dict[str, float] | None:
     """Mean, standard deviation and range."""
     if not len(values):
         return None
-    return {"mean": float(values.mean()), "sd": float(values.std())} | {
-        "min": float(values.min()),
-        "max": float(values.max()),
-    }
+    figures = {"mean": values.mean(), "sd": values.std(), "min": values.min(), "max": values.max()}
+    return {name: float(value) for name, value in figures.items()}
 
 
 def sum_over(pairs: Pairs, field: str, function: Any) -> np.ndarray:
@@ -85,17 +83,9 @@ def describe_group(pairs: Pairs, name: str) -> dict[str, Any]:
     mean = sum_over(pairs, field, lambda r: r.sum(axis, dtype=np.float64)) / rows
     low = np.min([r.min(axis) for r in blocks(pairs, field)], axis=0)
     high = np.max([r.max(axis) for r in blocks(pairs, field)], axis=0)
-    return {
-        "shape": list(group.shape),
-        "dtype": group.dtype,
-        "privileged": group.privileged,
-        "about": group.about,
-        "fields": list(group.fields),
-        "units": list(group.units),
-        "mean": np.ravel(mean).tolist(),
-        "min": np.ravel(low).tolist(),
-        "max": np.ravel(high).tolist(),
-    }
+    about = {"shape": list(group.shape), "dtype": group.dtype, "privileged": group.privileged, "about": group.about}
+    about |= {"fields": list(group.fields), "units": list(group.units)}
+    return about | {name: np.ravel(value).tolist() for name, value in (("mean", mean), ("min", low), ("max", high))}
 
 
 def describe_action(pairs: Pairs) -> dict[str, Any]:

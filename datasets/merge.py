@@ -75,13 +75,11 @@ def main(config: Config, session: Session) -> Run:
         target = run.fresh_folder("pairs")
         (target / "shards").mkdir()
         write_header(target, schema, num_envs)
-        number = first_episode = first_step = 0
+        at = (0, 0, 0)  # the next shard, episode and step
         for folder in folders:
-            number, first_episode, first_step = add(
-                target, number, first_episode, first_step, folder, schema, config.copy_files
-            )
+            at = add(target, *at, folder, schema, config.copy_files)
         write_dataset_file(target, schema)
-        write_header(target, schema, num_envs, (number, pairs.num_steps))
+        write_header(target, schema, num_envs, (at[0], pairs.num_steps))
         merged = Pairs(target, verify="size")
         if (merged.num_steps, merged.num_episodes) != (pairs.num_steps, pairs.num_episodes):
             raise RuntimeError("the merged dataset does not hold what its sources hold")

@@ -108,9 +108,8 @@ def check_shard(folder: Path, index: int, schema: PairsSchema, shards: dict[int,
     if set(shard.segments["episode"].tolist()) - set(shard.episodes["episode"].tolist()):
         fail(shard.path, "a segment belongs to no episode")
     for name, rows in shard.fields.items():
-        if rows.dtype.kind == "f" and not all(
-            np.isfinite(rows[i : i + 65536]).all() for i in range(0, len(rows), 65536)
-        ):
+        blocks = (rows[i : i + 65536] for i in range(0, len(rows), 65536))
+        if rows.dtype.kind == "f" and not all(np.isfinite(block).all() for block in blocks):
             fail(shard.path, f'"{name}" holds values that are not finite')
     spec = schema.action
     for name in ("action", "teacher_action"):

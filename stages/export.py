@@ -80,9 +80,10 @@ def main(config: Config, session: Session) -> Run:
         error = export.max_error(actor, recording, exported)
         if not error <= TOLERANCE:
             path.unlink()
+            other = next(name for name in SUFFIX if name != config.format)
             raise UserError(
                 f"the {config.format} file differs from {policy_run.name} by {error:.2g} on recorded observations, "
-                f"more than {TOLERANCE:g}: {other_format(config.format)}"
+                f"more than {TOLERANCE:g}: use --format {other}, and report it"
             )
         latency = export.latency_of(exported, [value.numpy() for value in actor.example(1)])
         report: dict[str, Any] = {
@@ -114,10 +115,9 @@ def check_output(config: Config) -> Path | None:
         UserError: it is a folder, its folder is not there or not for writing, there is a file already, or its ending is
             the other format's.
     """
-    output = config.output
+    output, path = config.output, Path(config.output)
     if not output:
         return None
-    path = Path(output)
     others = {suffix: name for name, suffix in SUFFIX.items() if name != config.format}
     if path.suffix[1:] in others:
         raise UserError(
@@ -136,11 +136,6 @@ def check_output(config: Config) -> Path | None:
     return path
 
 
-def other_format(name: str) -> str:
-    """What to try when one format fails."""
-    return f"use --format {'torchscript' if name == 'onnx' else 'onnx'}, and report it"
-
-
 def summary(report: dict[str, Any]) -> str:
     """The report in a few lines."""
     about, latency = report["metadata"], report["latency_us"]
@@ -149,15 +144,12 @@ def summary(report: dict[str, Any]) -> str:
         return escape(", ".join(f"{entry['name']} {entry['shape'][1:]}" for entry in entries))
 
     rate = about["control_rate_hz"]
-    return "\n".join(
-        (
-            f"[bold]{escape(report['file'])}[/]  {report['bytes'] / 1000:.0f} kB",
-            f"in:  {line(about['inputs'])}",
-            f"out: {line(about['outputs'])}",
-            f"max error {report['max_error']:.1e} over {report['checked_steps']} recorded steps",
-            f"latency {latency['median']:.0f} us median, {latency['p95']:.0f} us 95th percentile (CPU, batch 1)"
-            f"{f'; control at {rate:.0f} Hz' if rate else ''}",
-        )
+    return (
+        f"[bold]{escape(report['file'])}[/]  {report['bytes'] / 1000:.0f} kB\n"
+        f"in:  {line(about['inputs'])}\nout: {line(about['outputs'])}\n"
+        f"max error {report['max_error']:.1e} over {report['checked_steps']} recorded steps\n"
+        f"latency {latency['median']:.0f} us median, {latency['p95']:.0f} us 95th percentile (CPU, batch 1)"
+        f"{f'; control at {rate:.0f} Hz' if rate else ''}"
     )
 
 

@@ -118,10 +118,8 @@ def ours(config: Config, source: Source, task: Task, env: VecEnv, view: ViewSpec
     if config.normalizer:
         normalizer = sb3.read_normalizer(Path(config.normalizer), config.trust_pickle)
         if len(normalizer.mean) != found.num_inputs:
-            raise UserError(
-                f"--normalizer {config.normalizer} is of {len(normalizer.mean)} numbers, {path} takes "
-                f"{found.num_inputs}"
-            )
+            size = f"is of {len(normalizer.mean)} numbers"
+            raise UserError(f"--normalizer {config.normalizer} {size}, {path} takes {found.num_inputs}")
         found = replace(found, normalizer=normalizer)
     return settle_activation(
         source, config.activation, lambda name: weights.build(found, view, env.action, name, config.std)

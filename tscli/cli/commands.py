@@ -139,7 +139,8 @@ def script_command(script: Script, family: list[Script]) -> Any:
     for name, (kind, option, metavar, text) in common.items():
         parameters.append(_option(name, kind, option, metavar, text, GENERAL))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    page = type("ScriptPage", (Page,), {"source": _source(script)})
+    source = f"Source: {script.path}\nA copy to change: tscli cp {script.name} mine.py"
+    page = type("ScriptPage", (Page,), {"source": source})
     single = typer.Typer(add_completion=False)
     single.command(script.command, cls=page, help=_about(script))(call)
     return typer.main.get_command(single)
@@ -158,10 +159,6 @@ def _about(script: Script) -> str:
 
     text = ast.get_docstring(ast.parse(script.path.read_text(encoding="utf-8"))) or ""
     return "\n\n".join(text.split("\n\n")[:2])
-
-
-def _source(script: Script) -> str:
-    return f"Source: {script.path}\nA copy to change: tscli cp {script.name} mine.py"
 
 
 def _run_script(script: Script, settings: dict[str, Any], values: dict[str, Any]) -> None:
@@ -197,6 +194,8 @@ def session(runs_dir: Path, quiet: bool, json: bool, log_to: list[str] | None = 
 RunsDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Where runs live. [default ./runs, or $TSCLI_RUNS]")]
 LogTo = Annotated[list[str] | None, typer.Option("--log-to", metavar="SINK", help=_STAGE_ONLY["_log_to"][-1])]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+Preset = Annotated[str | None, typer.Option(metavar="NAME", help=_STAGE_ONLY["_preset"][-1])]
+Quiet = Annotated[bool, typer.Option("--quiet", help=_COMMON["_quiet"][-1])]
 Trust = Annotated[bool, typer.Option("--trust", help=_COMMON["_trust"][-1])]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
@@ -298,16 +297,14 @@ def pipeline(
         list[str] | None,
         typer.Option("--set", metavar="STAGE.KEY=VALUE", help="One setting of one stage; may be repeated."),
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="One of the task's named sets of settings.")
-    ] = None,
+    preset: Preset = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue this task's unfinished pipeline; give its settings again.")
     ] = False,
     log_to: LogTo = None,
     runs_dir: RunsDir = None,
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
+    quiet: Quiet = False,
     trust: Trust = False,
     debug: Debug = False,
 ) -> None:
@@ -339,9 +336,7 @@ def compare(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="One setting; may be repeated.")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="One of the task's named sets of settings.")
-    ] = None,
+    preset: Preset = None,
     methods_file: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML file of methods of your own.")] = None,
     episodes: Annotated[
         int | None, typer.Option(metavar="N", help="Episodes that measure each policy at the end. [default 500]")
@@ -358,7 +353,7 @@ def compare(
     log_to: LogTo = None,
     runs_dir: RunsDir = None,
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
+    quiet: Quiet = False,
     trust: Trust = False,
     debug: Debug = False,
 ) -> None:

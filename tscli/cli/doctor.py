@@ -143,17 +143,14 @@ def _processor() -> Iterator[Finding]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS")
     more = f"; OMP_NUM_THREADS is {threads}" if threads else ""
-    yield Finding(
-        "ok", "processor", f"{usable} of {os.cpu_count()} cores usable{more}; stages take 1 unless --threads says more"
-    )
+    text = f"{usable} of {os.cpu_count()} cores usable{more}; stages take 1 unless --threads says more"
+    yield Finding("ok", "processor", text)
 
 
 def _ffmpeg() -> Iterator[Finding]:
     path = shutil.which("ffmpeg")
-    if path:
-        yield Finding("ok", "ffmpeg", f"{path}: --render mp4 works")
-    else:
-        yield Finding("note", "ffmpeg", "not found: --render gif works, --render mp4 does not")
+    missing = Finding("note", "ffmpeg", "not found: --render gif works, --render mp4 does not")
+    yield Finding("ok", "ffmpeg", f"{path}: --render mp4 works") if path else missing
 
 
 def _runs(runs_dir: Path) -> Iterator[Finding]:

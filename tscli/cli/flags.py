@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tscli.config import Config, NetworkConfig, StageConfig
-from tscli.launch.settings import is_positional, nested_model
+from tscli.launch.settings import is_positional, members, nested_model
 
 __all__ = ["GENERAL", "Flag", "flags_of", "given", "parameter"]
 
@@ -50,12 +50,12 @@ class Flag:
     @property
     def is_switch(self) -> bool:
         """Whether it is `--x` and `--no-x` rather than `--x VALUE`."""
-        return set(_members(self.field.annotation)) <= {bool, type(None)}
+        return set(members(self.field.annotation)) <= {bool, type(None)}
 
     @property
     def choices(self) -> list[str]:
         """The words that a `Literal` allows, the default first."""
-        words = [str(w) for m in _members(self.field.annotation) if get_origin(m) is Literal for w in get_args(m)]
+        words = [str(w) for m in members(self.field.annotation) if get_origin(m) is Literal for w in get_args(m)]
         return sorted(words, key=lambda word: word != str(self.default))
 
     @property
@@ -63,16 +63,15 @@ class Flag:
         """What stands for the value in the help: `N`, `X`, `A|B`, `N,N`."""
         if is_positional(self.field):
             return self.path[0].replace("_", "-").upper()
-        return "|".join(dict.fromkeys(_type_name(member) for member in _members(self.field.annotation))) or "TEXT"
+        return "|".join(dict.fromkeys(_type_name(member) for member in members(self.field.annotation))) or "TEXT"
 
     @property
     def help(self) -> str:
         """Description, default and limits in one line; the last bracket holds the facts."""
-        facts = [_default_text(self.default)] if not self.choices else []
+        facts = [_default_text(self.default)]
         if self.choices:
-            facts = [f"{_default_text(self.default)}; or {', '.join(self.choices[1:])}"]
-            if self.default in (None, _REQUIRED):
-                facts = [_default_text(self.default), f"one of {', '.join(self.choices)}"]
+            none = self.default in (None, _REQUIRED)
+            facts.append(f"one of {', '.join(self.choices)}" if none else f"or {', '.join(self.choices[1:])}")
         facts.extend(_limits(self.field))
         return f"{self.description} [{'; '.join(fact for fact in facts if fact)}]".replace(" []", "")
 
@@ -122,42 +121,22 @@ def parameter(flag: Flag) -> inspect.Parameter:
     """The flag as a parameter that typer understands. Left out it is None, which means "not given"."""
     kind: Any = str
     if is_positional(flag.field):
-        many = any(get_origin(member) in (tuple, list) for member in _members(flag.field.annotation))
+        many = any(get_origin(member) in (tuple, list) for member in members(flag.field.annotation))
         kind = list[str] if many else str
         info = typer.Argument(metavar=flag.metavar, help=flag.help, show_default=False)
-    elif flag.is_switch:
-        kind = bool
-        off = "--no-" + flag.option[2:]
-        info = typer.Option(
-            f"{flag.option}/{off}",
-            help=flag.help,
-            rich_help_panel=flag.panel,
-            hidden=flag.hidden,
-            show_default=False,
-        )
     else:
-        complete = _completion(flag.choices)
+        name, value = flag.option, {"metavar": flag.metavar, "autocompletion": _completion(flag.choices)}
+        if flag.is_switch:
+            kind, name, value = bool, f"{flag.option}/--no-{flag.option[2:]}", {}
         info = typer.Option(
-            flag.option,
-            metavar=flag.metavar,
-            help=flag.help,
-            rich_help_panel=flag.panel,
-            hidden=flag.hidden,
-            show_default=False,
-            autocompletion=complete,
+            name, help=flag.help, rich_help_panel=flag.panel, hidden=flag.hidden, show_default=False, **value
         )
     annotation = Annotated[kind | None, info]
     return inspect.Parameter(flag.identifier, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _completion(choices: list[str]) -> Any:
-    if not choices:
-        return None
-
-    def complete(incomplete: str) -> list[str]:
-        return [choice for choice in choices if choice.startswith(incomplete)]
-
-    return complete
+    return (lambda incomplete: [word for word in choices if word.startswith(incomplete)]) if choices else None
 
 
 def given(flags: list[Flag], values: dict[str, Any]) -> dict[str, Any]:
@@ -165,21 +144,12 @@ def given(flags: list[Flag], values: dict[str, Any]) -> dict[str, Any]:
     return {".".join(flag.path): values[flag.identifier] for flag in flags if values[flag.identifier] is not None}
 
 
-def _members(annotation: Any) -> list[Any]:
-    """The members of a union without `Annotated` and None; any other annotation alone."""
-    if get_origin(annotation) is Annotated:
-        return _members(get_args(annotation)[0])
-    if get_origin(annotation) in (tuple, list, dict, Literal) or not get_args(annotation):
-        return [annotation]
-    return [inner for member in get_args(annotation) if member is not type(None) for inner in _members(member)]
-
-
 def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "CHOICE"
     if get_origin(annotation) in (tuple, list):
         inner = next((arg for arg in get_args(annotation) if arg is not Ellipsis), str)
-        name = _type_name(_members(inner)[0])
+        name = _type_name(members(inner)[0])
         return f"{name},{name}" if name != "TEXT" else "A,B"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "TEXT"

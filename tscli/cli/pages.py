@@ -126,8 +126,7 @@ def command_page(ctx: Any, command: Any, source: str = "") -> None:
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     usage = " ".join([ctx.command_path, *(param.metavar or param.name.upper() for param in arguments), "[options]"])
     out.print(Text(f"\n{usage}", style="bold"))
-    about = (command.help or "").strip().split("\n\n")
-    for paragraph in about:
+    for paragraph in (command.help or "").strip().split("\n\n"):
         out.print(Text("\n" + re.sub(r"\s*\n\s*", " ", paragraph)))
     panels: dict[str, list[Any]] = {}
     for param in command.params:
@@ -169,6 +168,4 @@ def _spelling(param: Any) -> str:
     if param.secondary_opts:
         return f"--[no-]{param.opts[0][2:]}"
     names = ", ".join(sorted(param.opts, key=len))
-    if getattr(param, "is_flag", False):
-        return names
-    return f"{names} {param.metavar or 'TEXT'}"
+    return names if getattr(param, "is_flag", False) else f"{names} {param.metavar or 'TEXT'}"

@@ -60,18 +60,8 @@ def _describe(task: Task) -> dict[str, Any]:
         | {"parts": [_part_text(part) for part in task.views[name]]}
         for name, view in views.items()
     }
-    return {
-        "name": task.name,
-        "about": task.about,
-        "env": task.env,
-        "action": action,
-        "groups": groups,
-        "views": sizes,
-        "teacher": task.teacher,
-        "student": task.student,
-        "stages": task.stages,
-        "presets": task.presets,
-    }
+    found = {"name": task.name, "about": task.about, "env": task.env, "action": action, "groups": groups}
+    return found | {"views": sizes, **{key: getattr(task, key) for key in ("teacher", "student", "stages", "presets")}}
 
 
 def _part_text(part: Any) -> str:
@@ -98,7 +88,7 @@ def _size(view: dict[str, Any]) -> str:
     return " + ".join(([str(view["size"])] if view["size"] else []) + images)
 
 
-def _task_page(out: Console, task: Task, given: str | None) -> None:
+def _task_page(out: Console, task: Task, given: str) -> None:
     described = _describe(task)
     out.print(f"\n[bold cyan]{task.name}[/]  {escape(task.about)}\n")
     table = Table.grid(padding=(0, 2))
@@ -118,7 +108,7 @@ def _task_page(out: Console, task: Task, given: str | None) -> None:
             words = ", ".join(f"{key} {_value(value)}" for key, value in _flat(settings).items())
             table.add_row(name, f"{command}: {escape(words)}")
     out.print(table)
-    out.print(f"\nNext: [bold cyan]tscli train-teacher {escape(given or task.name)}[/]\n")
+    out.print(f"\nNext: [bold cyan]tscli train-teacher {escape(given)}[/]\n")
 
 
 def _action_text(action: dict[str, Any]) -> str:
@@ -159,21 +149,9 @@ def runs(runs_dir: Path, ref: str | None, as_json: bool) -> None:
 
 def run_data(run: Run) -> dict[str, Any]:
     """A run as plain data."""
-    return {
-        "number": run.number,
-        "name": run.name,
-        "path": str(run.path),
-        "command": run.command,
-        "method": run.method,
-        "task": run.task,
-        "seed": run.seed,
-        "status": run.status,
-        "holds": list(run.holds),
-        "role": run.role,
-        "parents": run.parents,
-        "created": run.created,
-        "metrics": run.metrics,
-    }
+    names = ("number", "name", "path", "command", "method", "task", "seed", "status", "holds", "role", "parents")
+    found = {name: getattr(run, name) for name in (*names, "created", "metrics")}
+    return found | {"path": str(run.path), "holds": list(run.holds)}
 
 
 def _run_tree(out: Console, found: list[Run]) -> None:

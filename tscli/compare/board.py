@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,7 @@ STARTING = 2.0  # seconds that a process needs before its stage begins
 class Board:
     """Draws a crew's state; use it as a context manager. It costs nothing between two drawings.
 
-    Args:
-        console: None draws nothing.
-        jobs: processes at a time.
+    Without a console it draws nothing; `jobs` is the number of processes at a time.
     """
 
     def __init__(self, console: Console | None, jobs: int):
@@ -55,7 +53,8 @@ class Board:
         if self._live is not None:
             self._live.update(self._table(crew), refresh=True)
         elif crew.working:
-            self._console.print("; ".join([summary(crew, self._jobs), *lines(crew)]), highlight=False, soft_wrap=True)
+            lines = [f"{worker.cell.title}: {_state(worker)}" for worker in crew.working.values()]
+            self._console.print("; ".join([summary(crew, self._jobs), *lines]), highlight=False, soft_wrap=True)
 
     def _table(self, crew: Crew) -> Group:
         from rich.console import Group
@@ -76,12 +75,6 @@ def summary(crew: Crew, jobs: int) -> str:
     parts += [f"[red]{len(crew.failed)} failed[/]"] if crew.failed else []
     left = time_left(crew, jobs)
     return ", ".join([*parts, *([f"about {short_time(left)} left"] if left is not None else [])])
-
-
-def lines(crew: Crew) -> Iterator[str]:
-    """One per running cell."""
-    for worker in crew.working.values():
-        yield f"{worker.cell.title}: {_state(worker)}"
 
 
 def _state(worker: Worker) -> str:

@@ -48,27 +48,16 @@ _NOT_HASHED = ("checkpoint_every", "diagnose", "task", "seed")
 
 @dataclass(eq=False)
 class Cell:
-    """One stage of one method with one seed.
+    """One stage of one method with one seed."""
 
-    Args:
-        key: sha256 of all that the result depends on.
-        script: what it runs.
-        settings: resolved, and without the runs that it continues from.
-        seed: among them.
-        takes: settings that the runs of the cells before fill in.
-        code: hash of the script's.
-        before: the cell that this one comes after in its chain.
-        runs_dir: where the comparisons' runs live; cells lie in a folder in there.
-    """
-
-    key: str
+    key: str  # sha256 of all that the result depends on
     script: Script
-    settings: dict[str, Any]
-    seed: int
-    takes: tuple[str, ...]
-    code: str
-    before: Cell | None
-    runs_dir: Path
+    settings: dict[str, Any]  # resolved, and without the runs that it continues from
+    seed: int  # among them
+    takes: tuple[str, ...]  # settings that the runs of the cells before fill in
+    code: str  # hash of the script's
+    before: Cell | None  # the cell that this one comes after in its chain
+    runs_dir: Path  # where the comparisons' runs live; cells lie in a folder in there
     serves: list[str] = field(default_factory=list)  # labels of the table's rows
 
     @property
@@ -149,31 +138,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a method with all its settings, before it has a seed.
-
-    Args:
-        script: what it runs.
-        settings: resolved; runs that the user names are paths.
-        takes: settings that the runs of the cells before fill in.
-        code: hash of the script's.
-        identity: of all that its result depends on besides seed and the cells before.
-    """
+    """One stage of a method with all its settings, before it has a seed."""
 
     script: Script
-    settings: dict[str, Any]
-    takes: tuple[str, ...]
+    settings: dict[str, Any]  # resolved; runs that the user names are paths
+    takes: tuple[str, ...]  # as in `Cell`
     code: str
-    identity: str
+    identity: str  # hash of all that its result depends on besides seed and the cells before
 
 
 def make_step(script: Script, config: Config, task: Task, runs_dir: Path) -> Step:
-    """A step from a stage's validated settings.
-
-    Args:
-        script: its code counts, without comments and layout.
-        config: its settings. Those that name a run must name a finished one.
-        task: what it is about. Its env and views count, since its file may change under the same name.
-        runs_dir: where the runs live that are named by number.
+    """A step from a stage's validated settings; the task's env and views count, since its file may change.
 
     Raises:
         UserError: a setting names a run that is not there, or not finished.

@@ -15,7 +15,7 @@ from tscli.compare.plan import Comparison, Layout, lay_out, parse_seeds
 from tscli.config import UserError, is_yaml, one_line
 from tscli.launch.methods import choose_methods, known_methods
 from tscli.launch.start import default_runs_dir
-from tscli.runs import Run, find_unfinished, list_runs
+from tscli.runs import Run, Stopped, find_unfinished, list_runs
 from tscli.runs.session import Session
 from tscli.tasks import Task, load_task
 from tscli.terminal.progress import short_count
@@ -30,14 +30,7 @@ class CellsFailed(Exception):  # noqa: N818 - as `Stopped`: what there is has be
 
 
 def describe(task: str, methods: str, seeds: str, methods_file: Path | None, settings: Mapping[str, Any]) -> Comparison:
-    """A comparison from the words of the command line.
-
-    Args:
-        task: a task's name, a YAML file, or a Gymnasium id.
-        methods: names, separated by commas.
-        seeds: how many, or which.
-        methods_file: a YAML file of more methods.
-        settings: the other fields of `Comparison`; None leaves one at its default.
+    """A comparison from the words of the command line; of `settings`, None leaves one at its default.
 
     Raises:
         UserError: an unknown task or method, or a value that cannot be.
@@ -95,15 +88,13 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
     Args:
         comparison: what to compare.
         jobs: processes at a time; None takes as many as there are CPUs for.
-        session: where runs live, and how to speak to the user; with `resume` the comparison's run to continue.
+        session: with `resume` the comparison's run to continue.
 
     Raises:
         UserError: any mistake in any setting of any method, before the first cell starts.
         CellsFailed: after the report, if cells have failed.
         Stopped: after Ctrl-C or SIGTERM.
     """
-    from tscli.runs import Stopped
-
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: at least 1 process is needed")
     layout = lay_out(comparison, session.runs_dir)
@@ -122,10 +113,8 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
             with board:
                 crew.run()
         except CellsStopped:
-            session.say(
-                f"{len(crew.finished)} of {len(crew.cells)} cells are finished and kept; to go on: "
-                f"[bold cyan]{command}[/]"
-            )
+            kept = f"{len(crew.finished)} of {len(crew.cells)} cells are finished and kept"
+            session.say(f"{kept}; to go on: [bold cyan]{command}[/]")
             raise Stopped(run.name) from None
         return _finish(comparison, layout, crew, command, run, session)
 

@@ -47,11 +47,9 @@ class Worker:
 
 
 class Crew:
-    """Works through cells, `jobs` at a time.
+    """Works through cells, each after those that it needs, `jobs` at a time.
 
     Args:
-        cells: each after those that it needs.
-        jobs: processes at a time.
         say: takes one line for the user.
         show: called again and again while it works, to draw how far it is.
         sinks: where the cells' metrics go besides their files; None: nowhere, or on as before a resume.
@@ -132,11 +130,9 @@ class Crew:
 
     def _stop(self) -> None:
         """At first ask the processes to stop, which write their checkpoints; from then on end them."""
+        end = subprocess.Popen.terminate if self._asked == 0 else _kill
         for worker in self.working.values():
-            if self._asked == 0:
-                worker.process.terminate()
-            else:
-                _kill(worker.process)
+            end(worker.process)
         if self._asked == 0 and self.working:
             count = len(self.working)
             self._say(f"stopping {count} cell{'s' if count > 1 else ''}; once more to end them at once")

@@ -22,18 +22,12 @@ def draw(results: Results, folder: Path) -> Iterator[Path]:
     if not rows:
         return
     metric = results.metric
-    finals = [
-        Final(
-            row.variant.label,
-            colour(i),
-            row.estimate.mean,
-            row.estimate.low,
-            row.estimate.high,
-            [outcome.student[metric.name] for outcome in row.finished],
-            row.teacher,
+    finals = []
+    for i, row in enumerate(rows):
+        seeds, estimate = [outcome.student[metric.name] for outcome in row.finished], row.estimate
+        finals.append(
+            Final(row.variant.label, colour(i), estimate.mean, estimate.low, estimate.high, seeds, row.teacher)
         )
-        for i, row in enumerate(rows)
-    ]
     label = f"{metric.heading} over {results.comparison.episodes} episodes"
     yield plots.draw_finals(folder / "bars.png", finals, results.title, label, metric.percent)
     students, teachers = [], []
@@ -44,14 +38,9 @@ def draw(results: Results, folder: Path) -> Iterator[Path]:
             if whole:
                 lines.append(Line(row.variant.label, colour(i), *mean_curve(whole)))
     panels = [("student", students), ("its teacher", _joined(teachers))]
-    yield plots.draw_lines(
-        folder / "curves.png",
-        [panel for panel in panels if panel[1]],
-        f"{results.layout.task.name}: greedy evaluations during training, mean and 95 % interval",
-        "env steps, the teacher's included",
-        metric.heading,
-        metric.percent,
-    )
+    title = f"{results.layout.task.name}: greedy evaluations during training, mean and 95 % interval"
+    shown, x_label = [panel for panel in panels if panel[1]], "env steps, the teacher's included"
+    yield plots.draw_lines(folder / "curves.png", shown, title, x_label, metric.heading, metric.percent)
     if any(row.variant.swept for row in rows):
         yield _draw_sweep(results, rows, folder)
 

@@ -250,11 +250,9 @@ class _Planner:
             places.append(("--episodes", {"episodes": self.comparison.episodes}))
         if starts_from_task and "total_steps" in fields and self.comparison.budget is not None:
             places.append(("--budget", {"total_steps": self.comparison.budget}))
-        for source, values, targets in (
-            ("--set", self.comparison.assignments, self._assigned),
-            ("--sweep", variant.swept, self._swept),
-        ):
-            places += [(source, {_setting(k): v}) for k, v in values.items() if call in targets[k]]
+        assigned = ("--set", self.comparison.assignments, self._assigned)
+        for source, values, targets in (assigned, ("--sweep", variant.swept, self._swept)):
+            places += [(source, {k.partition(".")[2]: v}) for k, v in values.items() if call in targets[k]]
         known = json.dumps([str(call.script.path), [values for _, values in places]], default=str)
         if known not in self._steps:
             what = plan(
@@ -263,10 +261,6 @@ class _Planner:
             config = build_config(call.model, what.layers, call.script.command)
             self._steps[known] = make_step(call.script, config, self.task, self.runs_dir)
         return self._steps[known]
-
-
-def _setting(key: str) -> str:
-    return key.partition(".")[2]
 
 
 def _kept_task(name: str, runs_dir: Path) -> str:

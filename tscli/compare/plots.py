@@ -59,19 +59,14 @@ def draw_lines(
     log_x: bool = False,
     x_names: Sequence[str] = (),
 ) -> Path:
-    """Panels side by side on a common vertical axis.
+    """Panels side by side, each with a heading and its lines, on a common vertical axis.
 
     Args:
         path: PNG file to write.
-        panels: heading and lines of each.
-        title: above them all.
-        x_label, y_label: of the axes.
+        panels, title, x_label, y_label: what stands there.
         percent: the values are shares.
         log_x: the horizontal axis is logarithmic.
         x_names: of 0, 1, 2, ..., where the horizontal axis has words instead of numbers.
-
-    Raises:
-        UserError: the disk is full.
     """
     longest = max((len(line.label) for _, lines in panels for line in lines), default=0)
     panel, names = 3.6, 0.35 + 0.075 * longest  # inches
@@ -166,18 +161,7 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def draw_finals(path: Path, finals: Sequence[Final], title: str, x_label: str, percent: bool = False) -> Path:
-    """One row per method: its bar with the interval, its seeds as dots, its teacher as a diamond.
-
-    Args:
-        path: PNG file to write.
-        finals: from the top down.
-        title: above them.
-        x_label: of the common axis.
-        percent: the values are shares.
-
-    Raises:
-        UserError: the disk is full.
-    """
+    """One row per method, from the top down: its bar with the interval, its seeds as dots, its teacher as a diamond."""
     figure = new_figure(7.2, 1.5 + 0.5 * len(finals))
     axis = figure.add_subplot()
     style_axis(axis, 8)

@@ -38,7 +38,7 @@ def _columns(results: Results) -> list[Column]:
 
     columns: list[Column] = [
         ("method", lambda row: row.variant.label),
-        ("seeds", lambda row: _seeds(row)),
+        ("seeds", _seeds),
         (f"{metric.heading}{' [%]' if metric.percent else ''}", spread),
         ("95 % interval", lambda r: interval(r.estimate.low, r.estimate.high) if r.estimate.count > 1 else "-"),
     ]

@@ -39,11 +39,6 @@ class Metric(NamedTuple):
     heading: str
     percent: bool = False
 
-    @property
-    def unit(self) -> str:
-        """` %` for a share."""
-        return " %" if self.percent else ""
-
     def text(self, value: float | None, digits: int = 1) -> str:
         """A value as a reader expects it."""
         if value is None or not math.isfinite(value):
@@ -52,14 +47,8 @@ class Metric(NamedTuple):
 
 
 # In order of preference: the first one that every policy has been measured by is taken where none is asked for.
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("success_rate", "success", percent=True),
-        Metric("return", "return"),
-        Metric("length", "length"),
-    )
-}
+_ORDER = (Metric("success_rate", "success", percent=True), Metric("return", "return"), Metric("length", "length"))
+METRICS = {metric.name: metric for metric in _ORDER}
 
 
 @dataclass
@@ -125,14 +114,7 @@ def digits_of(values: Sequence[float]) -> int:
 
 
 def read_results(comparison: Comparison, layout: Layout, failed: Mapping[str, str], command: str) -> Results:
-    """Read all cells.
-
-    Args:
-        comparison: what was asked for.
-        layout: its cells.
-        failed: why cells failed, by key.
-        command: to type for the same comparison.
-    """
+    """Read all cells; `failed` says by key why cells failed, `command` is what to type for the same comparison."""
     found = _outcomes(layout.rows, failed)
     metric = _chosen_metric(comparison, found)
     return Results(comparison, layout, metric, found, _summaries(found, metric), command)
@@ -183,9 +165,8 @@ def _chosen_metric(comparison: Comparison, found: Sequence[Outcome]) -> Metric:
     if comparison.metric != "auto":
         return METRICS[comparison.metric]
     measured = [outcome.student for outcome in found if outcome.student]
-    return next(
-        (m for m in METRICS.values() if measured and all(m.name in each for each in measured)), METRICS["return"]
-    )
+    shared = (metric for metric in _ORDER if measured and all(metric.name in each for each in measured))
+    return next(shared, METRICS["return"])
 
 
 def _summaries(found: Sequence[Outcome], metric: Metric) -> list[Summary]:

@@ -43,21 +43,13 @@ _CHUNK = 4096  # steps that the teacher labels at a time
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check has found.
+    """What one check has found."""
 
-    Attributes:
-        level: "problem": a student will hardly learn; "note": worth knowing; "fine".
-        about: the check, in a word or two.
-        what: a sentence.
-        advice: what to do about it; "" where there is nothing to do.
-        figures: the numbers behind it.
-    """
-
-    level: Level
-    about: str
-    what: str
-    advice: str = ""
-    figures: dict[str, float] = field(default_factory=dict)
+    level: Level  # "problem": a student will hardly learn; "note": worth knowing; "fine"
+    about: str  # the check, in a word or two
+    what: str  # a sentence
+    advice: str = ""  # what to do about it; "" where there is nothing to do
+    figures: dict[str, float] = field(default_factory=dict)  # the numbers behind it
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -101,24 +93,15 @@ def teacher_is_good(found: Estimate, random: Estimate | None, goal: float | None
 
 
 def normaliser_fits(teacher: Policy, sample: Sample | None) -> Finding:
-    """Whether the teacher's normaliser has seen anything, and whether it was this.
-
-    Args:
-        teacher: see there.
-        sample: what the teacher sees; None looks at the normaliser alone.
-    """
+    """Whether the teacher's normaliser has seen anything, and where there is a sample, whether it was this."""
     norm = teacher.encoder.norm
     if norm is None:
         return Finding("fine", "normaliser", "The teacher takes its observations as they are.")
     figures = {"count": float(norm.count)}
     if figures["count"] == 0:
-        return Finding(
-            "problem",
-            "normaliser",
-            "The teacher's normaliser was never updated: it has seen no observation, and so it scales nothing.",
-            "Train the teacher again, or import it together with its normaliser's mean and deviation.",
-            figures,
-        )
+        what = "The teacher's normaliser was never updated: it has seen no observation, and so it scales nothing."
+        advice = "Train the teacher again, or import it together with its normaliser's mean and deviation."
+        return Finding("problem", "normaliser", what, advice, figures)
     words = f"The teacher's normaliser has seen {figures['count']:.3g} observations"
     if sample is None:
         return Finding("fine", "normaliser", f"{words}.", figures=figures)
@@ -131,14 +114,10 @@ def normaliser_fits(teacher: Policy, sample: Sample | None) -> Finding:
     if farthest <= _FAR:
         return Finding("fine", "normaliser", f"{words}, like those of these steps.", figures=figures)
     names = [name for name, value in zip(_vector_names(sample), far.tolist(), strict=True) if value > _FAR]
-    return Finding(
-        "problem",
-        "normaliser",
-        f"The teacher was trained on other observations: {_some(names)} of these steps lies {farthest:.3g} "
-        "deviations away from the normaliser's mean.",
-        "Compare the env's units, settings and order of entries with those that the teacher was trained in.",
-        figures,
-    )
+    lies = f"{_some(names)} of these steps lies {farthest:.3g} deviations away from the normaliser's mean"
+    advice = "Compare the env's units, settings and order of entries with those that the teacher was trained in."
+    what = f"The teacher was trained on other observations: {lies}."
+    return Finding("problem", "normaliser", what, advice, figures)
 
 
 def action_bounds(label: Tensor, action: ActionSpec) -> Finding:
@@ -158,13 +137,9 @@ def action_bounds(label: Tensor, action: ActionSpec) -> Finding:
     )
     if share <= 0.2:  # as that of most teachers with an unbounded distribution
         return Finding("fine", "actions", f"{what}.", figures=figures)
-    return Finding(
-        "problem" if share > 0.5 else "note",
-        "actions",
-        f"{what}: the env cuts it off, but the student learns how far out it is.",
-        "If the student lags behind, train the teacher with --network.squash or --network.distribution beta.",
-        figures,
-    )
+    what += ": the env cuts it off, but the student learns how far out it is."
+    advice = "If the student lags behind, train the teacher with --network.squash or --network.distribution beta."
+    return Finding("problem" if share > 0.5 else "note", "actions", what, advice, figures)
 
 
 # --- labels and inputs ------------------------------------------------------------------------------------------------
@@ -247,13 +222,9 @@ def constant_inputs(sample: Sample) -> Finding:
     if not names:
         return Finding("fine", "inputs", "Every group that teacher and student see changes.")
     text = f"{_some(names)} {'is' if len(names) == 1 else 'are'} the same in all of {sample.num_steps} steps"
-    return Finding(
-        "note",
-        "inputs",
-        f"{text}: nothing can be learnt from what never changes.",
-        "Is it meant to be constant, or does the env not fill it in?",
-        {"constant": float(len(names))},
-    )
+    text += ": nothing can be learnt from what never changes."
+    advice = "Is it meant to be constant, or does the env not fill it in?"
+    return Finding("note", "inputs", text, advice, {"constant": float(len(names))})
 
 
 def _still(sample: Sample, view: ViewSpec) -> Iterable[str]:
@@ -278,9 +249,7 @@ def _still(sample: Sample, view: ViewSpec) -> Iterable[str]:
 def large_inputs(sample: Sample, normalised: bool) -> Finding:
     """Which inputs are very large, or beyond the bounds that their group states.
 
-    Args:
-        sample: see there.
-        normalised: whether the student has a normaliser, to which a large number is as good as any other.
+    `normalised`: the student has a normaliser, to which a large number is as good as any other.
     """
     large: dict[str, float] = {}
     outside: list[str] = []
@@ -297,21 +266,12 @@ def large_inputs(sample: Sample, normalised: bool) -> Finding:
     figures = {"large": float(len(large)), "outside": float(len(outside))}
     if large:
         known = "The normalisers make up for it" if normalised else "The student has no normaliser to make up for it"
-        return Finding(
-            "note" if normalised else "problem",
-            "range",
-            f"{_some(large)} reach {max(large.values()):.3g}. {known}.",
-            "Give it in larger units, or clip it in the env." + ("" if normalised else " Or: --student.normalize."),
-            figures,
-        )
+        what = f"{_some(large)} reach {max(large.values()):.3g}. {known}."
+        advice = "Give it in larger units, or clip it in the env." + ("" if normalised else " Or: --student.normalize.")
+        return Finding("note" if normalised else "problem", "range", what, advice, figures)
     if outside:
-        return Finding(
-            "note",
-            "range",
-            f"{_some(outside)} leaves the bounds that the env states.",
-            "Correct the bounds, or the observation.",
-            figures,
-        )
+        what = f"{_some(outside)} leaves the bounds that the env states."
+        return Finding("note", "range", what, "Correct the bounds, or the observation.", figures)
     return Finding("fine", "range", "No input is very large or out of its stated bounds.", figures=figures)
 
 
@@ -321,10 +281,7 @@ def large_inputs(sample: Sample, normalised: bool) -> Finding:
 def from_student_view(gap: Gap | None, sample: Sample, memory: bool) -> Finding:
     """Whether what the student sees tells what the teacher does.
 
-    Args:
-        gap: scores of the probes; None where there were too few episodes.
-        sample: what they were fitted on.
-        memory: whether the student is going to have memory.
+    `gap` was found on `sample` (None: too few episodes); `memory`: the student is going to have memory.
     """
     if gap is None:
         return Finding("note", "view", "One episode is too little to tell what the student can know.", "Collect more.")

@@ -66,15 +66,9 @@ def random_policy(view: ViewSpec, action: ActionSpec) -> Policy:
 def sample_findings(
     teacher: Policy, sample: Sample, recorded: bool, network: NetworkConfig, effort: Effort, seed: int
 ) -> list[Finding]:
-    """All that a sample tells.
+    """All that a sample tells; `recorded`: its labels were stored, so that there is something to compare with.
 
-    Args:
-        teacher: who gave the labels.
-        sample: steps with labels.
-        recorded: whether they were stored, so that there is something to compare with.
-        network: the student's.
-        effort: of the probes.
-        seed: of the probes.
+    `teacher` gave the labels, `network` is the student's, `effort` and `seed` are the probes'.
     """
     gap = imitation_gap(sample, teacher.is_recurrent, effort, seed)
     return [
@@ -107,9 +101,7 @@ def before_distillation(
         session: whom to tell. One that is quiet, or that resumes a run, is told nothing, and nothing is computed.
         teachers: who is to be imitated. Nothing is said of several, each of which is right on its own rows alone, nor
             of demonstrations without a teacher.
-        task: the student's.
-        view: the student's.
-        network: the student's.
+        task, view, network: the student's.
         pairs_run: what it starts from; None where it starts from nothing.
         env: which the stage steps; None where it steps none. It is not touched.
         rewards_teach: rewards teach what the student's view does not tell of the teacher's action, so that need not be

@@ -36,18 +36,13 @@ _CLEAR = 0.95  # a score with which one in a hurry is content for the teacher's 
 
 
 class Effort(NamedTuple):
-    """How much the probes may cost.
+    """How much the probes may cost."""
 
-    fit_rows, test_rows: steps to fit and to try them on.
-    units, updates: random features of the one, gradient steps of the other.
-    hurry: leave out the network, which takes the longest, where the others do well enough without it.
-    """
-
-    fit_rows: int
-    test_rows: int
-    units: int
-    updates: int
-    hurry: bool
+    fit_rows: int  # steps to fit them on
+    test_rows: int  # steps to try them on
+    units: int  # random features of the one
+    updates: int  # gradient steps of the network
+    hurry: bool  # leave out the network, which takes the longest, where the others do well enough without it
 
 
 @dataclass(frozen=True)
@@ -56,20 +51,13 @@ class Gap:
 
     A score is the share of steps in which the action was told right (discrete), or the share of the actions' variance
     that was explained (continuous).
-
-    Attributes:
-        own: from the teacher's view, and its last observations where the teacher has memory.
-        student: from the student's view.
-        history: from the student's last `HISTORY` observations and actions.
-        base: from nothing: that of the commonest action, or of the mean.
-        rows: steps that it was tried on.
     """
 
-    own: float
-    student: float
-    history: float
-    base: float
-    rows: int
+    own: float  # from the teacher's view, and its last observations where the teacher has memory
+    student: float  # from the student's view
+    history: float  # from the student's last `HISTORY` observations and actions
+    base: float  # from nothing: that of the commonest action, or of the mean
+    rows: int  # steps that it was tried on
 
     def lost(self, score: float) -> float:
         """Share of what the teacher's own view tells that a score is behind; 0 within 2 %, which is chance."""
@@ -85,11 +73,7 @@ def _enough(own: float, base: float) -> float:
 def imitation_gap(sample: Sample, recurrent: bool, effort: Effort, seed: int) -> Gap | None:
     """Scores of the probes, or None where there is but one episode and so none to hold out.
 
-    Args:
-        sample: steps with the teacher's labels.
-        recurrent: whether the teacher has memory.
-        effort: see there.
-        seed: of the choice of episodes and rows, and of the probes.
+    `recurrent`: the teacher has memory. `seed`: of the choice of episodes and rows, and of the probes.
     """
     chosen = _split(sample, effort, streams.generator(seed, "diagnose/split"))
     if chosen is None:
@@ -206,8 +190,7 @@ def predictability(
     Args:
         fit_x, fit_y: inputs [R, F] and targets [R, K] to fit on.
         test_x, test_y: to try it on.
-        action: what the targets stand for.
-        effort: see there.
+        action, effort: what the targets stand for, and what a probe may cost.
         seed: of random weights and minibatches.
         enough: the score with which one in a hurry is content.
     """

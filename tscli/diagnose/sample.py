@@ -25,31 +25,19 @@ __all__ = ["Sample", "read_sample", "roll_out", "steps_within"]
 
 @dataclass(frozen=True)
 class Sample:
-    """T steps side by side in B columns; every tensor is on the CPU.
-
-    Attributes:
-        env_groups: of the env, by name.
-        action: the action space.
-        groups: what the env gave of the groups that either view reads, [T, B, *shape].
-        teacher, student: what the two see there, dict of [T, B, ...].
-        views: of the teacher and of the student.
-        previous: [T, B, A], the action executed before, as a network sees it; zeros at an episode's first step.
-        dist: of the teacher, over [T, B]; `label` [T, B, ...] is its greedy action.
-        reset: [T, B] bool, True at an episode's first step. Every column begins with one.
-        valid: [T, B] bool, False for padding.
-    """
+    """T steps side by side in B columns; every tensor is on the CPU."""
 
     env_groups: dict[str, Group]
     action: ActionSpec
-    groups: dict[str, Tensor]
-    teacher: Obs
+    groups: dict[str, Tensor]  # what the env gave of the groups that either view reads, [T, B, *shape]
+    teacher: Obs  # what it sees there, dict of [T, B, ...]
     student: Obs
-    views: tuple[ViewSpec, ViewSpec]
-    previous: Tensor
-    dist: Distribution
-    label: Tensor
-    reset: Tensor
-    valid: Tensor
+    views: tuple[ViewSpec, ViewSpec]  # of the teacher and of the student
+    previous: Tensor  # [T, B, A], the action executed before, as a network sees it; zeros at an episode's first step
+    dist: Distribution  # of the teacher, over [T, B]
+    label: Tensor  # [T, B, ...], its greedy action
+    reset: Tensor  # [T, B] bool, True at an episode's first step. Every column begins with one.
+    valid: Tensor  # [T, B] bool, False for padding
 
     @property
     def episode(self) -> Tensor:
@@ -76,11 +64,7 @@ def steps_within(wanted: int, views: tuple[ViewSpec, ViewSpec], megabytes: float
 def read_sample(pairs: Pairs, teacher: ViewSpec, student: ViewSpec, steps: int, seed: int) -> Sample:
     """About that many steps of recorded episodes, each from its start, drawn at random.
 
-    Args:
-        pairs: they hold the groups of both views.
-        teacher, student: the views.
-        steps: without padding.
-        seed: of the draw, and of the views' noise.
+    The pairs hold the groups of both views; `seed` is that of the draw, and of the views' noise.
     """
     lengths = pairs.episodes()["length"]
     order = np.random.default_rng(seed).permutation(len(lengths))

@@ -95,13 +95,7 @@ def _replace_tanh(module: nn.Module) -> None:
 
 
 def describe(policy: Policy, env: VecEnv, **about: Any) -> dict[str, Any]:
-    """What the file's user must know, as plain data.
-
-    Args:
-        policy: what is exported.
-        env: its env, for names, units and the control rate.
-        about: where the policy comes from: run, task, hash.
-    """
+    """What the file's user must know, as plain data; `about` says where the policy comes from: run, task, hash."""
     actor, spec = Actor(policy), policy.spec
     vector = [part for part in spec.view.parts if not part.is_image]
     inputs: list[dict[str, Any]] = []
@@ -114,10 +108,9 @@ def describe(policy: Policy, env: VecEnv, **about: Any) -> dict[str, Any]:
         else:
             entry["about"] = "zeros at an episode's start, then next_hidden of the step before"
         inputs.append(entry)
-    outputs = []
     with torch.no_grad():
-        for name, value in zip(actor.outputs, actor(*actor.example(1)), strict=True):
-            outputs.append({"name": name, "dtype": _dtype(value), "shape": ["batch", *value.shape[1:]]})
+        found = zip(actor.outputs, actor(*actor.example(1)), strict=True)
+    outputs = [{"name": name, "dtype": _dtype(v), "shape": ["batch", *v.shape[1:]]} for name, v in found]
     dt = env.control_dt
     return {
         "format": FORMAT,

@@ -19,11 +19,7 @@ __all__ = ["load", "read_metadata", "read_weights", "require", "write"]
 
 
 def require(what: str = "--format onnx", instead: str = ", or use --format torchscript") -> None:
-    """Refuse to begin where a package is missing.
-
-    Args:
-        what: needs them.
-        instead: what can be done without them.
+    """Refuse to begin where `what` lacks a package; `instead` is what can be done without.
 
     Raises:
         UserError: names them, and how to install them.
@@ -38,15 +34,9 @@ def write(actor: Actor, path: Path, about: dict[str, Any]) -> None:
     onnx = importlib.import_module("onnx")  # not installed with tscli itself
     batch = torch.export.Dim("batch", min=1)
     with quiet():
-        program = torch.onnx.export(
-            actor,
-            actor.example(2),
-            dynamo=True,
-            input_names=list(actor.inputs),
-            output_names=list(actor.outputs),
-            dynamic_shapes=(tuple({0: batch} for _ in actor.inputs),),
-            verbose=False,
-        )
+        names: dict[str, Any] = {"input_names": list(actor.inputs), "output_names": list(actor.outputs)}
+        shapes = (tuple({0: batch} for _ in actor.inputs),)
+        program = torch.onnx.export(actor, actor.example(2), dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
         assert program is not None
         model = program.model_proto
     onnx.helper.set_model_props(model, {KEY: json.dumps(about)})

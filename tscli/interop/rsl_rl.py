@@ -33,11 +33,7 @@ LAYOUTS = (
         eps=_EPS,
     ),
     Layout(
-        "rsl_rl 3, a student",
-        ("student",),
-        memory=("memory_s.rnn",),
-        normalizer=("student_obs_normalizer",),
-        eps=_EPS,
+        "rsl_rl 3, a student", ("student",), memory=("memory_s.rnn",), normalizer=("student_obs_normalizer",), eps=_EPS
     ),
 )
 

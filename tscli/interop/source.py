@@ -83,10 +83,7 @@ def _actor(path: Path, data: bytes) -> Found:
 def settle_activation(source: Source, given: str | None, make: Callable[[str], Policy]) -> Policy:
     """The policy with the activation that was given, that the file names, or that makes it give the file's own outputs.
 
-    Args:
-        source: what was read.
-        given: --activation; None where it was left out.
-        make: builds the policy with an activation.
+    `given` is --activation, None where it was left out; `make` builds the policy with an activation.
 
     Raises:
         UserError: nobody says, or none reproduces the file.
@@ -128,8 +125,6 @@ def _difference(policy: Policy, wanted: np.ndarray) -> float:
     dist, _ = policy({"vector": readings}, policy.initial_hidden(1), None)
     options = [dist.mode(), *dist.params().values()]
     found = [option.reshape(len(wanted), -1).double().numpy() for option in options]
-    fitting = [value for value in found if value.shape == wanted.shape]
-    return min(
-        (float((np.abs(value - wanted) / np.maximum(1, np.abs(wanted))).max()) for value in fitting),
-        default=float("inf"),
-    )
+    scale = np.maximum(1, np.abs(wanted))
+    errors = [float((np.abs(value - wanted) / scale).max()) for value in found if value.shape == wanted.shape]
+    return min(errors, default=float("inf"))

@@ -60,33 +60,21 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """An actor as it was found; all tensors are float64.
+    """An actor as it was found; all tensors are float64, and what it does not have is None."""
 
-    Attributes:
-        name: of the layout.
-        layers: (weight [out, in], bias [out]) in order; a non-linearity stands between them.
-        memory: "rnn" or "gru" and its parameters by torch's names; None without.
-        normalizer: None without.
-        log_std: [D] of the outputs, or the (weight, bias) that give it; None where there is none to be had.
-        squash: the action is tanh of the output, scaled to its bounds.
-        activation: None where the file does not say.
-        bounds: (center, half) that the file itself scales by; None without.
-    """
-
-    name: str
-    layers: list[tuple[Tensor, Tensor]]
-    memory: tuple[Literal["rnn", "gru"], dict[str, Tensor]] | None
+    name: str  # of the layout
+    layers: list[tuple[Tensor, Tensor]]  # (weight [out, in], bias [out]) in order, a non-linearity between them
+    memory: tuple[Literal["rnn", "gru"], dict[str, Tensor]] | None  # with its parameters by torch's names
     normalizer: Normalizer | None
-    log_std: Tensor | tuple[Tensor, Tensor] | None
-    squash: bool
-    activation: str | None
-    bounds: tuple[Tensor, Tensor] | None = None
+    log_std: Tensor | tuple[Tensor, Tensor] | None  # [D] of the outputs, or the (weight, bias) that give it
+    squash: bool  # the action is tanh of the output, scaled to its bounds
+    activation: str | None  # None where the file does not say
+    bounds: tuple[Tensor, Tensor] | None = None  # (center, half) that the file itself scales by
 
     @property
     def num_inputs(self) -> int:
         """Entries of an observation."""
-        first = self.memory[1]["weight_ih_l0"] if self.memory else self.layers[0][0]
-        return first.shape[1]
+        return (self.memory[1]["weight_ih_l0"] if self.memory else self.layers[0][0]).shape[1]
 
     @property
     def num_outputs(self) -> int:
@@ -118,16 +106,9 @@ def find(path: Path, state: State, layouts: Sequence[Layout]) -> Found:
         bounds = None
         if layout.squash and "action_scale" in state:
             bounds = state["action_bias"].double().flatten(), state["action_scale"].double().flatten()
-        return Found(
-            layout.name,
-            layers,
-            _memory(path, state, memory) if memory else None,
-            normalizer,
-            _log_std(state, layout),
-            layout.squash,
-            layout.activation,
-            bounds,
-        )
+        found = _memory(path, state, memory) if memory else None
+        log_std = _log_std(state, layout)
+        return Found(layout.name, layers, found, normalizer, log_std, layout.squash, layout.activation, bounds)
     raise UserError(
         f"{path} has no layout that is known ({', '.join(list(state)[:3])}, ...): linear layers called as in rsl_rl or "
         "cleanrl (actor.0.weight, actor.0.bias, actor.2.weight, ...) can be imported"
@@ -194,14 +175,9 @@ def _log_std(state: State, layout: Layout) -> Tensor | tuple[Tensor, Tensor] | N
 
 
 def build(found: Found, view: ViewSpec, action: ActionSpec, activation: str, std: float) -> Policy:
-    """The same network as a `Policy`.
+    """The same network as a `Policy`; it fits the view and the action space.
 
-    Args:
-        found: what was read; it fits the view and the action space.
-        view: what it sees.
-        action: the env's.
-        activation: of all its layers.
-        std: deviation, of half ranges, where the file has none that ours can have.
+    `std` is the deviation, in half ranges, where the file has none that ours can have.
     """
     widths = tuple(len(bias) for _, bias in found.layers[:-1])
     kind, memory = found.memory if found.memory else ("mlp", {})
@@ -240,7 +216,7 @@ def _head(found: Found, action: ActionSpec, std: float) -> dict[str, Tensor]:
     center, half = (side.double() for side in action_scale(action))
     if not found.squash:
         weight, bias = weight / half.unsqueeze(-1), (bias - center) / half
-    log_std: Tensor | tuple[Tensor, Tensor] | None = found.log_std
+    log_std = found.log_std
     if isinstance(log_std, tuple):
         weight, bias = torch.cat([weight, log_std[0]]), torch.cat([bias, log_std[1]])
         return {"head.linear.weight": weight, "head.linear.bias": bias}

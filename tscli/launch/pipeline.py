@@ -8,7 +8,6 @@ import json as json_module
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +21,7 @@ from tscli.launch.methods import StageCalls
 from tscli.launch.scripts import Script, find_script, find_scripts, light_config
 from tscli.launch.settings import parse_assignments, read_yaml
 from tscli.launch.start import Place, Plan, launch, plan
-from tscli.runs import Run, find_run, list_runs
+from tscli.runs import Run, Stopped, find_run, list_runs
 from tscli.runs.folder import FINISHED
 from tscli.runs.session import Session
 from tscli.runs.words import headline
@@ -33,12 +32,7 @@ from tscli.terminal.tables import FitTable
 __all__ = ["Description", "describe", "run_pipeline", "unfinished"]
 
 STATE = "pipeline.json"  # in the runs folder: how far the newest pipeline is
-DEFAULT_STAGES: list[dict[str, dict[str, Any]]] = [
-    {"train-teacher": {}},
-    {"collect": {}},
-    {"distill": {}},
-    {"eval": {"render": "gif"}},
-]
+DEFAULT_STAGES = ["train-teacher", "collect", "distill", {"eval": {"render": "gif"}}]
 
 
 class Description(Config):
@@ -64,10 +58,7 @@ class Stage:
 
 
 def describe(what: str) -> tuple[Description, str]:
-    """The description behind a word of the command line, and the name of the place where it stands.
-
-    Args:
-        what: A task's name, a Gymnasium id, a task's YAML file, or a pipeline's.
+    """The description behind `what`, as `run_pipeline` takes it, and the name of the place where it stands.
 
     Raises:
         UserError: None of these, or a file with a mistake.
@@ -91,17 +82,14 @@ def run_pipeline(
 
     Args:
         what: A task's name, a Gymnasium id, a task's YAML file, or a pipeline's.
-        seed: Seed of every stage; None leaves it to the description.
+        seed, preset: None leaves them to the description.
         assignments: `stage.key=value` texts.
-        preset: One of the task's presets; None leaves it to the description.
         resume: Continue the newest unfinished pipeline.
         session: Where runs live, and how to speak to the user.
 
     Raises:
         UserError: Any mistake in any stage, before the first one starts.
     """
-    from tscli.runs import Stopped, list_runs
-
     description, place = describe(what)
     if preset is not None:
         description = description.model_copy(update={"preset": preset})
@@ -183,7 +171,8 @@ def _plan(stage: Stage, description: Description, session: Session) -> Plan:
 
 def _start(what: Plan, session: Session, again: str) -> Run:
     try:
-        with _stdout_for_json(session):
+        # With --json the report alone goes to stdout; what the stages print goes to stderr.
+        with contextlib.redirect_stdout(sys.stderr) if session.json else contextlib.nullcontext():
             run = launch(what, session)
     except BaseException:
         session.say(f"the pipeline is not finished; to go on: [bold cyan]{again}[/]")
@@ -191,16 +180,6 @@ def _start(what: Plan, session: Session, again: str) -> Run:
     if run is None:
         raise UserError(f"`tscli {what.script.command}` makes no run, so it cannot be a stage of a pipeline")
     return run
-
-
-@contextlib.contextmanager
-def _stdout_for_json(session: Session) -> Iterator[None]:
-    """With --json the report alone goes to stdout; what the stages print goes to stderr."""
-    if not session.json:
-        yield
-        return
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
 
 
 def _command(what: str, seed: int | None, assignments: list[str], preset: str | None) -> str:
@@ -303,16 +282,10 @@ def _take_up(stage: Stage, entry: dict[str, Any], session: Session) -> bool:
 
 def _report(description: Description, stages: list[Stage], runs: list[Run], seconds: float, session: Session) -> None:
     """Print what was made and write it beside the last run, as Markdown and JSON."""
-    rows = [
-        {
-            "stage": stage.script.name,
-            "run": run.name,
-            "seconds": float(run.manifest.get("seconds") or 0),
-            "result": headline(run),
-            "metrics": run.metrics,
-        }
-        for stage, run in zip(stages, runs, strict=True)
-    ]
+    rows = []
+    for stage, run in zip(stages, runs, strict=True):
+        row = {"stage": stage.script.name, "run": run.name, "seconds": float(run.manifest.get("seconds") or 0)}
+        rows.append(row | {"result": headline(run), "metrics": run.metrics})
     seconds = max(seconds, sum(row["seconds"] for row in rows))  # some stages may have been made before a stop
     content = {"task": description.task, "seed": description.seed, "seconds": round(seconds, 1), "stages": rows}
     base = runs[-1].path.with_name(f"{runs[-1].name}.report")

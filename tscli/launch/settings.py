@@ -6,10 +6,11 @@ place; values are validated once, merged, by pydantic alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -25,6 +26,7 @@ __all__ = [
     "build_config",
     "is_positional",
     "make_layer",
+    "members",
     "merge",
     "nested_model",
     "parse_assignments",
@@ -49,24 +51,17 @@ class Layer:
 
 def nested_model(field: FieldInfo) -> type[BaseModel] | None:
     """The config class of a nested field (`student: Network`), also where None is allowed; else None."""
-    return next((option for option in _options(field.annotation) if _is_model(option)), None)
+    plain = [member for member in members(field.annotation) if get_origin(member) is None and isinstance(member, type)]
+    return next((member for member in plain if issubclass(member, BaseModel)), None)
 
 
-def _options(annotation: Any) -> Iterator[Any]:
-    """The members of a union, without their `Annotated`; other annotations are their only member."""
+def members(annotation: Any) -> list[Any]:
+    """The members of a union without `Annotated` and None; any other annotation alone."""
     if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) in (tuple, list, dict):
-        return
-    members = get_args(annotation)
-    if not members:
-        yield annotation
-    for member in members:
-        yield from _options(member)
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        return members(get_args(annotation)[0])
+    if get_origin(annotation) in (tuple, list, dict, Literal) or not get_args(annotation):
+        return [annotation]
+    return [inner for member in get_args(annotation) if member is not type(None) for inner in members(member)]
 
 
 def make_layer(source: str, values: Any, model: type[BaseModel]) -> Layer:
@@ -114,10 +109,7 @@ def _hint(name: str, model: type[BaseModel], prefix: str) -> str:
 
 def merge(layers: list[Layer]) -> dict[str, Any]:
     """All layers as one nested dict; later ones win, setting by setting."""
-    result: dict[str, Any] = {}
-    for layer in layers:
-        result = merge_nested(result, layer.values)
-    return result
+    return functools.reduce(merge_nested, (layer.values for layer in layers), {})
 
 
 def read_yaml(path: Path) -> Any:
@@ -245,17 +237,11 @@ def _explain(error: ValidationError, model: type[Config], layers: list[Layer], c
         name = path[0].replace("_", "-").upper()
         return f"{name} is missing: tscli {command} {name}"
     source = next((layer.source for layer in reversed(layers) if path and _has(layer.values, path)), "")
-    if source:
-        return f"{source}: {one_line(error, model, prefix='')}"
-    return one_line(error, model)
+    return f"{source}: {one_line(error, model, prefix='')}" if source else one_line(error, model)
 
 
 def _has(values: Any, path: list[str]) -> bool:
-    for name in path:
-        if not isinstance(values, dict) or name not in values:
-            return False
-        values = values[name]
-    return True
+    return not path or (isinstance(values, dict) and path[0] in values and _has(values[path[0]], path[1:]))
 
 
 def is_positional(field: FieldInfo) -> bool:

@@ -51,10 +51,7 @@ def plan(
     """Merge all settings of a command and validate them, without loading torch where the script allows.
 
     Args:
-        script: What to run.
         places: Where settings stand and which they are, the weakest place first; "" stands for flags.
-        runs_dir: Where runs live.
-        preset: Name of one of the task's presets.
         resume: A run to continue, "" for the newest unfinished one, None to start anew.
         task: The task, where it is known before the runs that it could be inherited from.
 

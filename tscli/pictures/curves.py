@@ -35,12 +35,8 @@ def draw_curves(
     Args:
         path: PNG file to write.
         lines: logged points, as in metrics.jsonl; a metric may be missing or None in some.
-        panels: what to draw; metrics that were never logged are left out.
-        title: above them all.
+        panels, title: what to draw; metrics that were never logged are left out.
         columns: of the grid; None takes what suits their number.
-
-    Raises:
-        UserError: the disk is full.
     """
     series = []
     for panel in panels:

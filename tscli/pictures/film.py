@@ -83,21 +83,9 @@ def write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
     height, width = height - height % 2, width - width % 2  # H.264's chroma needs even sizes
     temporary = path.with_name(f".{path.name}.tmp")
     command = [require_ffmpeg(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
-    command += [
-        "-s",
-        f"{width}x{height}",
-        "-r",
-        str(fps),
-        "-i",
-        "-",
-        "-pix_fmt",
-        "yuv420p",
-        "-f",
-        "mp4",
-        str(temporary),
-    ]
+    command += ["-s", f"{width}x{height}", "-r", str(fps), "-i", "-", "-pix_fmt", "yuv420p", "-f", "mp4"]
     data = b"".join(np.ascontiguousarray(frame[:height, :width]).tobytes() for frame in frames)
-    result = subprocess.run(command, input=data, capture_output=True)
+    result = subprocess.run([*command, str(temporary)], input=data, capture_output=True)
     if result.returncode:
         temporary.unlink(missing_ok=True)
         raise UserError(f"ffmpeg could not write {path}: {' '.join(result.stderr.decode().split())[:200]}")

@@ -45,9 +45,6 @@ def draw_visits(path: Path, visits: Mapping[str, Tensor], marks: Mapping[str, in
         visits: of each policy, by its name: float [rows, columns], visits per episode.
         marks: cells to mark, by name, as row * columns + column.
         title: above them all.
-
-    Raises:
-        UserError: the disk is full.
     """
     from matplotlib.colors import LogNorm
 

@@ -74,13 +74,11 @@ class Task(Config):
         if expression in self.views:
             return self.views[expression]
         parts = parse_view(expression)
-        looks_like_name = len(parts) == 1 and not parts[0].index and parts[0].group not in self._groups_in_use()
+        in_use = {part.group for named in self.views.values() for part in named}
+        looks_like_name = len(parts) == 1 and not parts[0].index and parts[0].group not in in_use
         if looks_like_name and did_you_mean(expression, self.views).startswith("did"):
             raise UserError(f'task {self.name} has no view "{expression}": {did_you_mean(expression, self.views)}')
         return parts
-
-    def _groups_in_use(self) -> set[str]:
-        return {part.group for parts in self.views.values() for part in parts}
 
 
 def _parse_parts(name: str, parts: Any) -> list[Any]:
@@ -190,11 +188,5 @@ def _automatic(env_id: str) -> Task:
     env = make_env({"kind": "gym", "id": env_id}, 1)
     groups = list(env.groups)
     env.close()
-    return Task.model_validate(
-        {
-            "name": env_id,
-            "about": f"Gymnasium's {env_id}.",
-            "env": {"kind": "gym", "id": env_id},
-            "views": {"full": [{"group": group} for group in groups]},
-        }
-    )
+    about = {"name": env_id, "about": f"Gymnasium's {env_id}.", "env": {"kind": "gym", "id": env_id}}
+    return Task.model_validate({**about, "views": {"full": [{"group": group} for group in groups]}})

@@ -118,12 +118,8 @@ def own_reader(dataset: Any, schema: PairsSchema, plain: bool, groups: Sequence[
 def foreign_reader(dataset: Any, name: str, env: VecEnv, task_name: str, groups: Sequence[str]) -> Reader:
     """The reader of any other dataset, whose groups and actions are described as the task's env describes them.
 
-    Args:
-        dataset: of Minari.
-        name: its id.
-        env: of the task that a student is to learn.
-        task_name: its name.
-        groups: entries to take, empty takes all; of plain observations the name.
+    The task is the one that a student is to learn. `groups`: entries to take, empty takes all; of plain observations
+    the name.
 
     Raises:
         UserError: an entry is missing or of a kind that is not supported, or does not fit the env.
@@ -192,19 +188,12 @@ def _brief(action: ActionSpec) -> str:
 
 @dataclass(frozen=True)
 class Reader:
-    """How the episodes of a dataset become rows.
+    """How the episodes of a dataset become rows."""
 
-    Attributes:
-        schema: of the rows.
-        sources: where each group comes from.
-        action_space: Minari's.
-        labelled: tscli wrote it: `infos` hold labels, and the episodes' metadata whether they are finished.
-    """
-
-    schema: PairsSchema
-    sources: dict[str, Source]
-    action_space: Any
-    labelled: bool
+    schema: PairsSchema  # of the rows
+    sources: dict[str, Source]  # where each group comes from
+    action_space: Any  # Minari's
+    labelled: bool  # tscli wrote it: `infos` hold labels, and the episodes' metadata whether they are finished
 
     def write(self, writer: PairsWriter, dataset: Any, name: str) -> Iterator[int]:
         """Append all episodes, one at a time in memory; gives the number of those that are done.

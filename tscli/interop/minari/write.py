@@ -43,8 +43,7 @@ def write_dataset(
     Args:
         path: that folder; its parent exists.
         name: the dataset's id.
-        pairs: what to write.
-        schema: that of the pairs, with the groups to write.
+        pairs, schema: what to write; the schema has the groups to write.
         plain: write the only group as it is, instead of a Dict of groups.
         env_spec: Gymnasium's description of the env, where there is one.
         on_episode: is told how many are written.
