@@ -12,19 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tscli.config import UserError
-
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Gone", "agree", "barrier", "begin", "gather", "mean", "mean_of", "most", "rank", "share", "size"]
+__all__ = ["agree", "barrier", "begin", "gather", "mean", "mean_of", "most", "rank", "share", "size"]
 
 T = TypeVar("T")
-
-
-class Gone(UserError):  # noqa: N818 - of another process, not of this one
-    """Another process of this training has ended before its time."""
 
 
 def rank() -> int:
@@ -54,6 +48,8 @@ def share(number: int, flag: str) -> int:
         UserError: they cannot be shared out evenly.
     """
     if number % size():
+        from tscli.config import UserError  # which `--help` does without
+
         raise UserError(f"{flag} {number} cannot be shared out evenly over {size()} processes: choose a multiple")
     return number // size()
 
@@ -132,4 +128,7 @@ def _call(function: Callable[[], Any]) -> Any:
     try:
         return function()
     except RuntimeError as error:
-        raise Gone(f"another process of this training has ended ({str(error).splitlines()[0]}): --resume it") from None
+        from tscli.config import UserError
+
+        reason = str(error).splitlines()[0]
+        raise UserError(f"another process of this training has ended ({reason}): go on with --resume") from None

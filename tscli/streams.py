@@ -11,7 +11,7 @@ import contextlib
 import math
 import zlib
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,6 @@ from tscli import ranks
 __all__ = ["derive", "generator", "normal", "seeded_init", "stream_id", "uniform"]
 
 _MASK_33, _MASK_34, _MASK_37 = (1 << 33) - 1, (1 << 34) - 1, (1 << 37) - 1
-_Int64 = TypeVar("_Int64", Tensor, int)
 
 
 def _signed(value: int) -> int:
@@ -34,7 +33,7 @@ _MIX_1 = _signed(0xBF58476D1CE4E5B9)
 _MIX_2 = _signed(0x94D049BB133111EB)
 
 
-def _mix(x: _Int64) -> _Int64:
+def _mix(x: Any) -> Any:
     # `>>` is arithmetic on int64, so the sign bits that it drags in are masked off. Of a number the low 64 bits count.
     x = (x ^ ((x >> 30) & _MASK_34)) * _MIX_1
     x = (x ^ ((x >> 27) & _MASK_37)) * _MIX_2

@@ -29,4 +29,5 @@ def check(file: str, sha256: str, owner: str) -> None:
         UserError: says whose code would run, and what to do.
     """
     if sha256 not in _allowed and os.environ.get(TRUST) != "1":
-        raise UserError(f"{owner} would run code of its own, {file}: read it, then add --trust (in Python, trust=True)")
+        advice = "read it, then add --trust (in Python: load_policy(..., trust=True))"
+        raise UserError(f"{owner} would run code of its own, {file}: {advice}")

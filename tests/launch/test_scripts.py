@@ -181,7 +181,8 @@ def test_every_script_keeps_to_the_form(script: scripts.Script) -> None:
     assert script.path.stem not in sys.stdlib_module_names, "python stages/x.py would hide that module"
     assert issubclass(light_config(script), Config)
     if script.folder == "stages":
-        makes_a_run = "session.start(" in script.path.read_text(encoding="utf-8")
+        text = script.path.read_text(encoding="utf-8")
+        makes_a_run = "session.start(" in text or "with Training(" in text
         assert issubclass(light_config(script), StageConfig) == makes_a_run
 
 

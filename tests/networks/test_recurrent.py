@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tscli import devices
 from tscli.config import NetworkConfig
-from tscli.networks.bodies import build_body, recurrent
+from tscli.networks.bodies import build_body
 
 
 @pytest.mark.parametrize("resets", ["no", "some", "every step"])
@@ -32,5 +33,5 @@ def test_a_device_that_is_not_waited_for_gives_what_the_cpu_gives(
         reset = torch.rand(steps, 4) < {"no": 0.0, "some": 0.3, "every step": 1.1}[resets]
         expected = found(x, hidden, reset)
         with monkeypatch.context() as patch:
-            patch.setattr(recurrent, "host_may_look", lambda tensor: False)
+            patch.setattr(devices, "host_may_look", lambda device: False)
             torch.testing.assert_close(found(x, hidden, reset), expected)

@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 from tscli import ranks
 from tscli.cli.pages import first_page
-from tscli.launch.processes import run_processes, wanted_processes
 from tscli.launch.scripts import find_scripts
 
 __all__ = ["entry", "main", "run_script"]
@@ -28,8 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a crash, 130 for Ctrl-C."""
     args = normalize(sys.argv[1:] if argv is None else argv)
     try:
-        if "--trust" in args:  # of the environment, so that processes started from here follow
-            os.environ["TSCLI_TRUST"] = "1"
+        if "--trust" in args:
+            from tscli.trust import TRUST
+
+            os.environ[TRUST] = "1"
         return _dispatch(args)
     except KeyboardInterrupt:
         return _say("stopped", INTERRUPTED)
@@ -94,6 +95,8 @@ def normalize(args: list[str]) -> list[str]:
 
 def _dispatch(args: list[str]) -> int:
     if "--num-processes" in " ".join(args) and ranks.size() == 1:
+        from tscli.launch.processes import run_processes, wanted_processes
+
         number, alone = wanted_processes(args)
         if number > 1:
             return run_processes(number, alone)

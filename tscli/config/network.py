@@ -19,7 +19,6 @@ from pydantic import (
 )
 
 from tscli.config.base import Config, did_you_mean
-from tscli.files import file_hash
 from tscli.light import defining, light_class, parse
 
 __all__ = ["BODIES", "FIRST", "Network", "NetworkConfig"]
@@ -156,6 +155,8 @@ class NetworkConfig(_Bodies):
         kind = str(info.data.get("kind"))
         if not kind.endswith(".py"):
             return ""
+        from tscli.files import file_hash  # which needs this room
+
         found = file_hash(Path(kind))
         if value not in ("", found):
             raise ValueError(f"{kind} has changed since: restore it, or start anew")

@@ -112,7 +112,7 @@ class Env(RestartedEnv):
         self.reset(0)
 
     def _start(self) -> None:
-        seeds: Any = [_derive(self._seed, self._resumes, i) for i in range(self.num_envs)]
+        seeds: Any = [_derive(self._seed, self._resumes, self.first + i) for i in range(self.num_envs)]
         if self._config.vectorization == "vector_entry_point":
             seeds = seeds[0]
         self._obs, _ = self._venv.reset(seed=seeds)

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from tscli import devices
 from tscli.envs import EnvStep, VecEnv
 from tscli.streams import stream_id, uniform
 
-__all__ = ["AHEAD", "Array", "Move", "NativeEnv"]
+__all__ = ["AHEAD", "Array", "Move", "NativeEnv", "canvas", "time_limit"]
 
 Array = Any  # np.ndarray on a CPU, torch.Tensor elsewhere
 
@@ -68,7 +70,7 @@ class NativeEnv(VecEnv):
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.max_episode_steps: int = max_episode_steps
-        self._on_host = self.device.type == "cpu"  # so that values may be looked at
+        self._on_host = devices.host_may_look(self.device)  # so that values may be looked at
         self._xp: ModuleType = np if self._on_host else torch
         self._tables = {name: self._array(torch.from_numpy(table)) for name, table in tables.items()}
         self._rows = self._array(torch.arange(num_envs, device=self.device))
@@ -172,11 +174,10 @@ class NativeEnv(VecEnv):
     def _draw_starts(self) -> None:
         """Draw each env's starts from its current episode on: `_starts` is [D, AHEAD, N]."""
         self._first, self._used = _copy(self._episode), 0
-        row = self._tensor(self._rows).repeat(AHEAD)
+        row = self._tensor(self._rows).repeat(AHEAD) + self.first
         episode = self._tensor(self._first) + torch.arange(AHEAD, device=self.device)[:, None]
         draws = uniform(self._seed, self._stream, row, episode.flatten(), len(self.starts))
-        starts = self._begin(draws.T.reshape(-1, AHEAD, self.num_envs))
-        self._starts = self._array(starts)
+        self._starts = self._array(self._begin(draws.T.reshape(-1, AHEAD, self.num_envs)))
 
     def _observation(self, group: str, state: Array) -> Tensor:
         fields = self._fields(group, state).T
@@ -193,3 +194,16 @@ class NativeEnv(VecEnv):
 
 def _copy(array: Array) -> Array:
     return array.copy() if isinstance(array, np.ndarray) else array.clone()
+
+
+def time_limit(steps: int) -> Any:
+    """The setting `max_episode_steps` with its default."""
+    return Field(default=steps, ge=1, le=1_000_000, description="Steps after which an episode is truncated.")
+
+
+def canvas(width: int, height: int) -> tuple[Any, Any]:
+    """A picture, and what draws on it, of twice that size for smooth edges: what is shown is `image.reduce(2)`."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (2 * width, 2 * height), "#f7f8fa")
+    return image, ImageDraw.Draw(image)

@@ -48,6 +48,7 @@ from tscli import streams
 from tscli.config import Config, UserError, did_you_mean
 from tscli.envs import EnvStep
 from tscli.envs.contract import RestartedEnv, first_line
+from tscli.envs.globals import GlobalStreams
 from tscli.envs.remote import Remote
 from tscli.envs.spaces import ActionSpec, Group
 
@@ -177,7 +178,7 @@ class _Simulator:
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device) -> None:
         self._config, self._num_envs, self._device = config, num_envs, device
-        self._streams = _Streams(device)
+        self._streams = GlobalStreams(device)
         with self._streams:
             self._venv: Any = _build(config, num_envs, device)
         _check(self._venv, config, num_envs)
@@ -320,33 +321,6 @@ def _check(venv: Any, config: EnvConfig, num_envs: int) -> None:
         raise UserError(
             f"{config.entry_point} gave {venv.num_envs} envs where {num_envs} were asked for: let it take num_envs"
         )
-
-
-class _Streams:
-    """The process's global random streams, as one simulator left them: inside `with` they go on from there."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._own = self._now()
-
-    def __enter__(self) -> None:
-        self._outer = self._now()
-        self._put(self._own)
-
-    def __exit__(self, *error: object) -> None:
-        self._own = self._now()
-        self._put(self._outer)
-
-    def _now(self) -> tuple[Any, ...]:
-        cuda = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
-        return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
-
-    def _put(self, state: tuple[Any, ...]) -> None:
-        random.setstate(state[0])
-        np.random.set_state(state[1])
-        torch.set_rng_state(state[2])
-        if state[3] is not None:
-            torch.cuda.set_rng_state(state[3], self._device)
 
 
 def _simulate(settings: dict[str, Any], num_envs: int, device: str) -> _Simulator:

@@ -8,7 +8,7 @@ Its vector parts are concatenated into one array named "vector"; images keep the
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -144,7 +144,7 @@ def entries_of(view: ViewSpec, inner: ViewSpec) -> tuple[int, ...]:
     Raises:
         UserError: one is not there, or with another noise, delay or dropout.
     """
-    there, wanted = _entries(view), _entries(inner)
+    there, wanted = _named_entries(view), _named_entries(inner)
     for entry in wanted:
         if entry not in there:
             what = entry[0] if entry[0] == PREVIOUS_ACTION else f"{entry[0]}[{entry[1]}]"
@@ -154,7 +154,7 @@ def entries_of(view: ViewSpec, inner: ViewSpec) -> tuple[int, ...]:
     return tuple(map(there.index, wanted))
 
 
-def _entries(view: ViewSpec) -> list[tuple[Any, ...]]:
+def _named_entries(view: ViewSpec) -> list[tuple[Any, ...]]:
     """What each entry of a view's vector is."""
     picked = [(part, range(part.size) if part.index is None else part.index) for part in view.parts]
     return [(part.group, i, part.noise, part.delay, part.dropout) for part, index in picked for i in index]
@@ -251,9 +251,9 @@ class View:
         if rows is not None:
             if self.spec.has_memory:
                 raise ValueError(f'view "{self.spec.name}" has a delay: it must be asked for every env at every step')
-            return self._assemble([self._read(i, rows) for i in range(len(self.spec.parts))])
+            return _assemble(self.spec, [self._read(i, rows) for i in range(len(self.spec.parts))])
         if self._cache is None:
-            self._cache = self._assemble([self._delayed(i) for i in range(len(self.spec.parts))])
+            self._cache = _assemble(self.spec, [self._delayed(i) for i in range(len(self.spec.parts))])
         return self._cache
 
     def final(self, rows: Tensor, action: Tensor) -> Obs:
@@ -268,7 +268,7 @@ class View:
             if part.delay:  # the reading that is `delay` steps old at the end, or the episode's first one
                 value = [*self._queue[i][1:, rows], self._now[i][rows]][0]
             out.append(value)
-        return self._assemble(out)
+        return _assemble(self.spec, out)
 
     def advance(self, action: Tensor, done: Tensor) -> None:
         """Take note of a step: `action` [N] as executed, `done` [N]."""
@@ -302,10 +302,10 @@ class View:
         stream = streams.stream_id(f"{self._stream}/{i}{suffix}")
         step = self._step.expand_as(rows)
         if part.noise:
-            noise = streams.normal(self._seed, stream, rows, step, part.size)
+            noise = streams.normal(self._seed, stream, rows + self.env.first, step, part.size)
             value = value + part.noise * noise.to(value.dtype)
         if part.dropout:
-            lost = streams.uniform(self._seed, stream + 1, rows, step, 1)[:, 0] < part.dropout
+            lost = streams.uniform(self._seed, stream + 1, rows + self.env.first, step, 1)[:, 0] < part.dropout
             value = torch.where(lost.reshape(-1, *[1] * (value.dim() - 1)), torch.zeros_like(value), value)
         return value
 
@@ -318,13 +318,6 @@ class View:
         self._now[i] = value
         return self._queue[i][0]
 
-    def _assemble(self, values: list[Tensor]) -> Obs:
-        obs = {p.group: v for p, v in zip(self.spec.parts, values, strict=True) if p.is_image}
-        vectors = [v for p, v in zip(self.spec.parts, values, strict=True) if not p.is_image]
-        if vectors:
-            obs["vector"] = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
-        return obs
-
     def state_dict(self) -> dict[str, Any]:
         """All that the next readings depend on."""
         return {
@@ -336,10 +329,8 @@ class View:
 
     def restart(self, state: dict[str, Any]) -> None:
         """Begin new episodes in every env, with noise that goes on from `state_dict` instead of repeating."""
-        self._step.fill_(int(state["step"]))
-        self._age, self._previous = torch.zeros_like(self._age), torch.zeros_like(self._previous)
-        self._now.clear()  # the queues are filled anew at age 0
-        self._cache = None
+        nothing = {"age": torch.zeros_like(self._age), "previous": torch.zeros_like(self._previous)}
+        self.load_state_dict({**state, **nothing})  # the queues are filled anew at age 0
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
@@ -350,6 +341,15 @@ class View:
         self._queue = {int(i): q.to(device, copy=True) for i, q in state["queue"].items()}
         self._now.clear()
         self._cache = None
+
+
+def _assemble(spec: ViewSpec, values: Sequence[Tensor]) -> Obs:
+    """The observation of what was read for each part."""
+    obs = {p.group: v for p, v in zip(spec.parts, values, strict=True) if p.is_image}
+    vectors = [v for p, v in zip(spec.parts, values, strict=True) if not p.is_image]
+    if vectors:
+        obs["vector"] = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
+    return obs
 
 
 def view_of_pairs(
@@ -367,12 +367,11 @@ def view_of_pairs(
             "previous_action", and "first" [T, B] bool (no previous action there).
         generator: draws fresh noise and dropout, as a sensor would at each look.
     """
-    obs: Obs = {}
-    vectors = []
+    values = []
     for part in spec.parts:
         if part.group == PREVIOUS_ACTION:
             encoded = encode_action(fields[part.field], action)
-            vectors.append(encoded * (~fields["first"]).unsqueeze(-1))
+            values.append(encoded * (~fields["first"]).unsqueeze(-1))
             continue
         value = fields[part.field]
         if not part.is_image:
@@ -383,10 +382,5 @@ def view_of_pairs(
         if part.dropout:
             lost = torch.empty(value.shape[:2], device=value.device).uniform_(generator=generator) < part.dropout
             value = torch.where(lost.reshape(*lost.shape, *[1] * (value.dim() - 2)), torch.zeros_like(value), value)
-        if part.is_image:
-            obs[part.group] = value
-        else:
-            vectors.append(value)
-    if vectors:
-        obs["vector"] = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
-    return obs
+        values.append(value)
+    return _assemble(spec, values)

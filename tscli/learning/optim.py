@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tscli import ranks
+from tscli import devices, ranks
 
 __all__ = ["FlatAdam", "FlatOptimizer", "FlatRMSprop", "FlatSGD", "make_optimizer"]
 
@@ -47,7 +47,7 @@ class FlatOptimizer(ABC):
 
     def _number(self, value: float) -> Any:
         """A plain number on a CPU, where reading one costs nothing; else a tensor on the device."""
-        return value if self._flat.device.type == "cpu" else self._flat.new_tensor(value, dtype=torch.float64)
+        return value if devices.host_may_look(self._flat.device) else self._flat.new_tensor(value, dtype=torch.float64)
 
     def zero_grad(self) -> None:
         """Forget gradients."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tscli import ranks
+from tscli import devices, ranks
 from tscli.config import UserError
 from tscli.envs import VecEnv
 from tscli.envs.spaces import ActionSpec, action_scale
@@ -79,7 +79,7 @@ class ViewedEnv:
         start: torch.Generator | None = None,
     ):
         self.env, self._start = env, start
-        self.defers = env.is_native and env.device.type != "cpu"
+        self.defers = env.is_native and not devices.host_may_look(env.device)
         env.first = ranks.rank() * env.num_envs
         env.reset(seed)
         if start is not None:

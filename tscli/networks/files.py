@@ -27,7 +27,7 @@ __all__ = ["check_loadable", "load_policy_file", "save_policy_file"]
 
 FORMAT = 2
 _FIRST_KINDS = ("mlp", "rnn", "gru", "history")
-BODIES = "bodies"
+COPIES = "bodies"  # of files of the user's own, beside the policies
 
 
 def save_policy_file(path: Path, policy: Policy) -> None:
@@ -43,7 +43,7 @@ def save_policy_file(path: Path, policy: Policy) -> None:
             raise UserError(f"training has diverged (the policy's {name} is no longer finite): lower --lr")
     check_loadable(policy)
     for name, network in policy.spec.own_bodies.items():
-        copy = path.parent / BODIES / name
+        copy = path.parent / COPIES / name
         if copy.exists() and file_hash(copy) != network.sha256:
             raise UserError(f"{network.kind} differs from {copy}, another policy's: give the two files two names")
         copy.parent.mkdir(exist_ok=True)
@@ -125,13 +125,13 @@ def _own_files(path: Path, data: dict[str, Any], trusted: bool) -> dict[str, Pat
     for network in [data["network"], *([data["latent"]["network"]] if "latent" in data else [])]:
         name = str(network["kind"])
         if name.endswith(".py"):
-            found[name] = copy = path.parent / BODIES / name
+            found[name] = copy = path.parent / COPIES / name
             if Path(name).name != name:
                 raise ValueError(f"a body cannot be in {name}")
             if not copy.is_file() or file_hash(copy) != network["sha256"]:
                 raise UserError(f"{copy} is missing, or has changed since {path.name} was written: restore it")
             if not trusted:
-                trust.check(f"{BODIES}/{name}", network["sha256"], str(path))
+                trust.check(f"{COPIES}/{name}", network["sha256"], str(path))
     return found
 
 

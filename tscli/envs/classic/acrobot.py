@@ -24,11 +24,10 @@ import math
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.native import Array, Move, NativeEnv
+from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -42,9 +41,7 @@ MAX_VELOCITY_2 = 9 * math.pi
 class EnvConfig(Config):
     """Settings of Acrobot."""
 
-    max_episode_steps: int = Field(
-        default=500, ge=1, le=1_000_000, description="Steps after which an episode is truncated."
-    )
+    max_episode_steps: int = time_limit(500)
 
 
 class Env(NativeEnv):
@@ -118,11 +115,8 @@ class Env(NativeEnv):
 
     def render(self, row: int = 0) -> np.ndarray:
         """The arm and the line that its tip has to cross: uint8 [500, 500, 3]."""
-        from PIL import Image, ImageDraw
-
         angle_1, angle_2, _, _ = self._state[:, row].tolist()
-        image = Image.new("RGB", (1000, 1000), "#f7f8fa")  # drawn at twice the size for smooth edges
-        draw = ImageDraw.Draw(image)
+        image, draw = canvas(500, 500)
         scale = 1000 / 4.4
         shoulder = (500.0, 500.0)
         elbow = (500 + scale * math.sin(angle_1), 500 + scale * math.cos(angle_1))

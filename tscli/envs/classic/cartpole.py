@@ -36,7 +36,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.native import Array, Move, NativeEnv
+from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.streams import normal, stream_id
 
@@ -58,9 +58,7 @@ _EPISODE = 1 << 32  # numbers of readings set aside for each episode, more than 
 class EnvConfig(Config):
     """Settings of CartPole."""
 
-    max_episode_steps: int = Field(
-        default=500, ge=1, le=1_000_000, description="Steps after which an episode is truncated."
-    )
+    max_episode_steps: int = time_limit(500)
     unit_return: bool = Field(default=False, description="Pay 1 / max_episode_steps a step, so that returns reach 1.")
     position_noise: float = Field(
         default=0.0, ge=0.0, le=10.0, description="Deviation of the noise in noisy_positions; 0: no such group."
@@ -155,17 +153,14 @@ class Env(NativeEnv):
     def _noisy(self, state: Array, reading: Array, rows: Tensor | None = None) -> Tensor:
         """What the sensor reads of states [4, K] of those envs: float32 [K, 2]."""
         env = self._tensor(self._rows) if rows is None else rows.to(self.device)
-        noise = self._noise * normal(self._seed, _NOISE, env, self._tensor(reading), 2)
+        noise = self._noise * normal(self._seed, _NOISE, env + self.first, self._tensor(reading), 2)
         seen = self._tensor(state)[::2].T + noise
         return seen.clamp(-self._bound, self._bound).to(torch.float32)
 
     def render(self, row: int = 0) -> np.ndarray:
         """The cart on its track, seen from the side: uint8 [400, 600, 3]; the red marks are where an episode ends."""
-        from PIL import Image, ImageDraw
-
         position, _, angle, _ = self._state[:, row].tolist()
-        image = Image.new("RGB", (1200, 800), "#f7f8fa")  # drawn at twice the size for smooth edges
-        draw = ImageDraw.Draw(image)
+        image, draw = canvas(600, 400)
         scale, ground = 1200 / (2 * MAX_POSITION * 1.15), 600
         x = 600 + position * scale
         draw.rectangle((0, ground + 34, 1200, 800), fill="#e9ecf1")

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.native import Array, Move, NativeEnv
+from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -43,9 +43,7 @@ GOAL_REWARD = 100.0
 class EnvConfig(Config):
     """Settings of MountainCar."""
 
-    max_episode_steps: int = Field(
-        default=999, ge=1, le=1_000_000, description="Steps after which an episode is truncated."
-    )
+    max_episode_steps: int = time_limit(999)
     spread_starts: bool = Field(default=False, description="Start anywhere in the valley, at any velocity.")
 
 
@@ -92,10 +90,7 @@ class Env(NativeEnv):
 
     def render(self, row: int = 0) -> np.ndarray:
         """The car in its valley, the goal as a flag: uint8 [400, 600, 3]."""
-        from PIL import Image, ImageDraw
-
-        image = Image.new("RGB", (1200, 800), "#f7f8fa")  # drawn at twice the size for smooth edges
-        draw = ImageDraw.Draw(image)
+        image, draw = canvas(600, 400)
 
         def place(position: float) -> tuple[float, float]:
             x = 40 + 1120 * (position - MIN_POSITION) / (MAX_POSITION - MIN_POSITION)

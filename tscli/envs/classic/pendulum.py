@@ -20,11 +20,10 @@ import math
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.native import Array, Move, NativeEnv
+from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -40,9 +39,7 @@ MAX_VELOCITY = 8.0
 class EnvConfig(Config):
     """Settings of Pendulum."""
 
-    max_episode_steps: int = Field(
-        default=200, ge=1, le=1_000_000, description="Steps after which an episode is truncated."
-    )
+    max_episode_steps: int = time_limit(200)
 
 
 class Env(NativeEnv):
@@ -94,11 +91,8 @@ class Env(NativeEnv):
 
     def render(self, row: int = 0) -> np.ndarray:
         """The rod and its pivot: uint8 [500, 500, 3]."""
-        from PIL import Image, ImageDraw
-
         angle = float(self._state[0, row])
-        image = Image.new("RGB", (1000, 1000), "#f7f8fa")  # drawn at twice the size for smooth edges
-        draw = ImageDraw.Draw(image)
+        image, draw = canvas(500, 500)
         reach = 380
         draw.ellipse((500 - reach, 500 - reach, 500 + reach, 500 + reach), outline="#e9ecf1", width=6)
         draw.ellipse((480, 480 - reach, 520, 520 - reach), fill="#2e9e62")

@@ -45,7 +45,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.native import Array, Move, NativeEnv
+from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig", "combination"]
@@ -63,9 +63,7 @@ class EnvConfig(Config):
     lock_starts: float = Field(
         default=0.0, ge=0.0, le=1.0, description="Fraction of episodes that begin at the lock, for training a teacher."
     )
-    max_episode_steps: int = Field(
-        default=100, ge=1, le=1_000_000, description="Steps after which an episode is truncated."
-    )
+    max_episode_steps: int = time_limit(100)
 
 
 def combination(length: int) -> list[int]:
@@ -139,12 +137,9 @@ class Env(NativeEnv):
 
     def render(self, row: int = 0) -> np.ndarray:
         """The doors, of which the good one is green and the lock's has its codes above it: uint8 [200, W, 3]."""
-        from PIL import Image, ImageDraw
-
         good, phase, entered = (int(value) for value in self._state[:, row].tolist())
         width = max(100 * self._num_doors, 30 * self._length + 40)
-        image = Image.new("RGB", (2 * width, 400), "#f7f8fa")  # drawn at twice the size for smooth edges
-        draw = ImageDraw.Draw(image)
+        image, draw = canvas(width, 200)
         for door in range(self._num_doors):
             color = "#48607d" if door == 0 else "#2e9e62" if door == good else "#e4572e"
             x = 200 * door + 40

@@ -33,7 +33,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.native import Array, Move, NativeEnv
+from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
 __all__ = ["Env", "EnvConfig"]
@@ -48,9 +48,7 @@ class EnvConfig(Config):
     listen: bool = Field(default=True, description="Whether there is the action that listens.")
     listen_cost: float = Field(default=0.1, ge=0.0, le=1000.0, description="What listening once costs; 0: nothing.")
     left_reward: float = Field(default=1.0, gt=0.0, le=1000.0, description="What a treasure behind the left door pays.")
-    max_episode_steps: int = Field(
-        default=10, ge=1, le=1_000_000, description="Steps after which an episode is truncated."
-    )
+    max_episode_steps: int = time_limit(10)
 
 
 class Env(NativeEnv):
@@ -99,11 +97,8 @@ class Env(NativeEnv):
 
     def render(self, row: int = 0) -> np.ndarray:
         """The doors, red the tiger's and green the treasure's, with a ring where it was heard: uint8 [200, 240, 3]."""
-        from PIL import Image, ImageDraw
-
         tiger, heard, _ = self._state[:, row].tolist()
-        image = Image.new("RGB", (480, 400), "#f7f8fa")  # drawn at twice the size for smooth edges
-        draw = ImageDraw.Draw(image)
+        image, draw = canvas(240, 200)
         for side in (0, 1):
             x = 60 + 220 * side
             draw.rectangle((x, 120, x + 140, 390), fill="#e4572e" if side == tiger else "#2e9e62")

@@ -6,16 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from tscli import devices
 from tscli.config import MemoryConfig
 from tscli.networks.bodies.contract import BaseBody
 from tscli.networks.layers import feed_forward
 
 __all__ = ["Recurrent"]
-
-
-def host_may_look(tensor: Tensor) -> bool:
-    """Whether a look at a tensor's values, as to choose what to compute, waits for no device."""
-    return tensor.device.type == "cpu"
 
 
 class Recurrent(BaseBody):
@@ -48,7 +44,7 @@ class Recurrent(BaseBody):
         hidden = hidden * (~reset[0]).unsqueeze(-1)
         if len(x) == 1:
             return self._run(x, hidden)
-        if not host_may_look(reset):
+        if not devices.host_may_look(reset.device):
             return self._run_steps(x, hidden, reset)
         return self._run_split(x, hidden, reset) if reset[1:].any() else self._run(x, hidden)
 
