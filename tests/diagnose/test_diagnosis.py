@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from diagnose_data import ARM, EFFORT, PUSH, sample_of, teacher_of, view
+from rich.console import Console
 from stage_tools import ADVISOR, BC, COLLECT, DAGGER, ONLINE, SMALL, TEACHER, call, error_of, fingerprint
 
 from tscli.cli.app import main
 from tscli.config import NetworkConfig
 from tscli.diagnose import diagnosis
-from tscli.runs import list_runs
+from tscli.runs import Session, list_runs
 from tscli.streams import generator
 
 
@@ -155,3 +157,13 @@ def test_who_learns_from_rewards_too_is_not_told_that_the_view_hides_something(
     assert main([*method, *SMALL]) == 0
     said = capsys.readouterr().err
     assert ("The view hides the door." in said) is told and "An input stands still." in said
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_that_train_together_are_not_kept_waiting_by_checks_of_one(
+    processes: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    session, nothing = Session(log=Console()), SimpleNamespace(runs=[None])  # with which no check can do its work
+    diagnosis.before_distillation(session, nothing, None, None, None, None)  # type: ignore[arg-type]
+    assert ("did not work" in capsys.readouterr().out) == (processes == 1)

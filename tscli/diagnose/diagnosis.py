@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from tscli import streams
+from tscli import ranks, streams
 from tscli.config import Network, NetworkConfig, UserError, one_line
 from tscli.diagnose.checks import (
     Finding,
@@ -98,7 +98,8 @@ def before_distillation(
     for next to nothing.
 
     Args:
-        session: whom to tell. One that is quiet, or that resumes a run, is told nothing, and nothing is computed.
+        session: whom to tell. One that is quiet, that resumes a run, or that is one process of several, which must take
+            the same gradient steps, is told nothing, and nothing is computed.
         teachers: who is to be imitated. Nothing is said of several, each of which is right on its own rows alone, nor
             of demonstrations without a teacher.
         task, view, network: the student's.
@@ -107,7 +108,9 @@ def before_distillation(
         rewards_teach: rewards teach what the student's view does not tell of the teacher's action, so that need not be
             said.
     """
-    if session.quiet or session.log is None or session.resume is not None or len(teachers.runs) != 1:
+    if session.quiet or session.log is None or session.resume is not None or ranks.size() > 1:
+        return
+    if len(teachers.runs) != 1:
         return
     try:
         findings = _quick_findings(teachers.runs[0], task, view, network, pairs_run, env)
