@@ -72,7 +72,7 @@ def main(config: Config, session: Session) -> Run:
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)
     shuffle_stream = streams.generator(config.seed, "bc/shuffle")
     noise_stream = streams.generator(config.seed, "bc/noise", device)
-    window, burn_in = imitation.window_lengths(config.student, config.window, config.burn_in)
+    window, burn_in = imitation.window_lengths(student, config.window, config.burn_in)
     train, held_out = pairs.split_episodes(config.validation_fraction, config.seed)
     index = pairs.windows(window, start=config.window_start, episodes=train)
     # Overlapping windows show every step several times: an epoch is as many as show each step once.

@@ -102,7 +102,7 @@ def main(config: Config, session: Session) -> Run:
     mix_stream = streams.generator(config.seed, "dagger/mix", device)
     draw_stream = streams.generator(config.seed, "dagger/draw")
     noise_stream = streams.generator(config.seed, "dagger/noise", device)
-    window, burn_in = imitation.window_lengths(config.student, config.window, config.burn_in)
+    window, burn_in = imitation.window_lengths(student, config.window, config.burn_in)
 
     num_envs = config.num_envs
     viewed = ViewedEnv(env, {"teacher": teacher.spec.view, "student": student_view}, config.seed)

@@ -188,9 +188,11 @@ def test_the_mean_loss_does_not_depend_on_how_many_windows_are_read_at_once(tmp_
     assert mean_loss(student, pairs, episodes, 4, 1, "kl", chunk=chunk) == pytest.approx(whole, rel=1e-5)
 
 
-def test_windows_are_as_long_as_a_students_memory_asks_for() -> None:
+def test_windows_are_as_long_as_a_students_memory_asks_for(tmp_path: Path) -> None:
+    pairs = record(tmp_path)
+
     def lengths(**network: Any) -> tuple[int, int]:
-        return window_lengths(NetworkConfig.model_validate(network), 10, 3)
+        return window_lengths(make_student(pairs, "state", **network), 10, 3)
 
     assert lengths(kind="mlp") == (1, 0)
     assert lengths(kind="gru") == lengths(kind="rnn") == (13, 3)
@@ -201,7 +203,7 @@ def test_windows_are_as_long_as_a_students_memory_asks_for() -> None:
 def test_a_student_that_stacks_its_history_learns_from_true_ones_alone(tmp_path: Path) -> None:
     pairs = record(tmp_path)
     student = make_student(pairs, "state", kind="history", history=4, normalize=False)
-    window, burn_in = window_lengths(student.spec.network, 3, 0)
+    window, burn_in = window_lengths(student, 3, 0)
     assert (window, burn_in) == (6, 3)
 
     def says(length: int, start: Any) -> tuple[Batch, torch.Tensor]:

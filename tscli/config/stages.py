@@ -47,7 +47,7 @@ class StageConfig(Config):
 Steps = Annotated[int, Field(ge=1, description="Env steps over all envs, rounded up to whole iterations.")]
 NumEnvs = Annotated[int, Field(ge=1, description="Envs that step together.")]
 RolloutSteps = Annotated[int, Field(ge=1, description="Steps per env between updates.")]
-NumMinibatches = Annotated[int, Field(ge=1, description="NumMinibatches per epoch.")]
+NumMinibatches = Annotated[int, Field(ge=1, description="Minibatches per epoch.")]
 RandomStart = Annotated[
     bool, Field(description="Let first episodes count as begun some steps ago, so that time limits are spread out.")
 ]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every torch user expects
 from torch import Tensor
 
-from tscli.config import NetworkConfig, UserError
+from tscli.config import UserError
 from tscli.envs.views import Obs, ViewSpec, view_of_pairs
 from tscli.learning import imitation
 from tscli.networks import Policy, PolicySpec
@@ -176,7 +176,7 @@ def check_labels(kind: str, schema: PairsSchema, name: str) -> None:
         )
 
 
-def window_lengths(student: NetworkConfig, window: int, burn_in: int) -> tuple[int, int]:
+def window_lengths(student: Policy, window: int, burn_in: int) -> tuple[int, int]:
     """Steps of the windows that a student learns from, and how many of them are burn-in.
 
     Args:
@@ -185,10 +185,9 @@ def window_lengths(student: NetworkConfig, window: int, burn_in: int) -> tuple[i
         window: steps that carry a loss.
         burn_in: steps before them that carry none, at the least.
     """
-    if student.kind == "mlp":
+    if not student.is_recurrent:
         return 1, 0
-    if student.kind == "history":
-        burn_in = max(burn_in, student.history - 1)
+    burn_in = max(burn_in, student.encoder.lookback)
     return window + burn_in, burn_in
 
 

@@ -1,4 +1,4 @@
-"""Views and an env in step with each other, and episodes counted fairly."""
+"""Views and an env in step with each other, and what a critic makes of a rollout."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from tscli.config import TrainingConfig, UserError
 from tscli.envs import VecEnv
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy
-from tscli.networks.files import load_policy_file
+from tscli.networks.files import check_loadable, load_policy_file
 from tscli.pictures import curves
 from tscli.runs import Run
 from tscli.runs.session import Session
@@ -92,6 +92,8 @@ class Training:
         self._count = "epoch" if unit == "epoch" else count
         self._score, self._details, self._blame = score, details or {}, blame
         self.num_iterations = -(-total // per_iteration)
+        for policy in keep.values():
+            check_loadable(policy)
         self._viewed = [part for part in parts.values() if isinstance(part, ViewedEnv)]
         self._device = next(keep["policy"].parameters()).device
         self._envs = setup.eval_envs(task, config.eval_episodes, self._device)
