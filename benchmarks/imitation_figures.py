@@ -68,11 +68,17 @@ class Curve(NamedTuple):
     last: float
 
 
+def run_stage(stage: Any, config: Any, session: Session) -> Run:
+    """Run a script's `main`, under its own name."""
+    session.command, session.method = getattr(stage, "COMMAND", "train-teacher"), getattr(stage, "METHOD", None)
+    return stage.main(config, session)
+
+
 def demonstrations(teacher_config: StageConfig, episodes: int, session: Session) -> tuple[Run, Run]:
     """A teacher and its recorded episodes."""
-    teacher = train_teacher.main(teacher_config, session)
+    teacher = run_stage(train_teacher, teacher_config, session)
     config = collect.Config(teacher=str(teacher.path), episodes=episodes, seed=teacher_config.seed, threads=1)
-    return teacher, collect.main(config, session)
+    return teacher, run_stage(collect, config, session)
 
 
 def write_demonstrations(pairs: Run, path: Path) -> int:
@@ -141,7 +147,7 @@ def clone(teacher: Run, pairs: Run, epochs: int, session: Session, **settings: A
         threads=1,
         **settings,
     )
-    return read(distill_bc.main(config, session), "samples_per_second")
+    return read(run_stage(distill_bc, config, session), "samples_per_second")
 
 
 def dagger(teacher: Run, seed: int, session: Session) -> Curve:
@@ -150,7 +156,7 @@ def dagger(teacher: Run, seed: int, session: Session) -> Curve:
     values = {**stages["distill"], **stages["distill-dagger"], "student": NetworkConfig(), "stop_return": None}
     values |= {"teacher": str(teacher.path), "pairs": "none", "obs": "full", "seed": seed, "threads": 1}
     config = distill_dagger.Config(**values, eval_every=1, eval_episodes=EPISODES)
-    return read(distill_dagger.main(config, session), "")
+    return read(run_stage(distill_dagger, config, session), "")
 
 
 def main() -> None:

@@ -103,6 +103,12 @@ class CartPoles(RslVecEnv):  # pyright: ignore[reportUntypedBaseClass]
         return self.get_observations(), step.reward, step.done, {"time_outs": step.truncated}
 
 
+def run_stage(stage: Any, config: Any, session: Session) -> Run:
+    """Run a script's `main`, under its own name."""
+    session.command, session.method = getattr(stage, "COMMAND", "train-teacher"), getattr(stage, "METHOD", None)
+    return stage.main(config, session)
+
+
 def rsl_teacher_weights(policy: Policy) -> dict[str, Tensor]:
     """Our teacher under the names of rsl_rl's MLPModel."""
     layers = [m for m in policy.encoder.body.modules() if isinstance(m, torch.nn.Linear)] + [policy.head.linear]
@@ -216,7 +222,7 @@ def online(teacher_run: Run, body: str, seed: int, iterations: int, session: Ses
         eval_episodes=EPISODES,
         threads=1,
     )
-    return curve(distill_online.main(config, session))
+    return curve(run_stage(distill_online, config, session))
 
 
 def teacher_config(seed: int) -> Any:
@@ -236,7 +242,7 @@ def dagger(teacher_run: Run, body: str, seed: int, session: Session) -> Curve:
         "threads": 1,
         "student": BODIES[body],
     }
-    return curve(distill_dagger.main(distill_dagger.Config(**values), session))
+    return curve(run_stage(distill_dagger, distill_dagger.Config(**values), session))
 
 
 def one(name: str, teacher: Run, body: str, seed: int, iterations: int, session: Session) -> Curve:
@@ -273,7 +279,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         session = Session(Path(folder), quiet=True)
         for seed in range(1, args.seeds + 1):
-            teacher = train_teacher.main(teacher_config(seed), session)
+            teacher = run_stage(train_teacher, teacher_config(seed), session)
             for body in BODIES:
                 for name in ("tscli online", "rsl_rl", "tscli"):
                     result = one(name, teacher, body, seed, args.iterations, session)
