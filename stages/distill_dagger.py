@@ -77,7 +77,7 @@ class Config(DistillConfig, WindowsConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Act, label, append, learn; keep the best."""
-    device = setup.prepare(config)
+    device, num_envs = setup.prepare(config), config.num_envs
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task, config.pairs)
     task = load_task(teachers.task)
     env = setup.task_env(task, config.num_envs, device)
@@ -104,7 +104,6 @@ def main(config: Config, session: Session) -> Run:
     noise_stream = streams.generator(config.seed, "dagger/noise", device)
     window, burn_in = imitation.window_lengths(student, config.window, config.burn_in)
 
-    num_envs = config.num_envs
     viewed = ViewedEnv(env, {"teacher": teacher.spec.view, "student": student_view}, config.seed)
     episodes = EpisodeStats(num_envs)
     at = State(
@@ -195,10 +194,9 @@ def main(config: Config, session: Session) -> Run:
             metrics["loss/imitation"] = float(torch.stack(losses).mean()) if losses else None
             out_of_episodes = config.total_episodes is not None and episodes.episodes >= config.total_episodes
             if training.is_due(out_of_episodes) and len(held_out):
+                measuring = (student, pairs, held_out, window, burn_in, config.loss)
                 with training.clock:
-                    metrics["loss/validation"] = imitation.mean_loss(
-                        student, pairs, held_out, window, burn_in, config.loss
-                    )
+                    metrics["loss/validation"] = imitation.mean_loss(*measuring)
             # An episode takes as many of all envs' steps as it is long.
             length, end = metrics["rollout/length"], None
             if config.total_episodes is not None and length is not None:
