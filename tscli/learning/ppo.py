@@ -54,9 +54,10 @@ def standardize(x: Tensor) -> Tensor:
     """Zero mean and unit deviation over all entries, as PPO gives a minibatch's advantages; over all processes."""
     if ranks.size() == 1:
         return (x - x.mean()) / (x.std() + 1e-8)
-    count = x.numel() * ranks.size()
-    centred = x - ranks.mean(x.mean())
-    return centred / ((ranks.mean(centred.square().mean()) * (count / (count - 1))).sqrt() + 1e-8)
+    count, exact = x.numel() * ranks.size(), x.double()
+    mean, square = ranks.mean(torch.stack([exact.mean(), exact.square().mean()])).unbind()  # one wait for the others
+    std = ((square - mean.square()).clamp(min=0) * (count / (count - 1))).sqrt()
+    return ((exact - mean) / (std + 1e-8)).to(x.dtype)
 
 
 class PolicyLoss(NamedTuple):
