@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["host_may_look"]
-
 
 def host_may_look(device: torch.device) -> bool:
     """Whether a loop may look at values there: on a GPU it would wait, so other ways are taken, to the same end."""

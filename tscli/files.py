@@ -12,8 +12,6 @@ from pathlib import Path
 
 from tscli.config import UserError
 
-__all__ = ["atomic_write", "disk_errors", "file_hash", "replacing", "sync_file", "sync_folder"]
-
 
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write beside the target, flush to the disk, rename: a reader sees the old file or the new one, never half.

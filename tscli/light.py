@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["defining", "execute", "light_class", "parse"]
-
 # What a file may import for its config classes to be light.
 _LIGHT_PACKAGES = frozenset({"pydantic", "annotated_types", "typing_extensions"}) | sys.stdlib_module_names
 _LIGHT_MODULES = frozenset({"tscli.config"})

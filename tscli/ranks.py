@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["agree", "barrier", "begin", "gather", "mean", "mean_of", "most", "rank", "share", "size"]
-
 T = TypeVar("T")
 
 

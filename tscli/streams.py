@@ -18,8 +18,6 @@ from torch import Tensor
 
 from tscli import ranks
 
-__all__ = ["derive", "generator", "normal", "seeded_init", "stream_id", "uniform"]
-
 _MASK_33, _MASK_34, _MASK_37 = (1 << 33) - 1, (1 << 34) - 1, (1 << 37) - 1
 
 

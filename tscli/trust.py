@@ -6,8 +6,6 @@ import os
 
 from tscli.config import UserError
 
-__all__ = ["TRUST", "allow", "check"]
-
 TRUST = "TSCLI_TRUST"  # the environment variable behind --trust, so that processes started from here follow
 _allowed: set[str] = set()
 

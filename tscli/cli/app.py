@@ -18,8 +18,6 @@ from tscli import ranks
 from tscli.cli.pages import first_page
 from tscli.launch.scripts import find_scripts
 
-__all__ = ["entry", "main", "run_script"]
-
 BAD_INPUT, CRASH, INTERRUPTED = 2, 1, 130
 
 

@@ -16,8 +16,6 @@ from tscli.config import StageConfig, UserError, did_you_mean
 from tscli.launch.scripts import Script, copy_of, find_script, find_scripts, light_config, methods_of, read_script
 from tscli.launch.start import default_runs_dir, given_places, launch, plan
 
-__all__ = ["app"]
-
 # Flags that every script command has besides those of its config; the key is the parameter's name, which no setting's
 # can be (settings have no leading underscore).
 _COMMON = {

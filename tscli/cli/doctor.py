@@ -20,8 +20,6 @@ from rich.text import Text
 
 from tscli.cli.pages import console
 
-__all__ = ["Finding", "check", "version_fits"]
-
 
 class Finding(NamedTuple):
     """One sentence about one thing."""

@@ -17,8 +17,6 @@ from pydantic.fields import FieldInfo
 from tscli.config import Config, NetworkConfig, StageConfig
 from tscli.launch.settings import is_positional, members, nested_model
 
-__all__ = ["GENERAL", "Flag", "flags_of", "given", "parameter"]
-
 GENERAL = "general"
 # annotated_types' bounds, by name: the package comes with pydantic and is none of ours.
 _BOUNDS = {"Ge": "at least", "Gt": "above", "Le": "at most", "Lt": "below"}

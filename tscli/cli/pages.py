@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from tscli.launch.scripts import Script
     from tscli.runs import Run
 
-__all__ = ["closing_words", "command_page", "console", "first_page", "next_step", "status_text"]
-
 _FROM_ELSEWHERE = ("merge", "convert")  # whose pairs are of any teacher, and which begin anew after a stop
 TAGLINE = "a teacher that sees everything, a student that sees what the robot will see"
 OWN_COMMANDS = {

@@ -18,8 +18,6 @@ from tscli.tasks import Task, load_task, task_names
 from tscli.terminal.progress import short_time
 from tscli.terminal.tables import NARROW_GAP, FitTable
 
-__all__ = ["run_data", "runs", "tasks"]
-
 
 def tasks(name: str | None, as_json: bool) -> None:
     """Print all tasks that come with tscli, or one in detail.

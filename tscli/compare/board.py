@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.live import Live
 
-__all__ = ["Board", "time_left"]
-
 QUIET = 30.0  # seconds between lines in a pipe, besides those of cells that end
 STARTING = 2.0  # seconds that a process needs before its stage begins
 

@@ -31,8 +31,6 @@ from tscli.runs import Run, find_run, list_runs
 from tscli.runs.folder import FINISHED
 from tscli.tasks import Task
 
-__all__ = ["Cell", "Step", "make_cell", "make_step"]
-
 # What of a task a cell's figures depend on; its settings are in the cell's own already.
 _ENVS = ("env", "teacher_env", "eval_env", "report_env", "views", "teacher", "student")
 

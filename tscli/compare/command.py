@@ -20,8 +20,6 @@ from tscli.runs.session import Session
 from tscli.tasks import Task, load_task
 from tscli.terminal.progress import short_count
 
-__all__ = ["CellsFailed", "compare", "describe", "find_comparison"]
-
 COMMAND = "compare"
 
 

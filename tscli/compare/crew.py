@@ -23,8 +23,6 @@ from tscli.config import UserError
 from tscli.runs import Run
 from tscli.runs.locks import Lock, lock_folder
 
-__all__ = ["CellsStopped", "Crew", "last_error", "usable_cpus"]
-
 LOCK = ".cell.lock"  # not the runs folder's own lock, which its command takes to number its run
 PAUSE = 0.05  # seconds between looks at the processes
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))

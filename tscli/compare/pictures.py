@@ -13,8 +13,6 @@ from tscli.compare.plots import Final, Line, colour
 from tscli.compare.results import Results, Summary, mean_curve, training_curves
 from tscli.learning.statistics import Band
 
-__all__ = ["draw"]
-
 
 def draw(results: Results, folder: Path) -> Iterator[Path]:
     """Draw final figures, curves, and the sweep if there is one."""

@@ -20,8 +20,6 @@ from tscli.launch.settings import build_config, make_layer
 from tscli.launch.start import Place, plan
 from tscli.tasks import Task, load_task
 
-__all__ = ["Comparison", "Layout", "Row", "Variant", "lay_out", "parse_seeds", "parse_sweep"]
-
 MAX_SEED = 2**31
 
 

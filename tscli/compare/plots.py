@@ -14,8 +14,6 @@ from tscli.pictures.curves import INK, count_formatter, new_figure, save_png, st
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Final", "Line", "colour", "draw_finals", "draw_lines"]
-
 # Told apart also by those who see red and green alike (Okabe and Ito 2008, darkened to be read on white).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5589a", "#a97c00", "#3a3a3a", "#56b4e9", "#8c564b")
 GREY = "#6b7280"

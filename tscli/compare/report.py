@@ -15,8 +15,6 @@ from tscli.files import atomic_write
 from tscli.terminal.progress import short_count, short_time
 from tscli.terminal.tables import FitTable
 
-__all__ = ["explanations", "plain", "problems", "remarks", "screen_table", "write_files"]
-
 # --- the table --------------------------------------------------------------------------------------------------------
 
 Column = tuple[str, Callable[[Summary], str]]

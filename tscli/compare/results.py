@@ -14,21 +14,6 @@ from tscli.compare.plan import Comparison, Layout, Row, Variant
 from tscli.learning import statistics
 from tscli.runs import Run
 
-__all__ = [
-    "IQM_FROM",
-    "METRICS",
-    "Curve",
-    "Metric",
-    "Outcome",
-    "Results",
-    "Summary",
-    "digits_of",
-    "env_steps",
-    "mean_curve",
-    "read_results",
-    "training_curves",
-]
-
 IQM_FROM = 5  # seeds, from which on the interquartile mean is given
 
 

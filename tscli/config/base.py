@@ -9,16 +9,6 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-__all__ = [
-    "Config",
-    "UserError",
-    "did_you_mean",
-    "is_yaml",
-    "merge_nested",
-    "one_line",
-    "positional",
-]
-
 
 class UserError(Exception):
     """Bad input. The message is one line: what was given, why it cannot be used, and what to do instead.

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from tscli.config.base import Config
 
-__all__ = ["LayersConfig", "MemoryConfig"]
-
 
 class LayersConfig(Config):
     """Feed-forward layers."""

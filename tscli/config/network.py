@@ -21,8 +21,6 @@ from pydantic import (
 from tscli.config.base import Config, did_you_mean
 from tscli.light import defining, light_class, parse
 
-__all__ = ["BODIES", "FIRST", "Network", "NetworkConfig"]
-
 _FOLDER = Path(__file__).parents[1] / "networks" / "bodies"
 # What every version writes of a network; older versions refuse what they do not know.
 FIRST = (

@@ -9,26 +9,6 @@ from pydantic import Field, model_validator
 from tscli.config.base import Config, positional
 from tscli.config.network import Network, NetworkConfig
 
-__all__ = [
-    "DistillConfig",
-    "EvalEvery",
-    "Falling",
-    "JointConfig",
-    "LearningRate",
-    "NumEnvs",
-    "NumMinibatches",
-    "PPOConfig",
-    "Patience",
-    "RandomStart",
-    "RolloutSteps",
-    "Share",
-    "StageConfig",
-    "Steps",
-    "StudentConfig",
-    "TrainingConfig",
-    "WindowsConfig",
-]
-
 
 class StageConfig(Config):
     """Settings that every stage has."""

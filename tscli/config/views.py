@@ -8,8 +8,6 @@ from pydantic import Field
 
 from tscli.config.base import Config, UserError
 
-__all__ = ["ViewPart", "parse_view"]
-
 
 class ViewPart(Config):
     """One ingredient of a view: a group of observations, or the previous action, and what a sensor does to it."""

@@ -19,17 +19,6 @@ from tscli.learning.statistics import Estimate
 from tscli.networks import Policy
 from tscli.networks.distributions import Distribution, Gaussian
 
-__all__ = [
-    "Finding",
-    "action_bounds",
-    "constant_inputs",
-    "from_student_view",
-    "labels_come_out_again",
-    "large_inputs",
-    "normaliser_fits",
-    "teacher_is_good",
-]
-
 Level = Literal["fine", "note", "problem"]
 
 # Largest difference between a stored distribution and the same one computed again: rounding differs between machines.

@@ -39,8 +39,6 @@ from tscli.tasks import Task
 from tscli.training import setup
 from tscli.training.teachers import TeacherRuns
 
-__all__ = ["MARKS", "Finding", "before_distillation", "goal_of", "in_a_line", "random_policy", "sample_findings"]
-
 MARKS = {"fine": "[green]fine[/]", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
 
 # What the checks before a distillation may cost.

@@ -23,8 +23,6 @@ from tscli.envs.spaces import ActionSpec, action_scale
 from tscli.envs.views import Obs
 from tscli.learning.optim import FlatAdam
 
-__all__ = ["HISTORY", "LITTLE", "Effort", "Gap", "features", "imitation_gap", "predictability", "with_history"]
-
 HISTORY = 8  # observations, the current one included
 LITTLE = 0.1  # share of what there is to know; probes are no closer than that
 _CHANCE = 0.02  # difference of two scores

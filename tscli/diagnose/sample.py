@@ -20,8 +20,6 @@ from tscli.networks.distributions import Distribution, from_params
 from tscli.pairs import Pairs
 from tscli.pairs.reader import as_tensors
 
-__all__ = ["Sample", "read_sample", "roll_out", "steps_within"]
-
 
 @dataclass(frozen=True)
 class Sample:

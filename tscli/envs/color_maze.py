@@ -62,8 +62,6 @@ from tscli.envs.native import Array, Move, NativeEnv
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.streams import stream_id
 
-__all__ = ["Env", "EnvConfig"]
-
 _GOAL = 4  # the goal's cell is white; only the table of what is entered tells it apart
 
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # (x, y) of each action

@@ -24,8 +24,6 @@ from tscli.config import UserError, did_you_mean, one_line
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.light import defining
 
-__all__ = ["EnvStep", "RestartedEnv", "VecEnv", "env_kinds", "env_module", "first_line", "make_env"]
-
 
 class EnvStep(NamedTuple):
     """What one step gives; every tensor is [N].

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
-__all__ = ["GlobalStreams"]
-
 _MT19937_BYTES = 625 * 4  # its 624 words and its place among them
 
 

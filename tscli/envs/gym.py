@@ -42,8 +42,6 @@ from tscli.envs import EnvStep
 from tscli.envs.contract import RestartedEnv, first_line
 from tscli.envs.sources import action_spec, group_sources
 
-__all__ = ["Env", "EnvConfig"]
-
 # What to install for the families of environments that come with Gymnasium.
 _EXTRAS = {
     "gymnasium.envs.box2d": "box2d",

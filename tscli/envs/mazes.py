@@ -9,8 +9,6 @@ import torch
 
 from tscli.streams import stream_id, uniform
 
-__all__ = ["BORDER", "LAVA", "PATH", "WHITE", "draw_mazes"]
-
 WHITE, LAVA, PATH, BORDER = range(4)
 
 _SPLIT = stream_id("color_maze/split")

@@ -33,8 +33,6 @@ from tscli.config import Config, UserError, is_yaml, one_line
 from tscli.envs import EnvStep, VecEnv, make_env
 from tscli.envs.spaces import ActionSpec, Group
 
-__all__ = ["TASK", "Env", "EnvConfig", "member_settings"]
-
 TASK = "task"
 
 

@@ -23,8 +23,6 @@ from tscli import devices
 from tscli.envs import EnvStep, VecEnv
 from tscli.streams import stream_id, uniform
 
-__all__ = ["AHEAD", "Array", "Move", "NativeEnv", "canvas", "time_limit"]
-
 Array = Any  # np.ndarray on a CPU, torch.Tensor elsewhere
 
 

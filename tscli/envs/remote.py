@@ -16,8 +16,6 @@ from torch import Tensor
 
 from tscli.config import UserError
 
-__all__ = ["Remote"]
-
 
 class _Sent(NamedTuple):
     """A tensor on its way: arrays are sent as they are, without shared memory that could run out."""

@@ -52,8 +52,6 @@ from tscli.envs.globals import GlobalStreams
 from tscli.envs.remote import Remote
 from tscli.envs.spaces import ActionSpec, Group
 
-__all__ = ["Env", "EnvConfig"]
-
 _FINAL_KEYS = ("final_observation", "final_obs")
 
 Observations = dict[str, Tensor]  # by group, [N, *group.shape]

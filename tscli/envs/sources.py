@@ -13,8 +13,6 @@ from gymnasium import spaces
 from tscli.config import UserError
 from tscli.envs.spaces import ActionSpec, Group
 
-__all__ = ["Source", "action_spec", "group_sources"]
-
 
 @dataclass(frozen=True)
 class Source:

@@ -13,8 +13,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-__all__ = ["ActionSpec", "Group", "action_scale"]
-
 
 @dataclass(frozen=True)
 class Group:

@@ -20,8 +20,6 @@ from tscli.config import UserError, ViewPart, did_you_mean
 from tscli.envs import VecEnv
 from tscli.envs.spaces import ActionSpec, Group, action_scale
 
-__all__ = ["PREVIOUS_ACTION", "Obs", "Part", "View", "ViewSpec", "encode_action", "entries_of", "resolve_view"]
-
 Obs = dict[str, Tensor]
 PREVIOUS_ACTION = "previous_action"
 

@@ -2,8 +2,6 @@
 
 from tscli.interop.weights import Layout
 
-__all__ = ["LAYOUTS"]
-
 LAYOUTS = (
     # That of PPO on discrete actions is called as in rsl_rl 3.
     Layout("cleanrl PPO", ("actor_mean",), log_std=("actor_logstd",)),

@@ -33,8 +33,6 @@ from tscli.networks import Policy
 from tscli.networks.bodies import Tanh
 from tscli.networks.distributions import Distribution
 
-__all__ = ["Actor", "Latency", "Recording", "Runner", "describe", "latency_of", "max_error", "record"]
-
 FORMAT = 1
 KEY = "tscli"
 # A step of an exported policy on numpy arrays: inputs to outputs, in the order of the metadata.

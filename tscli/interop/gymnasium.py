@@ -26,8 +26,6 @@ from tscli.light import defining
 if TYPE_CHECKING:
     from tscli.envs import ActionSpec, Group
 
-__all__ = ["SingleEnv", "action_space", "env_ids", "group_box", "register_envs"]
-
 _NOT_NATIVE = {"gym", "rsl", "mixed"}
 _SPELLING = {"cartpole": "CartPole"}  # as Gymnasium writes it
 

@@ -15,8 +15,6 @@ from tscli.interop import rsl_rl
 from tscli.interop.export import KEY, Actor, Runner, quiet
 from tscli.interop.weights import State
 
-__all__ = ["load", "read_metadata", "read_weights", "require", "write"]
-
 
 def require(what: str = "--format onnx", instead: str = ", or use --format torchscript") -> None:
     """Refuse to begin where `what` lacks a package; `instead` is what can be done without.

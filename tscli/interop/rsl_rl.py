@@ -11,8 +11,6 @@ from torch import Tensor
 
 from tscli.interop.weights import Layout, State
 
-__all__ = ["LAYOUTS", "unfolded_deviation"]
-
 _EPS = 1e-2  # of its EmpiricalNormalization
 
 LAYOUTS = (

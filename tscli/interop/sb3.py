@@ -21,8 +21,6 @@ import torch
 from tscli.config import UserError
 from tscli.interop.weights import ACTIVATIONS, Found, Layout, Normalizer
 
-__all__ = ["LAYOUTS", "read_normalizer", "with_settings"]
-
 LAYOUTS = (
     Layout(
         "Stable-Baselines3 PPO or A2C",

@@ -21,8 +21,6 @@ from tscli.interop.export import Runner
 from tscli.interop.weights import ACTIVATIONS, Found, find
 from tscli.networks import Policy
 
-__all__ = ["Source", "read_policy", "settle_activation"]
-
 LAYOUTS = (*sb3.LAYOUTS, *rsl_rl.LAYOUTS, *cleanrl.LAYOUTS)
 TOLERANCE = 1e-5
 _STEPS = 40  # through which a file that can be run is compared with what was made of it

@@ -15,8 +15,6 @@ from tscli.interop.export import KEY, Actor, Runner, quiet
 from tscli.interop.weights import State
 from tscli.networks import Policy, PolicySpec
 
-__all__ = ["load", "read_metadata", "read_policy", "write"]
-
 
 def write(actor: Actor, path: Path, about: dict[str, Any]) -> None:
     """Write a TorchScript file, which libtorch runs too."""

@@ -23,8 +23,6 @@ from tscli.envs.spaces import ActionSpec, action_scale
 from tscli.envs.views import ViewSpec
 from tscli.networks import Policy, PolicySpec
 
-__all__ = ["ACTIVATIONS", "Found", "Layout", "Normalizer", "State", "build", "find"]
-
 State = Mapping[str, Tensor]
 ACTIVATIONS: tuple[str, ...] = get_args(NetworkConfig.model_fields["activation"].annotation)
 

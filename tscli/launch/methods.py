@@ -16,8 +16,6 @@ from tscli.config import Config, UserError, did_you_mean, one_line
 from tscli.launch.settings import read_yaml
 from tscli.tasks import Task
 
-__all__ = ["BUNDLED", "Method", "StageCalls", "choose_methods", "known_methods"]
-
 BUNDLED = Path(__file__).with_name("methods.yaml")
 
 

@@ -29,8 +29,6 @@ from tscli.tasks import load_task
 from tscli.terminal.progress import short_time
 from tscli.terminal.tables import FitTable
 
-__all__ = ["Description", "describe", "run_pipeline", "unfinished"]
-
 STATE = "pipeline.json"  # in the runs folder: how far the newest pipeline is
 DEFAULT_STAGES = ["train-teacher", "collect", "distill", {"eval": {"render": "gif"}}]
 

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 
 from tscli.config import UserError
 
-__all__ = ["run_processes", "wanted_processes"]
-
 _GRACE = 10.0  # seconds that the others have to notice that one has ended
 
 

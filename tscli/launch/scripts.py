@@ -19,17 +19,6 @@ from tscli.light import execute, light_class, parse
 if TYPE_CHECKING:
     from tscli.config import Config
 
-__all__ = [
-    "Script",
-    "copy_of",
-    "find_script",
-    "find_scripts",
-    "light_config",
-    "load_script",
-    "methods_of",
-    "read_script",
-]
-
 FOLDERS = ("stages", "datasets")
 _CONSTANTS = {"COMMAND": str, "METHOD": str, "DEFAULT_METHOD": bool, "ORDER": int}
 

@@ -21,20 +21,6 @@ from tscli.launch.scripts import Script, find_scripts, light_config, methods_of
 if TYPE_CHECKING:
     from tscli.tasks import Task
 
-__all__ = [
-    "Layer",
-    "build_config",
-    "is_positional",
-    "make_layer",
-    "members",
-    "merge",
-    "nested_model",
-    "parse_assignments",
-    "read_yaml",
-    "stage_layers",
-    "task_layers",
-]
-
 
 @dataclass(frozen=True)
 class Layer:

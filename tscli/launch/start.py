@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tscli.runs import Run
     from tscli.runs.session import Session
 
-__all__ = ["Place", "Plan", "default_runs_dir", "given_places", "launch", "load_policy", "open_pairs", "plan", "run"]
-
 # Where settings stand, for an error line, and which they are.
 Place = tuple[str, Mapping[str, Any]]
 

@@ -15,8 +15,6 @@ from tscli.envs import VecEnv
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Actor
 
-__all__ = ["EpisodeStats", "Episodes", "run_episodes"]
-
 # An env without a time limit of its own is taken for endless when an episode has lasted that long.
 _ENDLESS = 100_000
 

@@ -31,20 +31,6 @@ from tscli.pairs.reader import as_tensors
 from tscli.pairs.windows import Windows
 from tscli.streams import generator as stream
 
-__all__ = [
-    "Batch",
-    "batch_loss",
-    "check_labels",
-    "check_loss",
-    "fit_normalizer",
-    "imitation_loss",
-    "match_std",
-    "mean_loss",
-    "read_batch",
-    "read_batches",
-    "window_lengths",
-]
-
 _READ_BYTES = 2**20  # that `read_batches` reads at once: far more than a small batch, and well within a cache
 
 

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from tscli import devices, ranks
 
-__all__ = ["FlatAdam", "FlatOptimizer", "FlatRMSprop", "FlatSGD", "make_optimizer"]
-
 
 class FlatOptimizer(ABC):
     """Clips by the norm of the whole gradient, and moves all parameters at once.

@@ -9,16 +9,6 @@ from torch import Tensor
 
 from tscli import ranks
 
-__all__ = [
-    "PolicyLoss",
-    "adaptive_lr",
-    "compute_gae",
-    "explained_variance",
-    "policy_loss",
-    "standardize",
-    "value_loss",
-]
-
 
 def compute_gae(
     reward: Tensor,

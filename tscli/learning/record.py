@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Averages", "Fields", "Minibatch", "Minibatches", "Recorder", "sequences"]
-
 
 class Fields:
     """Named tensors, or dicts of them: `fields.reward`."""

@@ -16,18 +16,6 @@ from tscli.envs.spaces import ActionSpec, action_scale
 from tscli.envs.views import Obs, View, ViewSpec
 from tscli.networks import Critic
 
-__all__ = [
-    "Final",
-    "Step",
-    "Values",
-    "ViewedEnv",
-    "check_finite",
-    "columns",
-    "perturb",
-    "rollout_values",
-    "take",
-]
-
 
 class Step(NamedTuple):
     """One step of every env; [N] each. `action` is what was executed, within bounds."""

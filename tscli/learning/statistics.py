@@ -8,16 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = [
-    "Band",
-    "Estimate",
-    "bootstrap_iqm",
-    "bootstrap_mean",
-    "bootstrap_mean_curve",
-    "interquartile_mean",
-    "wilson",
-]
-
 
 class Estimate(NamedTuple):
     """A mean with the deviation of single values and a 95 % interval of the mean."""

@@ -19,19 +19,6 @@ from torch import Tensor
 from tscli.config import UserError
 from tscli.envs.spaces import ActionSpec, action_scale
 
-__all__ = [
-    "Beta",
-    "Categorical",
-    "Distribution",
-    "Gaussian",
-    "MultiCategorical",
-    "NoClosedFormError",
-    "TanhGaussian",
-    "certain",
-    "from_params",
-    "kl",
-]
-
 _LOG_2PI = math.log(2.0 * math.pi)
 
 

@@ -15,8 +15,6 @@ from tscli.networks.images import ImageEncoder
 from tscli.networks.layers import linear
 from tscli.networks.normalize import RunningNorm
 
-__all__ = ["Encoder", "LatentSpec"]
-
 
 @dataclass(frozen=True)
 class LatentSpec:

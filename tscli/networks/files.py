@@ -23,8 +23,6 @@ from tscli.files import atomic_write, file_hash
 from tscli.networks import Policy, PolicySpec
 from tscli.networks.own import source_of
 
-__all__ = ["check_loadable", "load_policy_file", "save_policy_file"]
-
 FORMAT = 2
 _FIRST_KINDS = ("mlp", "rnn", "gru", "history")
 COPIES = "bodies"  # of files of the user's own, beside the policies

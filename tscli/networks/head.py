@@ -15,8 +15,6 @@ from tscli.networks.bodies import body_config
 from tscli.networks.distributions import Beta, Categorical, Distribution, Gaussian, MultiCategorical, TanhGaussian
 from tscli.networks.layers import ACTIVATIONS, feed_forward, linear
 
-__all__ = ["Head"]
-
 
 class Head(nn.Module):
     """Latent -> distribution over actions, in the env's own units.

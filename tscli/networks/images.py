@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from tscli.networks.layers import linear
 
-__all__ = ["ImageEncoder"]
-
 
 class ImageEncoder(nn.Module):
     """A small CNN for one uint8 image, [..., H, W, C] -> [..., features]; any size from 8 x 8 on."""

@@ -8,8 +8,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "Tanh", "feed_forward", "linear"]
-
 _MANY = 32_768  # entries; below, calling takes longer than computing
 
 

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from tscli import ranks
 
-__all__ = ["ReturnScale", "RunningNorm"]
-
 
 class RunningNorm(nn.Module):
     """Normalise vectors by the mean and deviation of everything seen so far.

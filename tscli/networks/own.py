@@ -11,8 +11,6 @@ from tscli import trust
 from tscli.config import NetworkConfig, UserError
 from tscli.light import execute
 
-__all__ = ["own_module", "source_of"]
-
 _modules: dict[str, ModuleType] = {}  # by the sha256 of their files
 _sources: dict[str, bytes] = {}
 

@@ -19,8 +19,6 @@ from tscli.networks.encoder import Encoder, LatentSpec
 from tscli.networks.head import Head
 from tscli.networks.layers import linear
 
-__all__ = ["Critic", "Policy", "PolicySpec"]
-
 
 @dataclass(frozen=True)
 class PolicySpec:

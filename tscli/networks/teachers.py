@@ -13,8 +13,6 @@ from tscli.envs.views import Obs, ViewSpec
 from tscli.networks.distributions import Distribution, from_params
 from tscli.networks.policy import Policy, PolicySpec
 
-__all__ = ["Actor", "Teachers"]
-
 
 class Actor(Protocol):
     """What it takes to act in an env: one policy, or several behind one face."""

@@ -21,8 +21,6 @@ from tscli.pairs.shard import Shard, list_shards, load_shard, read_sidecar
 from tscli.runs import find_run, newest_run
 from tscli.runs.session import Session
 
-__all__ = ["find_pairs", "open_folder", "pairs_folder", "write_header"]
-
 
 def find_pairs(session: Session, ref: str) -> Path:
     """The pairs folder of a run (number, name or path), a pairs folder or a `dataset.h5`; "" is the newest run's.

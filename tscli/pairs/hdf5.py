@@ -18,8 +18,6 @@ from tscli.pairs.schema import SCHEMA, Fields, PairsSchema, groups_to_json
 from tscli.pairs.shard import Layout, list_shards, read_sidecar
 from tscli.pairs.tables import join_episodes
 
-__all__ = ["create_shard_file", "write_dataset_file"]
-
 
 def create_shard_file(path: Path, fields: Fields, rows: int) -> Layout:
     """Make an HDF5 file of contiguous datasets [rows, ...] with all its space allocated; returns where each lies.

@@ -14,8 +14,6 @@ from tscli.pairs.hdf5 import create_shard_file
 from tscli.pairs.schema import Fields
 from tscli.pairs.shard import Layout, Shard, map_fields
 
-__all__ = ["LiveShard"]
-
 # Small rows are collected for a few steps and then written env by env: a lone store into each env's page costs more
 # than the copy (N=1024, six floats: 54 us against 12 us). Large rows gain nothing and go straight to the file.
 _STAGED_STEPS = 32

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from tscli.pairs.writer import PairsWriter
 
-__all__ = ["Episode", "Pairs", "as_tensors"]
-
 
 def as_tensors(batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """The arrays of a batch as tensors over the same memory."""

@@ -13,8 +13,6 @@ from tscli.pairs.schema import Fields
 from tscli.pairs.shard import Shard
 from tscli.pairs.windows import Windows
 
-__all__ = ["Rows"]
-
 # A window is copied as one slice where its rows are large, or where a batch has few windows per shard; otherwise all
 # rows of a shard are taken by one indexing, whose fixed cost is that of about this many slices.
 _LARGE_ROW_BYTES, _WINDOWS_PER_PART = 1024, 4

@@ -10,8 +10,6 @@ import numpy as np
 
 from tscli.envs.spaces import ActionSpec, Group
 
-__all__ = ["SCHEMA", "STUDENT", "TEACHER", "Fields", "PairsSchema", "groups_to_json"]
-
 SCHEMA = 1  # number of the format
 STUDENT, TEACHER = 0, 1  # who acted
 _PLAIN = ("task", "teacher", "seed", "has_success", "extra")

@@ -10,8 +10,6 @@ from typing import Any
 from tscli.config import UserError
 from tscli.files import atomic_write
 
-__all__ = ["PairsError", "read_sealed", "write_sealed"]
-
 
 class PairsError(UserError):
     """A file of a pairs folder is missing or damaged, or is not what its sidecar says. One line, with the fix."""

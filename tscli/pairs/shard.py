@@ -21,8 +21,6 @@ from tscli.pairs.schema import SCHEMA, PairsSchema
 from tscli.pairs.sealed import PairsError, read_sealed, write_sealed
 from tscli.pairs.tables import EPISODE, segment_dtype, table_from_columns, table_to_columns
 
-__all__ = ["Layout", "Shard", "list_shards", "load_shard", "map_fields", "read_sidecar", "shard_path", "write_sidecar"]
-
 Layout = dict[str, tuple[int, tuple[int, ...], np.dtype]]
 """Where each dataset of a shard lies: name -> (offset in the file, shape, dtype)."""
 

@@ -9,8 +9,6 @@ import numpy as np
 from tscli.envs.spaces import ActionSpec
 from tscli.pairs.schema import PairsSchema
 
-__all__ = ["EPISODE", "TableWriter", "join_episodes", "segment_dtype", "table_from_columns", "table_to_columns"]
-
 EPISODE = np.dtype(
     [
         *((name, "<i8") for name in ("episode", "env", "index", "start", "length")),

@@ -13,8 +13,6 @@ from tscli.config import UserError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["STARTS", "Start", "WindowIndex", "Windows", "oldest_kept"]
-
 Start = Literal["anywhere", "full", "tile", "episode"]
 STARTS: tuple[str, ...] = get_args(Start)
 _ARRAYS = ("shard", "row", "valid_length", "episode", "step", "cut", "previous_action")

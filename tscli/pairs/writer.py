@@ -26,8 +26,6 @@ from tscli.pairs.sealed import PairsError, read_sealed
 from tscli.pairs.shard import Shard, list_shards, load_shard, read_sidecar, shard_path, write_sidecar
 from tscli.pairs.tables import TableWriter
 
-__all__ = ["PairsWriter"]
-
 
 class PairsWriter:
     """Appends steps to a new pairs folder.

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FAINT", "INK", "Panel", "count_formatter", "draw_curves", "new_figure", "save_png", "style_axis"]
-
 _AXES = {"step": "env steps", "updates": "gradient steps"}
 _LINE, FAINT, INK = "#2563eb", "#e5e7eb", "#374151"
 

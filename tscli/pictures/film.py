@@ -19,8 +19,6 @@ from tscli.files import atomic_write
 if TYPE_CHECKING:
     import tkinter
 
-__all__ = ["Window", "caption", "require_ffmpeg", "require_screen", "side_by_side", "write_gif", "write_mp4"]
-
 
 def caption(frame: np.ndarray, text: str) -> np.ndarray:
     """Write a line into the top of a frame, uint8 [H, W, 3]; its size follows the frame's."""

@@ -12,8 +12,6 @@ from torch import Tensor
 from tscli.envs import VecEnv
 from tscli.pictures import curves
 
-__all__ = ["Visits", "draw_visits"]
-
 _MARKS = "os^vDP*"  # one for each place that the env names
 _LEAST = 1e-3  # visits per episode that still have a colour
 

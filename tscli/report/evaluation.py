@@ -8,8 +8,6 @@ from rich.markup import escape
 
 from tscli.terminal.tables import FitTable, decimals
 
-__all__ = ["eval_table"]
-
 
 def eval_table(report: dict[str, Any]) -> FitTable:
     """The report as a table: one row per policy and mode, and for greedy ones one per task of a mixture."""

@@ -16,8 +16,6 @@ import torch
 from tscli.config import UserError
 from tscli.files import atomic_write
 
-__all__ = ["load_state", "save_state"]
-
 _STATE_HEADER = b"tscli checkpoint 1 "
 
 

@@ -27,19 +27,6 @@ from tscli.config import UserError, did_you_mean, is_yaml
 from tscli.files import file_hash
 from tscli.runs.locks import is_locked
 
-__all__ = [
-    "Run",
-    "find_run",
-    "find_unfinished",
-    "list_runs",
-    "newest_run",
-    "parent_task",
-    "read_run",
-    "run_refs",
-    "task_stem",
-    "teacher_roles",
-]
-
 SCHEMA = 1
 TASK_FOLDER = "task"
 # What every manifest has, by type; the rest has a default.

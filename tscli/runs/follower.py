@@ -10,8 +10,6 @@ from tscli.config import UserError
 from tscli.runs.folder import Run, read_run
 from tscli.runs.writer import Stopped
 
-__all__ = ["Follower", "own_checkpoint"]
-
 
 def own_checkpoint(folder: Path, token: int) -> Path:
     """This process's checkpoint of the moment that rank 0's checkpoint names by its token."""

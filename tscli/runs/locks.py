@@ -7,8 +7,6 @@ from pathlib import Path
 
 from tscli.config import UserError
 
-__all__ = ["Lock", "is_locked", "lock_folder"]
-
 
 class Lock:
     """An advisory lock on a folder, held until closed or until the process is gone, however it goes."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from tscli.terminal.progress import Progress
 
-__all__ = ["Session"]
-
 
 @dataclass
 class Session:

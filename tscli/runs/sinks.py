@@ -18,8 +18,6 @@ from typing import Any, Protocol
 
 from tscli.config import UserError, did_you_mean
 
-__all__ = ["SINKS", "Sinks", "parse_sinks"]
-
 SINKS = ("tensorboard", "wandb")  # each is also the name of its package and of the extra that brings it
 
 Line = Mapping[str, Any]

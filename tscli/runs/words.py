@@ -5,8 +5,6 @@ from __future__ import annotations
 from tscli.runs.folder import Run
 from tscli.terminal.tables import decimals
 
-__all__ = ["headline", "made_by"]
-
 
 def made_by(run: Run) -> str:
     """`distill dagger`: the command, and its method if it has several."""

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from tscli.runs.session import Session
     from tscli.runs.sinks import Sinks
 
-__all__ = ["RunWriter", "Stopped"]
-
 
 class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
     """Ctrl-C or SIGTERM: the checkpoint is written, the run can be resumed."""

@@ -13,8 +13,6 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from tscli.config import Config, UserError, ViewPart, did_you_mean, is_yaml, merge_nested, one_line, parse_view
 
-__all__ = ["Task", "load_task", "load_yaml", "task_names"]
-
 
 class Task(Config):
     """What a task's YAML file may hold."""

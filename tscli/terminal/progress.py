@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
 
-__all__ = ["Progress", "short_count", "short_time"]
-
 
 def short_count(value: float) -> str:
     """1234567 -> "1.23M"."""

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.text import Text
 
-__all__ = ["NARROW_GAP", "FitTable", "decimals"]
-
 WIDE_GAP, NARROW_GAP, LEAST_GAP = 4, 2, 1
 
 

@@ -14,8 +14,6 @@ from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Actor, Policy
 from tscli.networks.distributions import kl
 
-__all__ = ["compare_on_student_states", "figures", "measure", "summary", "task_figures"]
-
 
 def measure(policies: Mapping[str, Policy], env: VecEnv, seed: int, per_slot: int = 1) -> dict[str, float]:
     """`summary` of several policies on the same episodes, under "<role>/return" and so on."""

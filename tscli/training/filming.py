@@ -14,8 +14,6 @@ from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Actor
 from tscli.pictures import film
 
-__all__ = ["frames_of", "make_film"]
-
 
 def make_film(
     render: str, episodes: int, policies: Mapping[str, Actor], env: VecEnv, seed: int, folder: Path

@@ -37,8 +37,6 @@ from tscli.training import setup
 from tscli.training.evaluation import measure
 from tscli.training.state import Clock, State, restore, resume_note, snapshot
 
-__all__ = ["Training"]
-
 
 class Training:
     """See the module's docstring. Leaving the `with` block closes the envs of all parts.

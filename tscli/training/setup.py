@@ -21,23 +21,6 @@ from tscli.pictures import film
 from tscli.runs import Run
 from tscli.tasks import Task
 
-__all__ = [
-    "check_fits",
-    "check_pairs_view",
-    "eval_envs",
-    "expected_steps",
-    "film_env",
-    "most_slots",
-    "open_policy",
-    "open_teacher",
-    "pairs_summary",
-    "prepare",
-    "resolve",
-    "sequence_length",
-    "task_env",
-]
-
-
 # What the loops were made for and are tried on: others lack float64, or a generator of their own.
 _DEVICES = ("cpu", "cuda")
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from tscli.config import UserError
 
-__all__ = ["Clock", "State", "restore", "resume_note", "snapshot"]
-
 
 class State:
     """Named tensors and numbers that one iteration hands to the next, such as `reset` [N] and hidden states [N, S]."""

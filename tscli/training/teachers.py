@@ -19,8 +19,6 @@ from tscli.runs import Run, list_runs, newest_run, run_refs, teacher_roles
 from tscli.runs.session import Session
 from tscli.training import setup
 
-__all__ = ["TeacherRuns", "find_pairs", "find_pairs_and_teachers", "find_teachers", "teachers_of"]
-
 # Commands whose pairs are taken when none are named; a DAgger student's own are not.
 _MAKES_PAIRS = ("collect", "merge", "convert")
 

@@ -30,8 +30,6 @@ from tscli.config import Config
 from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
-__all__ = ["Env", "EnvConfig"]
-
 GRAVITY = 9.8
 DT = 0.2
 MAX_VELOCITY_1 = 4 * math.pi

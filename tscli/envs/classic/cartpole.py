@@ -40,8 +40,6 @@ from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.streams import normal, stream_id
 
-__all__ = ["Env", "EnvConfig"]
-
 GRAVITY = 9.8
 POLE_MASS = 0.1
 TOTAL_MASS = 1.1

@@ -30,8 +30,6 @@ from tscli.config import Config
 from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
-__all__ = ["Env", "EnvConfig"]
-
 POWER = 0.0015
 GRAVITY = 0.0025
 MIN_POSITION, MAX_POSITION = -1.2, 0.6

@@ -26,8 +26,6 @@ from tscli.config import Config
 from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
-__all__ = ["Env", "EnvConfig"]
-
 GRAVITY = 10.0
 MASS = 1.0
 LENGTH = 1.0

@@ -48,8 +48,6 @@ from tscli.config import Config
 from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
-__all__ = ["Env", "EnvConfig", "combination"]
-
 NUM_CODES = 3
 LOCK_DOOR = NUM_CODES  # the action that opens door 0
 CHOOSING, AT_LOCK, ENTERING, DONE = range(4)

@@ -36,8 +36,6 @@ from tscli.config import Config
 from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
-__all__ = ["Env", "EnvConfig"]
-
 SIDES = ("left", "right")
 LISTEN = 2
 

@@ -24,18 +24,6 @@ from tscli.pairs import PairsSchema
 from tscli.pairs.schema import TEACHER
 from tscli.pairs.writer import PairsWriter
 
-__all__ = [
-    "Reader",
-    "check_fits",
-    "dataset_path",
-    "datasets_root",
-    "env_id",
-    "foreign_reader",
-    "open_dataset",
-    "own_reader",
-    "own_schema",
-]
-
 
 def dataset_path(name: str) -> Path:
     """Where Minari keeps the dataset of an id.

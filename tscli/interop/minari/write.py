@@ -24,8 +24,6 @@ from tscli.pairs import Pairs, PairsSchema
 from tscli.pairs.reader import Episode
 from tscli.tasks import load_task
 
-__all__ = ["env_spec_of", "move_into_place", "write_dataset"]
-
 LAST_OBSERVATION = "not recorded: a copy of the one before"
 
 

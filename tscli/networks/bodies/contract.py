@@ -24,8 +24,6 @@ from torch import nn
 from tscli.config import Config, NetworkConfig, UserError, one_line
 from tscli.networks.own import own_module
 
-__all__ = ["BaseBody", "body_config", "build_body"]
-
 
 class BaseBody(nn.Module):
     """Base: sizes that the rest of a network needs.

@@ -11,8 +11,6 @@ from tscli.config import MemoryConfig
 from tscli.networks.bodies.contract import BaseBody
 from tscli.networks.layers import feed_forward
 
-__all__ = ["Recurrent"]
-
 
 class Recurrent(BaseBody):
     """Feed-forward layers, an LSTM or a GRU, and the layers that `hidden_after` asks for."""
