@@ -117,8 +117,18 @@ def same_weights(modules: Iterable[nn.Module]) -> None:
 def _reduce(value: Tensor, how: str) -> Tensor:
     import torch.distributed as dist
 
-    on_device = value.cuda() if dist.get_backend() == "nccl" and not value.is_cuda else value
-    _call(lambda: dist.all_reduce(on_device, getattr(dist.ReduceOp, how)))
+    nccl = dist.get_backend() == "nccl"
+    on_device = value.cuda() if nccl and not value.is_cuda else value
+
+    def reduce() -> None:
+        work = dist.all_reduce(on_device, getattr(dist.ReduceOp, how), async_op=not nccl)
+        if work is not None:
+            # Gloo sleeps until the others have come, and waking up takes longer than they do: stay awake instead.
+            while not work.is_completed():
+                os.sched_yield()
+            work.wait()  # raises where another process has ended
+
+    _call(reduce)
     return on_device
 
 
