@@ -17,9 +17,13 @@ from tscli.config.bodies import LayersConfig, MemoryConfig
 from tscli.config.network import Network, NetworkConfig
 from tscli.config.stages import (
     DistillConfig,
+    Encoder,
     EvalEvery,
     Falling,
+    History,
     JointConfig,
+    LatentConfig,
+    LatentSize,
     LearningRate,
     NumEnvs,
     NumMinibatches,
@@ -39,9 +43,13 @@ from tscli.config.views import ViewPart, parse_view
 __all__ = [
     "Config",
     "DistillConfig",
+    "Encoder",
     "EvalEvery",
     "Falling",
+    "History",
     "JointConfig",
+    "LatentConfig",
+    "LatentSize",
     "LayersConfig",
     "LearningRate",
     "MemoryConfig",

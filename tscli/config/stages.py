@@ -42,6 +42,11 @@ Patience = Annotated[int, Field(ge=1, description="Evaluations in a row that mus
 Share = Annotated[float, Field(ge=0, lt=1, description="Share of episodes held out to measure; 0 holds out none.")]
 
 
+LatentSize = Annotated[int, Field(ge=1, description="Length of the latent.")]
+Encoder = Annotated[Network, Field(description="Body that makes the latent of what is privileged.")]
+History = Annotated[Network, Field(description="Body that infers the latent from what the student has sensed.")]
+
+
 class TrainingConfig(StageConfig):
     """Settings of every stage that trains: how often it measures, and when it stops early."""
 
@@ -109,6 +114,22 @@ class JointConfig(PPOConfig):
                 "--student.distribution and .squash must equal those of --network: the KL compares like with like"
             )
         return self
+
+
+class LatentConfig(PPOConfig):
+    """Settings of the loops in which a student infers the latent that is privileged to its teacher."""
+
+    task: str = positional(description="A task's name, or a task's YAML file.")
+    obs: str = Field("", description="View of the teacher; empty takes the task's teacher view.")
+    student_obs: str = Field("", description="View of the student, part of the teacher's; empty takes the task's.")
+    critic_obs: str = Field("", description="View of the critic; empty takes the teacher's. One without noise helps.")
+    network: Network = Field(NetworkConfig(), description="Body of the actor, which teacher and student share.")
+    critic: Network | None = Field(None, description="Body of the critic; none makes it like the actor's.")
+    latent_size: LatentSize = 8
+    encoder: Encoder = NetworkConfig(hidden=(64,))
+    student: History = NetworkConfig(kind="history", hidden=(128, 64), history=20)
+    encoder_lr: float = Field(1e-3, gt=0, description="Adam's learning rate for the student's encoder.")
+    encoder_epochs: int = Field(2, ge=0, description="Passes over each rollout for it; 0 teaches it nothing.")
 
 
 class StudentConfig(TrainingConfig):

@@ -14,7 +14,7 @@ from tscli.config import UserError
 from tscli.envs import VecEnv
 from tscli.envs.spaces import ActionSpec, action_scale
 from tscli.envs.views import Obs, View, ViewSpec
-from tscli.networks import Critic
+from tscli.networks import Critic, Encoder
 
 
 class Step(NamedTuple):
@@ -175,6 +175,28 @@ class ViewedEnv:
                 view.restart(saved)
         if self._start is not None and not self.env.exact_resume:
             self.env.start_part_way(self._start)
+
+
+@torch.no_grad()
+def states_before(encoder: Encoder, obs: Obs, hidden: Tensor, reset: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Run a latent's encoder over a rollout in sequences of `length` steps.
+
+    Args:
+        encoder: of a policy that has a latent.
+        obs: [T, N, ...].
+        hidden: of the latent's encoder, before obs[0].
+        reset: [T, N] bool.
+        length: it divides T.
+
+    Returns:
+        its hidden states before each sequence [T / length, N, S], and after the last step [N, S].
+    """
+    states = []
+    for t in range(0, len(reset), length):
+        states.append(hidden)
+        part = slice(t, t + length)
+        _, hidden = encoder.latent(take(obs, part), hidden, reset[part])
+    return torch.stack(states), hidden
 
 
 class Values(NamedTuple):

@@ -35,6 +35,7 @@ from tscli.runs.session import Session
 from tscli.tasks import Task
 from tscli.training import setup
 from tscli.training.evaluation import measure
+from tscli.training.latents import understood
 from tscli.training.state import Clock, State, restore, resume_note, snapshot
 
 
@@ -223,7 +224,7 @@ class Training:
 
         Args:
             panels, title: of the picture of curves.
-            also: other policies to measure beside them.
+            also: other policies to measure beside them. Where student and "teacher" have latents, these are probed.
             holds: what the run holds besides policies.
             **figures: more of the run's final metrics.
         """
@@ -231,7 +232,12 @@ class Training:
             return self.run.finish({})
         self.run.save_policy(self._keep["policy"], "last")
         kept = {name: load_policy_file(self.run.path / f"{name}.safetensors", self._device) for name in self._keep}
-        final: dict[str, Any] = self._measure({**kept, **(also or {})}, self._envs[1], "report")
+        measured = {**kept, **(also or {})}
+        final: dict[str, Any] = self._measure(measured, self._envs[1], "report")
+        student, teacher = measured["policy"], measured.get("teacher")
+        if teacher is not None and student.spec.latent and teacher.spec.latent:
+            seed = streams.derive(self._config.seed, "probe")
+            final |= understood(student, teacher, self._envs[1], seed, self.run.path / "latents.png")
         curves.draw_curves(self.run.path / "curves.png", self.run.read_metrics(), panels, title)
         chosen_by = self._score[0].split("/")[1].removesuffix("_rate") if len(self._score) == 1 else "score"
         final |= {self._unit: self.done, **figures, "loop_seconds": self._now.seconds}
