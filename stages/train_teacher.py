@@ -3,8 +3,9 @@
 Proximal policy optimisation (Schulman et al. 2017) with generalised advantages: discrete, multi-discrete and continuous
 actions, memoryless or recurrent policies (truncated BPTT), and a critic that may see more than the actor (asymmetric
 actor-critic, Pinto et al. 2018). With noise on the actions that the env is given, the teacher gets smoother (Song et
-al. 2025, "To Distill or Decide?"). Every so often the greedy policy is measured on episodes of its own seeds; the best
-one is kept, and reported on other seeds at the end.
+al. 2025, "To Distill or Decide?"). With a latent, what is privileged passes through an encoder of its own (RMA, Kumar
+et al. 2021), which a student can learn to do without. Every so often the greedy policy is measured on episodes of its
+own seeds; the best one is kept, and reported on other seeds at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from pydantic import Field
 
 from tscli import ranks, streams
-from tscli.config import Network, NetworkConfig, PPOConfig, RandomStart, positional
+from tscli.config import Encoder, Network, NetworkConfig, PPOConfig, RandomStart, positional
 from tscli.learning import ppo
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
@@ -28,7 +29,7 @@ from tscli.pictures import curves
 from tscli.runs import Run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.training import State, Training, setup
+from tscli.training import State, Training, latents, setup
 
 ORDER = 10
 CURVES = (
@@ -53,6 +54,10 @@ class Config(PPOConfig):
     critic_obs: str = Field("", description="View of the critic; empty takes the actor's. One that sees more helps.")
     network: Network = Field(NetworkConfig(), description="Body of the policy.")
     critic: Network | None = Field(None, description="Body of the critic; none makes it like the policy's.")
+    latent_size: int = Field(
+        0, ge=0, description="Length of a latent made of what the student's view lacks, for latent students; 0: none."
+    )
+    encoder: Encoder = NetworkConfig(hidden=(64,))
     random_start: RandomStart = False
     action_noise: float = Field(
         0.0,
@@ -79,8 +84,13 @@ def main(config: Config, session: Session) -> Run:
     actor_view = setup.resolve(task, config.obs or task.teacher, env)
     critic_view = setup.resolve(task, config.critic_obs, env) if config.critic_obs else actor_view
 
+    latent = None
+    if config.latent_size:
+        own_view = setup.resolve(task, task.student, env)
+        latent = latents.privileged_latent(actor_view, own_view, config.encoder, config.latent_size)
+
     with streams.seeded_init(config.seed, "teacher"):
-        policy = Policy(PolicySpec(actor_view, env.action, config.network)).to(device)
+        policy = Policy(PolicySpec(actor_view, env.action, config.network, latent)).to(device)
     with streams.seeded_init(config.seed, "critic"):
         critic = Critic(critic_view, config.critic or config.network).to(device)
     optimizer = FlatAdam([*policy.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)

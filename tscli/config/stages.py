@@ -57,8 +57,8 @@ class TrainingConfig(StageConfig):
     stop_patience: Patience = 1
 
 
-class PPOConfig(TrainingConfig):
-    """Proximal policy optimisation's settings, for all stages that are made of it."""
+class RolloutConfig(TrainingConfig):
+    """Settings of a loop that rolls out and learns in passes of minibatches."""
 
     total_steps: Steps = 500_000
     num_envs: NumEnvs = 64
@@ -66,6 +66,11 @@ class PPOConfig(TrainingConfig):
     bptt: int = Field(16, ge=1, description="Steps through which the gradient of a network with memory flows.")
     num_minibatches: NumMinibatches = 4
     num_epochs: int = Field(4, ge=1, description="Passes over each rollout.")
+
+
+class PPOConfig(RolloutConfig):
+    """Proximal policy optimisation's settings, for all stages that are made of it."""
+
     lr: LearningRate = 1e-3
     lr_schedule: Falling = "linear"
     gamma: float = Field(0.99, ge=0, le=1, description="Discount.")

@@ -69,30 +69,35 @@ class Encoder(nn.Module):
 
     def forward(self, obs: Obs, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
         """obs: [T, N, ...] -> [T, N, output_size] and the hidden state after the last step."""
-        features = [self.images[_module_name(name)](obs[name]) for name in self._image_names]
-        vector = self._vector(obs) if "vector" in obs else None
-        if vector is None or not self.has_latent:
-            features = features if vector is None else [vector, *features]
-            return self.body(features[0] if len(features) == 1 else torch.cat(features, -1), hidden, reset)
-        latent, inner = self._latent_of(vector, hidden, reset)
-        features = [vector.index_select(-1, self.get_buffer("_own")), latent, *features]
-        y, outer = self.body(torch.cat(features, -1), hidden[:, self.inner_size :], reset)
+        if not self.has_latent:
+            vector = [self._vector(obs)] if "vector" in obs else []
+            return self._body_of([*vector, *self._features(obs)], hidden, reset)
+        latent, inner = self.latent(obs, hidden, reset)
+        y, outer = self.behind(latent, obs, hidden[:, self.inner_size :], reset)
         return y, torch.cat([inner, outer], -1)
+
+    def behind(self, latent: Tensor, obs: Obs, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What follows on a latent [T, N, size]: [T, N, output_size] and the body's hidden state, as `hidden` is."""
+        own = self._vector(obs).index_select(-1, self.get_buffer("_own"))
+        return self._body_of([own, latent, *self._features(obs)], hidden, reset)
 
     def latent(self, obs: Obs, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
         """The latent alone, of a policy that has one: [T, N, size], and the hidden state [N, inner_size] after it.
 
         `hidden` is the policy's or, of `inner` alone, its first `inner_size` numbers.
         """
-        return self._latent_of(self._vector(obs), hidden, reset)
+        read = self._vector(obs).index_select(-1, self.get_buffer("_reads"))
+        y, inner = self.inner(read, hidden[:, : self.inner_size], reset)
+        return self.to_latent(y), inner
 
     def _vector(self, obs: Obs) -> Tensor:
         return obs["vector"] if self.norm is None else self.norm(obs["vector"])
 
-    def _latent_of(self, vector: Tensor, hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
-        read = vector.index_select(-1, self.get_buffer("_reads"))
-        y, inner = self.inner(read, hidden[:, : self.inner_size], reset)
-        return self.to_latent(y), inner
+    def _features(self, obs: Obs) -> list[Tensor]:
+        return [self.images[_module_name(name)](obs[name]) for name in self._image_names]
+
+    def _body_of(self, features: list[Tensor], hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.body(features[0] if len(features) == 1 else torch.cat(features, -1), hidden, reset)
 
     def update_normalizer(self, obs: Obs) -> None:
         """Let the normaliser take in observations [..., D]."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tscli import streams
 from tscli.config import NetworkConfig, UserError
-from tscli.envs import ActionSpec, VecEnv
+from tscli.envs import VecEnv
 from tscli.envs.views import PREVIOUS_ACTION, ViewSpec, entries_of
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import LatentSpec, Policy, PolicySpec
@@ -42,6 +42,8 @@ def inferring_policy(teacher: Policy, own_view: ViewSpec, network: NetworkConfig
     spec = teacher.spec
     if spec.latent is None:
         raise UserError("the teacher has no latent to be inferred: train it with --latent-size")
+    if teacher.encoder.inner_size:
+        raise UserError(f"--encoder.kind {spec.latent.network.kind}: what is privileged needs no memory: give it mlp")
     if entries_of(spec.view, own_view) != spec.latent.own:
         raise UserError(
             f"the teacher's actor does not see just what the student's view \"{own_view.name}\" shows: give --obs the "
@@ -147,6 +149,6 @@ def _draw(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
     axis.set_xlim(0, 1)
     style_axis(axis, 8)
     axis.set_xlabel("share of its variance that a linear probe reads from the latent (R2)", fontsize=8, color=INK)
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncol=2, frameon=False)
     axis.set_title("What the latents hold", fontsize=10, color=INK, loc="left")
     save_png(path, figure)

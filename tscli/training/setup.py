@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from tscli import ranks
-from tscli.config import PPOConfig, StageConfig, UserError, did_you_mean
+from tscli.config import RolloutConfig, StageConfig, UserError, did_you_mean
 from tscli.envs import ActionSpec, VecEnv, make_env, mixed
 from tscli.envs.views import PREVIOUS_ACTION, ViewSpec, resolve_view
 from tscli.networks import Policy, PolicySpec
@@ -260,7 +260,7 @@ def pairs_summary(folder: Path) -> dict[str, float]:
     return out
 
 
-def sequence_length(config: PPOConfig, has_memory: bool) -> int:
+def sequence_length(config: RolloutConfig, has_memory: bool) -> int:
     """Steps of a training sequence: 1 without memory, else `bptt`, or all steps of a shorter rollout.
 
     Raises:
