@@ -13,7 +13,7 @@ from tscli.config.base import (
     one_line,
     positional,
 )
-from tscli.config.bodies import LayersConfig, MemoryConfig
+from tscli.config.bodies import ConvolutionsConfig, HistoryConfig, LayersConfig, MemoryConfig
 from tscli.config.network import Network, NetworkConfig
 from tscli.config.stages import (
     DistillConfig,
@@ -43,11 +43,13 @@ from tscli.config.views import ViewPart, parse_view
 
 __all__ = [
     "Config",
+    "ConvolutionsConfig",
     "DistillConfig",
     "Encoder",
     "EvalEvery",
     "Falling",
     "History",
+    "HistoryConfig",
     "JointConfig",
     "LatentConfig",
     "LatentSize",

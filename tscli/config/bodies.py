@@ -28,3 +28,24 @@ class MemoryConfig(LayersConfig):
     hidden_after: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(), description="Width of each feed-forward layer between the memory of rnn and gru and the head."
     )
+
+
+class HistoryConfig(LayersConfig):
+    """How many observations are seen at once, and the layers over them."""
+
+    history: int = Field(
+        default=8, ge=2, description="Observations that the history network sees, the current one included."
+    )
+
+
+class ConvolutionsConfig(LayersConfig):
+    """Convolutions, and the feed-forward layers after them."""
+
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(32, 32, 32, 32), min_length=1, description="Channels of each convolution of tcn and tcn_flat."
+    )
+    kernel: int = Field(
+        default=5,
+        ge=2,
+        description="Width of their kernels: 2, 3 or 4 convolutions of 5 let a tcn see 13, 29 or 61 observations.",
+    )

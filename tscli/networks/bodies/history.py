@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from tscli.config import LayersConfig
+from tscli.config import HistoryConfig
 from tscli.networks.bodies.contract import BaseBody
 from tscli.networks.layers import feed_forward
 
 
-class BodyConfig(LayersConfig):
+class BodyConfig(HistoryConfig):
     """How many observations, and the layers over them."""
-
-    history: int = Field(
-        default=8, ge=2, description="Observations that the history network sees, the current one included."
-    )
 
 
 class Body(BaseBody):
@@ -44,5 +39,8 @@ class Body(BaseBody):
                 ages.append(age)
             back = torch.arange(self.length - 1, -1, -1, device=x.device)
             windows = windows * (back <= torch.stack(ages)[:, :, None]).unsqueeze(-1)
-        y = self.layers(windows.flatten(2))
-        return y, windows[-1, :, 1:].flatten(1)
+        return self._over(windows), windows[-1, :, 1:].flatten(1)
+
+    def _over(self, windows: Tensor) -> Tensor:
+        """[T, N, H, D] -> [T, N, output_size]."""
+        return self.layers(windows.flatten(2))
