@@ -78,7 +78,9 @@ def test_a_body_whose_settings_need_torch_is_refused_at_once(tmp_path: Path) -> 
 
 def test_a_kind_that_is_not_there_is_named_with_the_closest_one() -> None:
     assert line(kind="rnnn") == "--kind 'rnnn': there is no such body, did you mean \"rnn\"?"
-    assert line(kind="zzzzz").endswith("choose from: gru, history, mlp, rnn, or a .py file of yours")
+    assert line(kind="zzzzz").endswith(
+        "choose from: gru, history, mingru, mlp, rnn, tcn, tcn_flat, or a .py file of yours"
+    )
     assert line(kind="LSTM") == "--kind 'LSTM': the LSTM is called rnn here"
     assert line(kind="none.py") == "--kind 'none.py': there is no such file"
 

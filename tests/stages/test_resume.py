@@ -22,11 +22,14 @@ from stage_tools import (
     DAGGER,
     FINETUNE,
     GPO,
+    LATENT,
+    LATENT_TEACHER,
     ONLINE,
     RUNS,
     SITT,
     SMALL,
     TEACHER,
+    TINY_LATENT,
     at_call,
     call,
     error_of,
@@ -72,6 +75,8 @@ STAGES = {
     "distill-online-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.learning.optim:FlatAdam.step", 12),
     "sitt": ((*SITT, "--align-every", "2", "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 27),
     "sitt-recurrent": ((*SITT, *SITT_RNN, "--penalty-warmup", "300"), "tscli.learning.optim:FlatAdam.step", 27),
+    "ts": (("ts", *TINY_LATENT, "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 19),
+    "cts": (("cts", *TINY_LATENT, "--student-rl-gradient"), "tscli.learning.optim:FlatAdam.step", 25),
     "distill-online-after-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.learning.optim:FlatAdam.step", 30),
 }
 
@@ -111,6 +116,17 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(runs: Path, stage: str)
     assert not (resumed.path / "checkpoint.pt").exists()
     if stage != "collect":  # which logs nothing
         assert 0 < len(made_before) < len(expected["metrics"])
+
+
+def test_a_latent_student_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(*LATENT_TEACHER)
+    command = (*LATENT, "--actor", "own", "--noise", "0.1")
+    shutil.copytree(RUNS, "kept")
+    expected = fingerprint(call(*command))
+    shutil.rmtree(RUNS)
+    Path("kept").rename(RUNS)
+    interrupt(monkeypatch, command, FlatAdam, "step", 7)
+    assert fingerprint(call("distill", "--resume")) == expected
 
 
 def test_fine_tuning_goes_on_with_the_student_to_beat(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

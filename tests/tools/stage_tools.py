@@ -48,6 +48,15 @@ SITT = (
     *("sitt", "cartpole", *_PPO, "--network.hidden", "8", "--student", "none", "--paired-fraction", "0.5"),
     *("--paired", "steps", "--align-updates", "2", "--align-batch", "32", "--stop-success", "none"),
 )
+# The latent stages on a joint with hidden dynamics, as arguments after the command.
+_ROLL_OUT = (
+    *("--total-steps", "192", "--num-envs", "4", "--rollout-steps", "16", "--num-minibatches", "2", "--bptt", "8"),
+    *("--num-epochs", "2", "--eval-every", "2", *_LEARN),
+)
+_HISTORY = ("--student.hidden", "8", "--student.history", "3")
+TINY_LATENT = ("hidden_dynamics", *_ROLL_OUT, *_HISTORY, "--network.hidden", "8", "--encoder.hidden", "8")
+LATENT_TEACHER = ("train-teacher", "hidden_dynamics", *_ROLL_OUT, "--network.hidden", "8", "--latent-size", "2")
+LATENT = ("distill", "--method", "latent", *_ROLL_OUT, *_HISTORY, "--no-diagnose")
 SMALL = ("--student.hidden", "8", "--student.memory", "8")
 
 # What a clock decides.
