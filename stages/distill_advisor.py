@@ -6,7 +6,8 @@ cannot know, so each state's loss is (their eq. 3)
 
     w(s) * imitation(teacher, student) + (1 - w(s)) * PPO(student),   w(s) = exp(-alpha * D(teacher || auxiliary))
 
-The student acts; both losses are taken on its own rollouts, in every pass over them.
+where PPO's part is the clipped surrogate with its entropy bonus; the critic learns everywhere. The student acts; both
+losses are taken on its own rollouts, in every pass over them.
 """
 
 from __future__ import annotations
@@ -159,13 +160,13 @@ def main(config: Config, session: Session) -> Run:
                     advantage, log_prob = ppo.standardize(part.advantage), dist.log_prob(part.action)
                     surrogate = ppo.policy_loss(log_prob, part.log_prob, advantage, config.clip_coef, 1 - weight)
                     value_loss = ppo.value_loss(value, part.returns, part.value, config.value_clip)
-                    entropy = dist.entropy().mean()
+                    entropy = dist.entropy()
                     loss = (weight * imitates).mean() + distance.mean() + surrogate.loss
-                    loss = loss + config.value_coef * value_loss - config.entropy_coef * entropy
+                    loss = loss + config.value_coef * value_loss - config.entropy_coef * ((1 - weight) * entropy).mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
-                    averages.add({"loss/value": value_loss, "loss/policy": surrogate.loss, "entropy": entropy})
+                    averages.add({"loss/value": value_loss, "loss/policy": surrogate.loss, "entropy": entropy.mean()})
                     averages.add({"approx_kl": surrogate.approx_kl, "loss/imitation": imitates.mean()})
                     averages.add({"loss/auxiliary": distance.mean(), "weight": weight.mean()})
             policy.encoder.update_normalizer(rollout.obs)

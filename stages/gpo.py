@@ -8,6 +8,8 @@ what the learner cannot follow, and looks for information where the learner need
     clip     guider: PPO whose ratio to the learner is clipped as well, by `delta`; KL where the ratio has left it
     learner: KL(guider || learner), and PPO on the guider's actions with weight beta (penalty) or `learner_rl_coef`
 
+KL is the mean over the action's dimensions, as the authors have it: beta and `target_kl` mean the same for any number.
+
 Where SITT lowers the reward of states in which the student cannot follow, this lowers the freedom to act there.
 """
 
@@ -147,7 +149,7 @@ def main(config: Config, session: Session) -> Run:
                     log_prob, learner_log_prob = dist.log_prob(part.action), told.log_prob(part.action)
 
                     # The guider: PPO, pulled back to where the learner is.
-                    away = kl(dist, follows)
+                    away = divergence(dist, follows, env.action)
                     if config.pull == "penalty":
                         surrogate = ppo.policy_loss(log_prob, part.log_prob, advantage, config.clip_coef)
                         loss = surrogate.loss + at.beta * away.mean()
@@ -166,7 +168,7 @@ def main(config: Config, session: Session) -> Run:
                     # The learner: imitation, and PPO on the guider's actions.
                     own = ppo.policy_loss(learner_log_prob, part.log_prob, advantage, config.clip_coef)
                     weight = at.beta if config.pull == "penalty" else config.learner_rl_coef
-                    imitation = kl(leads, told).mean()
+                    imitation = divergence(leads, told, env.action).mean()
                     loss = imitation + weight * own.loss
                     learner_optimizer.zero_grad()
                     loss.backward()
@@ -187,6 +189,11 @@ def main(config: Config, session: Session) -> Run:
 def detached(dist: Distribution, action: ActionSpec, squash: bool) -> Distribution:
     """The same distribution, through which no gradient flows."""
     return from_params({name: value.detach() for name, value in dist.params().items()}, action, squash)
+
+
+def divergence(p: Distribution, q: Distribution, action: ActionSpec) -> Tensor:
+    """KL(p || q) [nats], the mean over the action's dimensions: [...]."""
+    return kl(p, q) / math.prod(action.shape)
 
 
 def double_clip(

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import distributions as td
@@ -83,7 +85,7 @@ def test_a_squashed_gaussian_has_the_density_of_the_change_of_variables() -> Non
     mean, std = torch.tensor([[0.3, -2.0]]), torch.tensor([[0.8, 0.2]])
     ours, theirs = squashed(mean, std)
     action = ours.sample(seeded()).clamp(-0.999, 3.999)
-    torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action).sum(-1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action.float()).sum(-1), rtol=1e-4, atol=1e-4)
     # and it integrates to one
     grid = torch.linspace(-0.9999, 2.9999, 20001)
     one = TanhGaussian(mean[:, :1], std[:, :1], torch.tensor([1.0]), torch.tensor([2.0]))
@@ -94,6 +96,27 @@ def test_a_squashed_gaussian_has_the_density_of_the_change_of_variables() -> Non
 def test_an_action_on_its_bound_has_a_finite_density() -> None:
     ours, _ = squashed(torch.zeros(1, 2), torch.ones(1, 2))
     assert torch.isfinite(ours.log_prob(torch.tensor([[3.0, 2.0]]))).all()
+
+
+def test_a_saturated_action_keeps_its_density_and_its_score() -> None:
+    for u in (-12.0, -7.0, 0.5, 7.0, 8.0, 9.5, 12.0):
+        # mean .3 below u, deviation .5: z = .6; the score is .3 / .5^2.
+        mean = torch.full((1, 2), u - 0.3, requires_grad=True)
+        ours, _ = squashed(mean, torch.full((1, 2), 0.5))
+        action = ours.center + ours.half * torch.tensor([[u, u]], dtype=torch.float64).tanh()
+        log_slope = 2 * (math.log(2) - abs(u) - math.log1p(math.exp(-2 * abs(u))))
+        normal = -0.5 * (0.6**2 + math.log(2 * math.pi)) - math.log(0.5)
+        log_prob = ours.log_prob(action)
+        assert log_prob.item() == pytest.approx(2 * (normal - log_slope) - math.log(2.0 * 1.0), abs=1e-3)
+        (score,) = torch.autograd.grad(log_prob.sum(), mean)
+        torch.testing.assert_close(score, torch.full((1, 2), 0.3 / 0.25), atol=1e-3, rtol=0)
+
+
+def test_the_score_of_samples_from_a_saturated_policy_averages_to_nothing() -> None:
+    mean = torch.full((4000, 2), 9.0, requires_grad=True)
+    ours, _ = squashed(mean, torch.ones(4000, 2))
+    (score,) = torch.autograd.grad(ours.log_prob(ours.sample(seeded()).detach()).sum(), mean)
+    assert abs(score.mean().item()) < 0.05  # 8000 of deviation 1
 
 
 @pytest.mark.parametrize("std", [0.1, 0.5, 1.0, 2.0])

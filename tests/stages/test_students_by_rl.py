@@ -28,10 +28,11 @@ from stage_tools import (
 from torch import Tensor
 
 from tscli.cli.app import main
+from tscli.envs.spaces import ActionSpec
 from tscli.launch.scripts import find_script, load_script
 from tscli.learning import imitation, ppo
 from tscli.networks import Policy
-from tscli.networks.distributions import Gaussian
+from tscli.networks.distributions import Gaussian, from_params
 from tscli.runs import Run, find_run, list_runs
 from tscli.training import evaluation, setup
 
@@ -201,7 +202,48 @@ def test_with_alpha_0_and_in_the_warm_up_it_imitates_everywhere(runs: Path, monk
     assert weights[:2] == [1.0, 1.0] and max(weights[2:]) < 1
 
 
+def test_where_it_imitates_everywhere_no_entropy_is_asked_for(runs: Path) -> None:
+    def student(coef: str) -> str:
+        run = call(*ADVISOR, *SMALL, "--teacher", "1", "--alpha", "0", "--entropy-coef", coef)
+        return weights_hash(run.path / "last.safetensors")
+
+    assert student("0") == student("10")
+
+
 # --- guided policy optimisation ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "logits", "expected"),
+    [
+        # KL of unit normals a distance d apart: d^2 / 2; here 2 and 0, so 1 per dimension.
+        (ActionSpec("continuous", low=(-1.0, -1.0), high=(1.0, 1.0)), None, 1.0),
+        # A certain choice of two from an even one: log 2; the second choice is even in both.
+        (ActionSpec("multi_discrete", nvec=(2, 2)), [100.0, 0.0, 0.0, 0.0], math.log(2) / 2),
+        (ActionSpec("discrete", nvec=(2,)), [100.0, 0.0], math.log(2)),
+    ],
+)
+def test_the_divergence_is_the_mean_over_the_actions_dimensions(
+    action: ActionSpec, logits: list[float] | None, expected: float
+) -> None:
+    if logits is None:
+        p, q = (Gaussian(torch.tensor([[mean, 0.5]]), torch.ones(1, 2)) for mean in (2.0, 0.0))
+    else:
+        p, q = (from_params({"logits": scale * torch.tensor([logits])}, action) for scale in (1.0, 0.0))
+    assert script("gpo").divergence(p, q, action).tolist() == [pytest.approx(expected)]
+
+
+def test_a_learner_far_from_the_guiders_actions_still_has_a_gradient() -> None:
+    gpo = script("gpo")
+    config = gpo.Config(task="cartpole")
+    log_prob = torch.tensor([-200.0, 200.0, 200.0], requires_grad=True)
+    advantage = torch.tensor([1.0, 1.0, -1.0])
+    for loss in (
+        ppo.policy_loss(log_prob, torch.zeros(3), advantage, config.clip_coef).loss,
+        gpo.double_clip(log_prob, torch.zeros(3), torch.tensor([-200.0, 200.0, 200.0]), advantage, config)[0].loss,
+    ):
+        (gradient,) = torch.autograd.grad(loss, log_prob)
+        assert torch.isfinite(loss) and torch.isfinite(gradient).all()
 
 
 def test_beta_rises_above_its_target_and_falls_below() -> None:

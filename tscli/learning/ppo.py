@@ -9,6 +9,9 @@ from torch import Tensor
 
 from tscli import ranks
 
+# Log ratios are held within: where one overflows, its gradient is not a number, even if the clip takes the other side.
+_LOG_RATIO = 20.0
+
 
 def compute_gae(
     reward: Tensor,
@@ -72,9 +75,10 @@ def policy_loss(
 
     `approx_kl` is the estimator E[(r - 1) - log r] of KL(old || new) (Schulman 2020), never negative.
     """
-    log_ratio = log_prob - old_log_prob
+    log_ratio = (log_prob - old_log_prob).clamp(-_LOG_RATIO, _LOG_RATIO)
     ratio = log_ratio.exp()
-    clipped = (ratio if near is None else near.exp()).clamp(1 - clip_coef, 1 + clip_coef)
+    held = ratio if near is None else near.clamp(-_LOG_RATIO, _LOG_RATIO).exp()
+    clipped = held.clamp(1 - clip_coef, 1 + clip_coef)
     loss = -(torch.minimum(advantage * ratio, advantage * clipped) * weight).mean()
     with torch.no_grad():
         approx_kl = (ratio - 1 - log_ratio).mean()

@@ -118,7 +118,8 @@ class ViewedEnv:
         if self._bounded:
             if not self.defers:
                 _check_action(action, self.num_steps)
-            action = torch.minimum(torch.maximum(action, self._low), self._high)
+            # A squashed policy draws in float64, for its own sake.
+            action = torch.minimum(torch.maximum(action.to(self._low.dtype), self._low), self._high)
         for view in self._distinct:
             if view.spec.has_memory:
                 view.observe()  # a delayed reading must be taken at every step, whoever asks for it

@@ -138,14 +138,16 @@ class TanhGaussian(Gaussian):
         self.center, self.half = center, half
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return self.center + self.half * torch.tanh(super().sample(generator))
+        """[..., D] float64: in float32 tanh is 1 from u = 9 on, and `log_prob` could not tell which u it was."""
+        return self.center + self.half * torch.tanh(super().sample(generator).double())
 
     def mode(self) -> Tensor:
         return self.center + self.half * torch.tanh(self.mean)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        # An action at its bound comes from u = infinity; the clamp keeps the density finite there.
-        u = torch.atanh(((action - self.center) / self.half).clamp(-1 + 1e-6, 1 - 1e-6))
+        # An action at its bound comes from u = infinity; the last number below 1 keeps the density finite.
+        bound = 1.0 - 0.5 * torch.finfo(action.dtype).eps
+        u = torch.atanh(((action.double() - self.center) / self.half).clamp(-bound, bound)).to(self.mean.dtype)
         return super().log_prob(u) - (_log_slope(u) + self.half.log()).sum(-1)
 
     def entropy(self) -> Tensor:
