@@ -52,6 +52,10 @@ class Config(PPOConfig):
     task: str = positional(description="A task's name, a task's YAML file, or any Gymnasium id.")
     obs: str = Field("", description="View of the actor; empty takes the task's teacher view.")
     critic_obs: str = Field("", description="View of the critic; empty takes the actor's. One that sees more helps.")
+    train_in: Literal["teacher_env", "env"] = Field(
+        "teacher_env",
+        description="Section of the task to train in: teacher_env, which may be easier, or env, where students train.",
+    )
     network: Network = Field(NetworkConfig(), description="Body of the policy.")
     critic: Network | None = Field(None, description="Body of the critic; none makes it like the policy's.")
     latent_size: int = Field(
@@ -80,7 +84,7 @@ def main(config: Config, session: Session) -> Run:
     """Roll out, update, repeat; keep the best."""
     device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
     task = load_task(config.task)
-    env = setup.task_env(task, num_envs, device, "teacher")
+    env = setup.task_env(task, num_envs, device, "teacher" if config.train_in == "teacher_env" else "train")
     actor_view = setup.resolve(task, config.obs or task.teacher, env)
     critic_view = setup.resolve(task, config.critic_obs, env) if config.critic_obs else actor_view
 

@@ -9,6 +9,8 @@ from comparisons import cells_of, plan
 
 from tscli.compare.plan import parse_seeds, parse_sweep
 from tscli.config import UserError
+from tscli.launch.methods import known_methods
+from tscli.tasks import load_task
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -63,6 +65,19 @@ def test_views_and_network_of_a_role_are_those_of_the_task() -> None:
     assert settings["network"]["kind"] == "rnn" and settings["network"]["memory"] == 32
     without = cells_of(plan("asymmetric", task="color_maze"), "asymmetric")[0].settings
     assert without["network"]["kind"] == "mlp"
+
+
+def test_what_a_method_deploys_has_trained_where_students_train() -> None:
+    task = load_task("mountain_car")
+    assert task.teacher_env
+    names = known_methods(task)
+    layout = plan(",".join(names), "1", task="mountain_car")
+    for name in names:
+        trained = [cell for cell in cells_of(layout, name) if cell.script.command not in ("collect", "eval")]
+        places = [cell.settings.get("train_in", "env") for cell in trained]
+        assert places[-1] == "env" and places[1:].count("teacher_env") == 0, name
+    ours, alone = (cells_of(layout, name)[0] for name in ("dagger", "ppo"))
+    assert ours.script == alone.script and ours.key != alone.key
 
 
 def test_seeds_and_sweeps_are_read() -> None:

@@ -51,6 +51,25 @@ def test_the_report_has_the_figures_of_the_cells(toys: Path, capsys: pytest.Capt
             assert image.format == "PNG" and image.width > 500
 
 
+@pytest.mark.usefixtures("in_process", "no_pictures")
+def test_the_table_says_where_each_stage_trains(toys: Path) -> None:
+    Path("easy.yaml").write_text("extends: cartpole\nteacher_env: {max_episode_steps: 9}\n")
+    own = "own: [{learn.py: {train_in: teacher_env}}, measure.py]\nplain: [learn.py, measure.py]\n"
+    Path("own.yaml").write_text(own)
+    source = (toys / "learn.py").read_text()
+    field = '    train_in: str = Field("env", description="Where.")\n    level'
+    (toys / "learn.py").write_text(source.replace("    level", field, 1))
+    words = ("--methods", "own,plain", "--methods-file", "own.yaml", "--seeds", "1", "--quiet")
+    assert main(["compare", "easy.yaml", *words]) == 0
+    (run,) = list_runs(RUNS)
+    rows = report_of(run.path)["rows"]
+    assert [row["trains_in"] for row in rows] == [[["learn", "teacher_env"]], [["learn", "env"]]]
+    text = (run.path / "table.md").read_text()
+    assert "| own | learn.py (train_in teacher_env), measure.py | learn: teacher_env |" in text
+    header = next(line for line in text.splitlines() if line.startswith("| method | seeds"))
+    assert " | trains in | env steps |" in header
+
+
 @pytest.mark.usefixtures("in_process")
 def test_the_sweep_is_drawn_and_the_report_is_printed_as_json(toys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ("--methods", "weak,strong", "--seeds", "1", "--sweep", "learn.level=1,2", "--json")

@@ -259,6 +259,19 @@ def test_without_redrawing_an_env_keeps_its_maze():
     assert (mazes_of_episodes(env, 2) == [0, 1, 2, 0, 1]).all()
 
 
+def test_where_it_is_measured_no_maze_is_played_twice_and_another_seed_draws_others():
+    env = Env(EnvConfig(max_episode_steps=1, num_mazes=7, split="report", redraw="never"), 5)
+    env.per_slot = 4
+    env.reset(3)
+    first, listed = mazes_of_episodes(env, 5), np.array(env._tables["number"])
+    assert sorted(first[:4].flat) == list(range(20)) and (first[4] == first[0]).all()
+    env.reset(4)
+    assert not np.array_equal(listed, env._tables["number"])
+    env.per_slot = 1
+    env.reset(3)
+    assert np.array_equal(env._tables["number"], listed[: 7 * 441]), "fewer are the first of them"
+
+
 def test_torchs_arrays_give_what_numpys_give():
     torch.manual_seed(0)
     on_numpy, on_torch = Env(EnvConfig(max_episode_steps=5), 7), Env(EnvConfig(max_episode_steps=5), 7)

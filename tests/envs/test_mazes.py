@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tscli.envs.mazes import LAVA, PATH, _trace_paths, draw_mazes
+from tscli.envs.mazes import LAVA, PATH, _trace_paths, draw_distinct, draw_mazes
 
 
 def test_a_path_is_traced_as_its_draws_say():
@@ -69,3 +69,12 @@ def test_no_maze_to_measure_on_is_ever_trained_on_or_chosen_by_whatever_the_seed
         assert not one & other
     assert min(map(len, parts)) > 1000
     assert layouts("train", 0) & layouts("train", 1), "within a part they do coincide"
+
+
+def test_mazes_to_measure_on_are_the_lists_without_its_doubles():
+    listed = [maze.tobytes() for maze in draw_mazes(15, 400, 3, "report")]
+    distinct = list(dict.fromkeys(listed))
+    assert len(distinct) < 390
+    assert [maze.tobytes() for maze in draw_distinct(15, 300, 3, "report")] == distinct[:300]
+    few = draw_distinct(6, 100, 0, "report")
+    assert 0 < len(few) < 100 and len(np.unique(few, axis=0)) == len(few), "as many as there are"

@@ -94,6 +94,16 @@ def test_no_stream_depends_on_who_used_torchs_global_one_before(folder: Path) ->
     assert fingerprint(call(*TEACHER)) == fingerprint(first)
 
 
+@pytest.mark.parametrize(("where", "longest"), [((), 3), (("--train-in", "env"), 500)])
+def test_a_teacher_may_train_in_an_env_of_its_own_or_where_students_do(
+    folder: Path, where: tuple[str, ...], longest: int
+) -> None:
+    Path("short.yaml").write_text("extends: cartpole\nteacher_env: {max_episode_steps: 3}\n")
+    lines = metrics_of(call(TEACHER[0], "short.yaml", *TEACHER[2:], *where))
+    assert all((line["rollout/length"] <= 3) == (longest == 3) for line in lines)
+    assert min(line["eval/length"] for line in lines if "eval/length" in line) > 3, "measured in env all the same"
+
+
 def test_the_metrics_are_those_that_tell_how_ppo_goes(folder: Path) -> None:
     run = call(*TEACHER, "--normalize-reward", "--clip-value", "--entropy-coef", "0.01", "--target-kl", "0.5")
     lines = metrics_of(run)

@@ -49,6 +49,10 @@ def _columns(results: Results) -> list[Column]:
     if metric.name != "return":
         decimals = digits_of([row.mean_return for row in results.rows])
         columns.append(("return", lambda row: METRICS["return"].text(row.mean_return, decimals)))
+    if results.layout.task.teacher_env:
+        columns.append(
+            ("trains in", lambda row: ", ".join(dict.fromkeys(place for _, place in results.trains_in(row.variant))))
+        )
     columns.append(("env steps", lambda row: short_count(row.env_steps) if row.finished else "-"))
     columns.append(("allowed", lambda row: short_count(row.allowed_steps) if row.allowed_steps else "-"))
     columns.append(("time", lambda row: short_time(row.seconds) if row.finished else "-"))
@@ -64,7 +68,18 @@ def screen_table(results: Results) -> FitTable:
     """For the terminal: columns give way where it is narrow, the figure last."""
     columns = _columns(results)
     titles = [title for title, _ in columns]
-    droppable = ("return", "allowed", "its interval", "time", "IQM", "gap", "teacher", "env steps", "seeds")
+    droppable = (
+        "return",
+        "allowed",
+        "its interval",
+        "time",
+        "trains in",
+        "IQM",
+        "gap",
+        "teacher",
+        "env steps",
+        "seeds",
+    )
     table = FitTable(
         titles,
         right=titles[1:],
@@ -89,6 +104,11 @@ def explanations(results: Results) -> list[str]:
         notes.append(f"IQM: mean of the middle half of the seeds (Agarwal et al. 2021), from {IQM_FROM} seeds on.")
     if any(row.teacher is not None for row in results.rows):
         notes.append("Teacher: on the same episodes. Gap: teacher less student.")
+    if results.layout.task.teacher_env:
+        notes.append(
+            "Trains in: sections of the task's file, stage by stage under Methods. teacher_env may be easier than env, "
+            "in which students train; teacher and student that share their steps share env."
+        )
     notes.append(
         "Env steps: taken to train teacher and student and to collect, mean over seeds; those of evaluations are not "
         "counted. Allowed: the sum of total_steps of the stages that have it; a stage rounds it up to whole "
@@ -153,10 +173,12 @@ def _markdown(results: Results, pictures: Sequence[Path]) -> str:
     lines += [f"| {' | '.join(cell(row) for _, cell in columns)} |" for row in results.rows]
     lines += ["", *(f"- {note}" for note in (*remarks(results), *explanations(results)))]
     lines += ["", *(f"![{path.stem}]({path.name})" for path in pictures)]
-    lines += ["", "## Methods", "", "| method | stages | |", "|---|---|---|"]
+    lines += ["", "## Methods", "", "| method | stages | trains in | |", "|---|---|---|---|"]
     for name, method in results.comparison.methods.items():
         stages = ", ".join(_stage_text(stage) for stage in method.stages)
-        lines.append(f"| {name} | {stages} | {method.about} |")
+        variant = next(row.variant for row in results.rows if row.variant.method == name)
+        places = ", ".join(f"{stage}: {place}" for stage, place in results.trains_in(variant))
+        lines.append(f"| {name} | {stages} | {places} | {method.about} |")
     failures = problems(results)
     if failures:
         lines += ["", "## Failed", "", *(f"- {line}" for line in failures)]
@@ -178,14 +200,14 @@ def plain(results: Results) -> dict[str, Any]:
         "metric": results.metric.name,
         "episodes": results.comparison.episodes,
         "seeds": list(results.comparison.seeds),
-        "rows": [_plain_row(row) for row in results.rows],
+        "rows": [_plain_row(row, results.trains_in(row.variant)) for row in results.rows],
         "outcomes": [_plain_outcome(outcome, results.metric) for outcome in results.found],
         "notes": [*remarks(results), *explanations(results)],
         "failed": problems(results),
     }
 
 
-def _plain_row(row: Summary) -> dict[str, Any]:
+def _plain_row(row: Summary, trains_in: list[tuple[str, str]]) -> dict[str, Any]:
     done = bool(row.estimate.count)
     return {
         "label": row.variant.label,
@@ -200,6 +222,7 @@ def _plain_row(row: Summary) -> dict[str, Any]:
         "teacher": row.teacher,
         "gap": row.gap,
         "return": row.mean_return if done else None,
+        "trains_in": trains_in,
         "env_steps": row.env_steps if done else None,
         "allowed_steps": row.allowed_steps or None,
         "seconds": row.seconds if done else None,

@@ -81,6 +81,12 @@ class Results:
     rows: list[Summary]
     command: str
 
+    def trains_in(self, variant: Variant) -> list[tuple[str, str]]:
+        """Each stage with the section of the task's file that it trains or collects in; `env` if it cannot choose."""
+        cells = next(row.cells for row in self.layout.rows if row.variant == variant)
+        stages = (cell for cell in cells if cell.script.command != "eval")
+        return [(cell.script.name, cell.settings.get("train_in", "env")) for cell in stages]
+
     @property
     def title(self) -> str:
         """`color_maze: greedy success`."""

@@ -33,17 +33,23 @@ n//4 .. 3n//4 - 1. It goes down by 3 or 4 cells, at most to the last row, where 
 cells, but by no more than max(x - n//4, 3n//4 - x) - 1, to the left or to the right (a fair coin), turned around where
 it would leave those columns; and so on. All draws are uniform.
 
-Mazes: `maze_seed` names a list of `num_mazes` of them. With `redraw: episode` each episode takes one at random, by
-(seed, env, episode); with `redraw: never` env i keeps maze i modulo `num_mazes`. All possible mazes are divided by a
-hash of their cells: a half to train on, a quarter to select a policy on, a quarter to report on; `split` says from
-which part the list is drawn. So no maze that a policy is measured on is ever one of those that it was trained on or
-chosen by, whatever the seeds. (Another seed alone would not do: there are about 25 000 different mazes of 15 x 15
-cells, not equally likely, and one in nine would be among 1000 others.) Maze k of a list is a function of
-(maze_seed, split, k) alone.
+Mazes: all possible ones are divided by a hash of their cells: a half to train on, a quarter to select a policy on, a
+quarter to report on; `split` says which part is played. So no maze that a policy is measured on is ever one of those
+that it was trained on or chosen by, whatever the seeds. (Another seed alone would not do: there are about 25 000
+different mazes of 15 x 15 cells, not equally likely, and one in nine would be among 1000 others.)
+
+To train on (`split: train`), `maze_seed` names a list of `num_mazes` of them, whose maze k is a function of
+(maze_seed, k) alone. With `redraw: episode` each episode takes one at random, by (seed, env, episode); with
+`redraw: never` env i keeps maze i modulo `num_mazes`.
+
+To measure on (`split: select` or `report`), each `reset(seed)` draws a list of its own by that seed, without doubles:
+of `num_mazes`, or of as many as there are episodes to be counted, if these are more. Episode k of env i takes maze
+i + k * N of it, modulo its length, so that no two episodes of a measurement are in the same maze. Only where more draws
+bring no other maze, since small ones are few, is the list shorter.
 
 The published environment differs in what looks like oversights: its last move was two steps old and went on from one
 episode to the next, and a death in the lava counted as a success. Its numeric colours, its unscaled offset and its
-fixed mazes are the settings `encoding: numeric`, `scale_offset: false` and `redraw: never`.
+fixed training mazes are the settings `encoding: numeric`, `scale_offset: false` and `redraw: never`.
 """
 
 from __future__ import annotations
@@ -57,8 +63,8 @@ from torch import Tensor
 
 from tscli.config import Config
 from tscli.envs import EnvStep
-from tscli.envs.mazes import BORDER, LAVA, PATH, WHITE, draw_mazes
-from tscli.envs.native import Array, Move, NativeEnv
+from tscli.envs.mazes import BORDER, LAVA, PATH, WHITE, draw_distinct, draw_mazes
+from tscli.envs.native import AHEAD, Array, Move, NativeEnv
 from tscli.envs.spaces import ActionSpec, Group
 from tscli.streams import stream_id
 
@@ -83,11 +89,13 @@ class EnvConfig(Config):
     max_episode_steps: int | None = Field(
         default=None, ge=1, le=1_000_000, description="Steps after which an episode is truncated; none: one per cell."
     )
-    num_mazes: int = Field(default=1000, ge=1, le=200_000, description="Mazes in the list that episodes draw from.")
-    redraw: Literal["episode", "never"] = Field(
-        default="episode", description="Whether each episode draws a maze, or env i keeps maze i modulo num_mazes."
+    num_mazes: int = Field(
+        default=1000, ge=1, le=200_000, description="Mazes in the list that episodes take theirs from."
     )
-    maze_seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the list of mazes.")
+    redraw: Literal["episode", "never"] = Field(
+        default="episode", description="In training: each episode draws a maze, or env i keeps maze i modulo num_mazes."
+    )
+    maze_seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the list to train on.")
     split: Literal["train", "select", "report"] = Field(
         default="train", description="Which mazes: to train on, to choose a policy by, or to measure it on."
     )
@@ -174,11 +182,21 @@ def _groups(config: EnvConfig) -> dict[str, Group]:
     }
 
 
+def _goal(config: EnvConfig) -> tuple[int, int]:
+    return config.grid_size // 2, 1
+
+
+def _maze_table(config: EnvConfig, mazes: np.ndarray) -> np.ndarray:
+    """The numbers of all cells of all mazes [num_mazes, y, x] with their margins, in one row."""
+    kinds = np.pad(mazes, ((0, 0), *[(config.margin, config.margin)] * 2), constant_values=WHITE)
+    return _number_cells(kinds, _goal(config)).ravel()
+
+
 def _tables(config: EnvConfig, num_envs: int) -> dict[str, np.ndarray]:
     """What a step looks up: of each group what is seen, and beside them what the `Env` calls by their names."""
-    size, goal = config.grid_size, (config.grid_size // 2, 1)
-    mazes = draw_mazes(config.maze_size, config.num_mazes, config.maze_seed, config.split)
-    kinds = np.pad(mazes, ((0, 0), *[(config.margin, config.margin)] * 2), constant_values=WHITE)
+    size, goal = config.grid_size, _goal(config)
+    training = config.num_mazes if config.split == "train" else 0  # others are drawn by `reset`
+    mazes = draw_mazes(config.maze_size, training, config.maze_seed, config.split)
     after, moved = _moves(size)
     cells = np.arange(size**2)
     offset = np.array(goal) - np.stack([cells % size, cells // size], axis=1)
@@ -193,7 +211,7 @@ def _tables(config: EnvConfig, num_envs: int) -> dict[str, np.ndarray]:
         "colors": _color_table(one_hot),
         "masked_colors": _color_table(masked),
         "last_move": np.array([*_STEPS, (0, 0)], np.float32),
-        "number": _number_cells(kinds, goal).ravel(),
+        "number": _maze_table(config, mazes),
         "after": after,
         "moved": moved,
         "reward": pays[np.concatenate([kind, kind + 8])],
@@ -220,13 +238,16 @@ class Env(NativeEnv):
         size = config.grid_size
         self.groups = _groups(config)
         self._config, self._start = config, (size - 2) * size + size // 2
+        self._listed = 0, 0, 0  # what list the table holds: the seed, mazes that were wanted, and that there are
         self.map_shape = size, size
         self.map_marks = {"start": self._start, "goal": size + size // 2}
         super().__init__(config.max_episode_steps or size**2, num_envs, device, _tables(config, num_envs))
 
     def _begin(self, draws: Tensor) -> Tensor:
         num = self._config.num_mazes
-        if self._config.redraw == "never":
+        if self._config.split != "train":
+            maze = self._unplayed()
+        elif self._config.redraw == "never":
             maze = (self._tensor(self._rows) % num).expand(draws.shape[1:])
         else:
             maze = (draws[0] * num).long()
@@ -234,6 +255,16 @@ class Env(NativeEnv):
         start, still = torch.full_like(maze, self._start), torch.full_like(maze, _STILL)
         number = self._tensor(self._tables["number"]).take(maze + self._start)
         return torch.stack((start, still, maze, number.long()))
+
+    def _unplayed(self) -> Tensor:
+        """Places in the seed's list of the mazes of each env's next episodes, [AHEAD, N]."""
+        config, wanted = self._config, max(self._config.num_mazes, self.num_envs * self.per_slot)
+        if self._listed[:2] != (self._seed, wanted):
+            mazes = draw_distinct(config.maze_size, wanted, self._seed, config.split)
+            self._tables["number"] = self._array(torch.from_numpy(_maze_table(config, mazes)))
+            self._listed = self._seed, wanted, len(mazes)
+        episode = self._tensor(self._first) + torch.arange(AHEAD, device=self.device)[:, None]
+        return (self.first + self._tensor(self._rows) + episode * self.num_envs) % self._listed[2]
 
     def reset(self, seed: int) -> None:
         # Number of the episode that was last in a cell, so that a new episode has nothing to clear.

@@ -55,6 +55,7 @@ class VecEnv(ABC):
     has_success: bool = False
     exact_resume: bool = True  # False: load_state_dict starts new episodes
     first: int = 0  # number of its first env, where others stand in other processes; set before `reset`
+    per_slot: int = 1  # episodes of each env that will be counted, where somebody measures; set before `reset`
     # Batched torch that neither reads nor refuses values on the host: its users may check them later, once per rollout.
     is_native: bool = False
     members: tuple[str, ...] = ()  # names of the tasks in a mixture: row i is of members[i % len(members)]
@@ -63,7 +64,10 @@ class VecEnv(ABC):
 
     @abstractmethod
     def reset(self, seed: int) -> None:
-        """Start every env anew. Env i's k-th episode depends on (seed, first + i, k) alone."""
+        """Start every env anew. Env i's k-th episode depends on (seed, first + i, k) alone.
+
+        But an env with few worlds may depend on N to give each of the N * per_slot counted episodes another one.
+        """
 
     @abstractmethod
     def step(self, action: Tensor) -> EnvStep:

@@ -32,6 +32,18 @@ def draw_mazes(size: int, num_mazes: int, seed: int, split: str) -> np.ndarray:
     return np.where(on_path, PATH, LAVA).astype(np.uint8)
 
 
+def draw_distinct(size: int, num_mazes: int, seed: int, split: str) -> np.ndarray:
+    """The first `num_mazes` different ones that `draw_mazes` would list; fewer where more draws bring no other."""
+    draws, known = num_mazes, 0
+    while True:
+        draws += -(-draws // 2)
+        mazes = draw_mazes(size, draws, seed, split)
+        _, places = np.unique(mazes.reshape(draws, -1), axis=0, return_index=True)
+        if len(places) >= num_mazes or len(places) == known:
+            return mazes[np.sort(places)[:num_mazes]]
+        known = len(places)
+
+
 def _legs(size: int) -> int:
     """The most times that a path goes down."""
     return math.ceil((size - 1) / 3)

@@ -114,7 +114,7 @@ class Env(VecEnv):
     def reset(self, seed: int) -> None:
         self._seed, self._resumes = seed, 0
         for name, env in zip(self.members, self._envs, strict=True):
-            env.first = self.first // len(self._envs)
+            env.first, env.per_slot = self.first // len(self._envs), self.per_slot
             env.reset(streams.derive(seed, f"mixed/{name}"))
 
     def step(self, action: Tensor) -> EnvStep:

@@ -49,7 +49,7 @@ def run_episodes(
         name: of the random stream that samples actions.
         watch: called before each step with the slots whose episodes count, bool [N], while the env shows their states.
     """
-    n, device = env.num_envs, env.device
+    n, device, env.per_slot = env.num_envs, env.device, per_slot
     viewed = ViewedEnv(env, {"policy": policy.spec.view}, seed)
     generator = streams.generator(seed, f"{name}/act", device)
     hidden = policy.initial_hidden(n)

@@ -65,7 +65,7 @@ def compare_on_student_states(
     student: Actor, teacher: Actor, env: VecEnv, seed: int, per_slot: int
 ) -> dict[str, float]:
     """Agreement and KL over the steps of the greedy student's first `per_slot` episodes in each slot."""
-    n = env.num_envs
+    n, env.per_slot = env.num_envs, per_slot
     viewed = ViewedEnv(env, {"student": student.spec.view, "teacher": teacher.spec.view}, seed)
     hidden, teacher_hidden = student.initial_hidden(n), teacher.initial_hidden(n)
     reset = torch.ones(n, dtype=torch.bool, device=env.device)

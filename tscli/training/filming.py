@@ -50,8 +50,8 @@ def frames_of(
 
     Frames are taken before each step: after an episode's last step the env already shows the next episode.
     """
+    n, env.per_slot = env.num_envs, episodes
     viewed = ViewedEnv(env, {"policy": policy.spec.view}, seed)
-    n = env.num_envs
     hidden, reset = policy.initial_hidden(n), torch.ones(n, dtype=torch.bool, device=env.device)
     episode, step_count, total = 1, 0, 0.0
     while episode <= episodes:

@@ -1,0 +1,76 @@
+"""What policies are measured on: every episode is another one, in every task and by every seed."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tscli import streams
+from tscli.diagnose.diagnosis import random_policy
+from tscli.envs import VecEnv
+from tscli.envs.color_maze import Env as ColorMaze
+from tscli.learning.episodes import run_episodes
+from tscli.tasks import load_task, task_names
+from tscli.training import setup
+
+CPU = torch.device("cpu")
+KINDS = {"tiger_door": 2, "tiger_door_alt": 2, "poisoned_doors": 3}  # of starts, where there are but a few
+
+
+def world(env: Any, row: int) -> bytes:
+    """All that tells one start from another."""
+    if env.members:
+        return b"%d" % (row % len(env.members)) + world(env._envs[row % len(env.members)], row // len(env.members))
+    if isinstance(env, ColorMaze):
+        maze = int(env._state[2, row])
+        return env._tables["number"][maze : maze + 21 * 21].tobytes()
+    return env._state[:, row].tobytes()
+
+
+def starts(env: VecEnv, seed: int, per_slot: int) -> list[bytes]:
+    """The worlds of the episodes that count, by random actions."""
+    found: list[bytes] = []
+    fresh = [True] * env.num_envs
+
+    def watch(running: Tensor) -> None:
+        found.extend(world(env, row) for row in range(env.num_envs) if fresh[row] and running[row])
+
+    step = type(env).step
+
+    def watched(action: Tensor) -> Any:
+        result = step(env, action)
+        fresh[:] = (result.terminated | result.truncated).tolist()
+        return result
+
+    env.step = watched
+    view = setup.resolve(load_task("cartpole"), next(iter(env.groups)), env)
+    run_episodes(random_policy(view, env.action), env, seed, per_slot, greedy=False, watch=watch)
+    env.close()
+    return found
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_every_evaluation_episode_is_another_one_also_by_another_seed(name: str) -> None:
+    task = load_task(name)
+    if task.env["kind"] != "mixed":  # whose random episodes are short anyway
+        few = {"num_mazes": 1} if name == "color_maze" else {}  # which is for training alone
+        task = task.model_copy(update={"env": {**task.env, "max_episode_steps": 4, **few}})
+    found: dict[tuple[str, int], list[bytes]] = {}
+    for seed in (0, 1):
+        for purpose, env in zip(("select", "report"), setup.eval_envs(task, 40, CPU), strict=True):
+            found[purpose, seed] = starts(env, streams.derive(seed, purpose), 40 // env.num_envs)
+        found["eval", seed] = starts(setup.task_env(task, 20, CPU, "report"), streams.derive(seed, "eval"), 3)
+    assert [len(worlds) for worlds in found.values()] == [40, 40, 60] * 2
+    if name in KINDS:
+        assert all(len(set(worlds)) == KINDS[name] for worlds in found.values())
+        assert len({tuple(worlds) for worlds in found.values()}) == len(found), "in another order each time"
+        return
+    assert all(len(set(worlds)) == len(worlds) for worlds in found.values())
+    every = [start for worlds in found.values() for start in worlds]
+    # Two seeds draw from the same quarter of all mazes, where a few coincide.
+    assert len(set(every)) == len(every) if name != "color_maze" else len(set(every)) > 0.9 * len(every)
