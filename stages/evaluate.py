@@ -109,6 +109,11 @@ def main(config: Config, session: Session) -> Run:
             difference = greedy_returns["teacher"] - greedy_returns["student"]
             gap = statistics.bootstrap_mean(difference.cpu().numpy())
             report |= {"gap": gap.mean, "gap_interval": [gap.low, gap.high]}
+            means = [float(greedy_returns[role].mean()) for role in ("student", "teacher")]
+            figures, remark = evaluation.beside_teacher(pair[0], env, seed, *means)
+            report |= figures
+            if remark:
+                session.say(remark)
         if visits:
             heading = f"{task.name}: {slots * per_slot} greedy episodes"
             session.say(f"visits: {maps.draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")

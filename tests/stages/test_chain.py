@@ -49,6 +49,8 @@ def test_four_commands_find_each_others_runs_and_say_which(folder: Path, capsys:
     out, said = say(capsys, *DAGGER, *SMALL, "--student", "rnn", "--obs", "partial")
     assert out == "" and said[0] == f"teacher: {names[0]}; pairs: {names[1]}"
     assert said[-2].startswith(f"wrote runs/{names[2]}, return ") and "tscli eval" in said[-1]
+    teacher, learnt = list_runs(RUNS)[0], list_runs(RUNS)[-1]
+    assert learnt.metrics["teacher_return"] == teacher.metrics["eval/return"]
     out, said = say(capsys, "eval", "--episodes", "4", "--render", "gif")
     assert said[0] == f"policy: {names[2]}" and "student" in out and "teacher" in out
     assert [run.name for run in list_runs(RUNS)] == names
