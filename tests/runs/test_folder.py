@@ -94,6 +94,12 @@ def test_only_an_unfinished_run_of_that_command_is_resumed(session: Session) -> 
         find_unfinished(where, "collect", None, "2")
 
 
+def test_a_run_is_one_line_and_in_a_notebook_a_table(session: Session) -> None:
+    run = teacher(session)
+    assert repr(run) == f"<Run {run.name}, finished, return 500.0>"
+    assert "<td>eval/return</td><td>500</td>" in run._repr_html_()
+
+
 # --- parents ----------------------------------------------------------------------------------------------------------
 
 

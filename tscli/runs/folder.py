@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,12 +38,24 @@ _MANIFEST = {
 FINISHED, RUNNING, STOPPED, FAILED = "finished", "running", "stopped", "failed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One run folder, read."""
 
     path: Path
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        from tscli.runs.words import headline
+
+        return f"<Run {', '.join(filter(None, [self.name, self.status, headline(self)]))}>"
+
+    def _repr_html_(self) -> str:
+        """A notebook shows its final metrics."""
+        cells = {self.name: self.status, **self.metrics}
+        shown = {name: f"{value:.5g}" if isinstance(value, float) else str(value) for name, value in cells.items()}
+        rows = (f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>" for name, text in shown.items())
+        return f"<table>{''.join(rows)}</table>"
 
     @property
     def name(self) -> str:
