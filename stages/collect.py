@@ -31,7 +31,8 @@ class Config(StageConfig):
     """What to record, and who acts."""
 
     teacher: str = Field(
-        "", description="Run of the teacher: number, name or path, or several as in 1,2; empty takes the newest."
+        "",
+        description="Run of the teacher: number, name, path, task or best; several: 1,2; empty: the newest run's.",
     )
     teacher_by: str = Field(
         "", description="Of several teachers: group whose largest entry, or index, tells whose a row is; empty: task."

@@ -36,7 +36,9 @@ EFFORT = Effort(fit_rows=4000, test_rows=1000, units=256, updates=400, hurry=Fal
 class Config(BaseConfig):
     """Whom to look at."""
 
-    teacher: str = Field("", description="Run of the teacher: number, name or path; empty takes the newest.")
+    teacher: str = Field(
+        "", description="Run of the teacher: number, name, path, task or best; empty goes on from the newest."
+    )
     pairs: str | None = Field(
         "", description="Run of collected pairs; empty takes this teacher's newest, none rolls the teacher out instead."
     )

@@ -40,7 +40,7 @@ CURVES = (
 class Config(StudentConfig, WindowsConfig):
     """Behaviour cloning's settings; the defaults suit small control tasks."""
 
-    pairs: str = Field("", description="Run of collected pairs; empty takes the newest of the teacher.")
+    pairs: str = Field("", description="Run of collected pairs; empty takes those of the newest run and its parents.")
     num_epochs: int = Field(50, ge=1, description="Passes over the pairs at the most.")
     max_updates: int | None = Field(None, ge=1, description="Gradient steps at the most; none: only num_epochs counts.")
     window_start: Literal["anywhere", "episode"] = Field(

@@ -38,7 +38,9 @@ ORDER = 40
 class Config(StageConfig):
     """What to measure, and whether to film it."""
 
-    run: str = positional("", description="Run whose policy is measured: number, name or path; empty: the newest.")
+    run: str = positional(
+        "", description="Run whose policy is measured: number, name, path, task or best; empty: the newest."
+    )
     task: str = Field("", description="Measure on another task of the same groups and actions; empty: the run's own.")
     episodes: int = Field(100, ge=1, description="Episodes per policy and mode.")
     num_envs: int = Field(100, ge=1, description="Env slots at the most; each plays the same number of episodes.")
@@ -56,7 +58,7 @@ class Config(StageConfig):
 def main(config: Config, session: Session) -> Run:
     """Measure, compare, film, report."""
     device = setup.prepare(config)
-    policy_run = newest_run(session.runs_dir, config.run, "policy", "")
+    policy_run = newest_run(session.runs_dir, config.run, "policy", "", task=config.task, say=session.note)
     session.say(f"policy: {policy_run.name}")
     task = load_task(config.task or policy_run.task)
     tasks = setup.number_of_tasks(task)
@@ -107,6 +109,11 @@ def main(config: Config, session: Session) -> Run:
             difference = greedy_returns["teacher"] - greedy_returns["student"]
             gap = statistics.bootstrap_mean(difference.cpu().numpy())
             report |= {"gap": gap.mean, "gap_interval": [gap.low, gap.high]}
+            means = [float(greedy_returns[role].mean()) for role in ("student", "teacher")]
+            figures, remark = evaluation.beside_teacher(pair[0], env, seed, *means)
+            report |= figures
+            if remark:
+                session.say(remark)
         if visits:
             heading = f"{task.name}: {slots * per_slot} greedy episodes"
             session.say(f"visits: {maps.draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")

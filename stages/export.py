@@ -51,7 +51,7 @@ def main(config: Config, session: Session) -> Run:
     if config.format == "onnx":
         onnx.require()
     output = check_output(config)
-    policy_run = newest_run(session.runs_dir, config.run, "policy", "")
+    policy_run = newest_run(session.runs_dir, config.run, "policy", "", say=session.note)
     session.say(f"policy: {policy_run.name}")
     task = load_task(policy_run.task)
     env = setup.task_env(task, config.check_envs, device, "report")

@@ -75,7 +75,7 @@ class Config(PPOConfig):
 def main(config: Config, session: Session) -> Run:
     """Measure, warm the critic up, then roll out and update; keep the best."""
     device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
-    student_run = newest_run(session.runs_dir, config.run, "policy", "", role="student")
+    student_run = newest_run(session.runs_dir, config.run, "policy", "", role="student", say=session.note)
     task = load_task(student_run.task)
     env = setup.task_env(task, num_envs, device)
     policy = setup.open_policy(student_run, env, device).train().requires_grad_(True)

@@ -31,5 +31,6 @@ def test_a_stage_runs_from_python() -> None:
 
 def test_the_package_has_a_version_and_no_other_attributes() -> None:
     assert tscli.__version__[0].isdigit()
+    assert dir(tscli) == ["__version__", "load_policy", "open_pairs", "run"]
     with pytest.raises(AttributeError, match="nothing"):
         _ = tscli.nothing

@@ -44,10 +44,13 @@ def points(axis: Axes) -> list[list[float]]:
 
 def test_each_panel_shows_the_points_that_were_logged(tmp_path: Path, drawn: list[Figure]) -> None:
     panels = (Panel("loss", "the loss"), Panel("never", "not logged"), Panel("eval", "evaluation", "updates"))
-    path = draw_curves(tmp_path / "curves.png", LINES, panels, "a title")
+    marks = {"eval": ("teacher", 7.5)}
+    path = draw_curves(tmp_path / "curves.png", LINES, panels, "a title", None, marks)
     with Image.open(path) as image:
         assert image.format == "PNG" and image.width > 500
     axes = drawn[0].axes
+    assert [len(axis.lines) for axis in axes] == [1, 2], "the teacher's return beside the student's"
+    assert set(np.asarray(axes[1].lines[1].get_ydata())) == {7.5}
     assert [axis.get_title(loc="left") for axis in axes] == ["the loss", "evaluation"]
     assert points(axes[0]) == [[1000, 2], [2000, 1]]
     assert points(axes[1]) == [[4, 50]]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_runs import collected, make_policy, start, stopped, teacher
+from toy_runs import collected, stopped, teacher
 
 from tscli.config import UserError
-from tscli.runs import Session, find_run, find_unfinished, list_runs, newest_run, parent_task
+from tscli.runs import Session, find_run, find_unfinished, list_runs
 
 # --- finding ----------------------------------------------------------------------------------------------------------
 
@@ -78,57 +78,6 @@ def test_a_manifest_with_an_entry_of_another_type_is_passed_over(session: Sessio
     assert list_runs(session.runs_dir) == []
 
 
-def test_the_newest_fitting_run_is_taken(session: Session) -> None:
-    first = teacher(session)
-    pairs = collected(session, first)
-    second = teacher(session)
-    with start(session, "distill", method="bc", role="student") as run:
-        run.save_policy(make_policy())
-        student = run.finish({})
-    stopped(session)
-    where = session.runs_dir
-    assert newest_run(where, "", "policy", "run").name == student.name
-    assert newest_run(where, "", "policy", "teacher", role="teacher").name == second.name
-    assert newest_run(where, "1", "policy", "teacher", role="teacher").name == first.name
-    assert (
-        newest_run(
-            where, "", "pairs", "pairs", fits=lambda run: run.teachers == [first.name], commands=("collect",)
-        ).name
-        == pairs.name
-    )
-    assert pairs.parents == [first.name]
-    wrongs: list[dict[str, Any]] = [{"fits": lambda run: run.teachers == [second.name]}, {"commands": ("distill",)}]
-    for wrong in wrongs:
-        with pytest.raises(UserError, match=r"no finished run in .* holds pairs: run `tscli collect` first"):
-            newest_run(where, "", "pairs", "pairs", **wrong)
-
-
-def test_a_named_run_that_does_not_fit_is_refused(session: Session) -> None:
-    run = teacher(session)
-    pairs, unfinished = collected(session, run), stopped(session)
-    manifest = {**unfinished.manifest, "holds": ["policy"], "role": "teacher"}
-    (unfinished.path / "manifest.json").write_text(json.dumps(manifest))
-    where = session.runs_dir
-    with pytest.raises(UserError, match=f"--teacher 2: {pairs.name} is a collect run, which does not hold a teacher's"):
-        newest_run(where, "2", "policy", "teacher", role="teacher")
-    with pytest.raises(UserError, match=r"--teacher 1: .* does not hold a student's policy"):
-        newest_run(where, "1", "policy", "teacher", role="student")
-    with pytest.raises(UserError, match="is stopped, not finished: resume it first"):
-        newest_run(where, "3", "policy", "teacher", role="teacher")
-    with pytest.raises(UserError, match=r"holds a student's policy: run .* or name one with --run"):
-        newest_run(where, "", "policy", "run", role="student")
-
-
-def test_a_stage_without_a_task_inherits_its_parents(session: Session) -> None:
-    where = session.runs_dir
-    assert parent_task(where, "collect", {}) is None
-    pairs = collected(session, teacher(session, "acrobot"))
-    teacher(session, "pendulum")
-    assert parent_task(where, "collect", {}) == "pendulum"
-    assert parent_task(where, "collect", {"teacher": "1"}) == "acrobot"
-    assert parent_task(where, "distill", {"pairs": pairs.name}) == "cartpole"
-
-
 def test_only_an_unfinished_run_of_that_command_is_resumed(session: Session) -> None:
     where = session.runs_dir
     teacher(session)
@@ -143,6 +92,12 @@ def test_only_an_unfinished_run_of_that_command_is_resumed(session: Session) -> 
         find_unfinished(where, "distill", "dagger", "")
     with pytest.raises(UserError, match="is a distill run: use `tscli distill --resume 2`"):
         find_unfinished(where, "collect", None, "2")
+
+
+def test_a_run_is_one_line_and_in_a_notebook_a_table(session: Session) -> None:
+    run = teacher(session)
+    assert repr(run) == f"<Run {run.name}, finished, return 500.0>"
+    assert "<td>eval/return</td><td>500</td>" in run._repr_html_()
 
 
 # --- parents ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from stage_tools import BC, COLLECT, DAGGER, RUNS, SMALL, TEACHER, call
 
 import tscli
+from tscli.cli import pages
 from tscli.cli.app import main
 from tscli.launch.scripts import find_script
 from tscli.runs import Run, list_runs
@@ -47,6 +49,8 @@ def test_four_commands_find_each_others_runs_and_say_which(folder: Path, capsys:
     out, said = say(capsys, *DAGGER, *SMALL, "--student", "rnn", "--obs", "partial")
     assert out == "" and said[0] == f"teacher: {names[0]}; pairs: {names[1]}"
     assert said[-2].startswith(f"wrote runs/{names[2]}, return ") and "tscli eval" in said[-1]
+    teacher, learnt = list_runs(RUNS)[0], list_runs(RUNS)[-1]
+    assert learnt.metrics["teacher_return"] == teacher.metrics["eval/return"]
     out, said = say(capsys, "eval", "--episodes", "4", "--render", "gif")
     assert said[0] == f"policy: {names[2]}" and "student" in out and "teacher" in out
     assert [run.name for run in list_runs(RUNS)] == names
@@ -79,9 +83,49 @@ def test_the_newest_fitting_run_is_taken_and_another_one_when_it_is_named(
     # Neither what is newest of another kind, nor a student, is taken for a teacher.
     student = call(*DAGGER, *SMALL, "--teacher", "3")
     assert student.parents == ["0003-train-teacher-cartpole-seed2", "0004-collect-cartpole-seed1"]
-    assert call(*COLLECT).parents == ["0003-train-teacher-cartpole-seed2"]
     _, said = say(capsys, "eval", "--episodes", "2", "--seed", "5")
     assert said[0] == f"policy: {student.name}"
+    assert call(*COLLECT).parents == ["0003-train-teacher-cartpole-seed2"]
+
+
+def test_a_stage_goes_on_from_the_chain_that_the_user_is_on_and_names_what_else_there_is(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = call(*TEACHER, "--seed", "2")
+    first, pairs = (run.name for run in list_runs(RUNS)[:2])
+    _, said = say(capsys, *COLLECT, "--teacher", "1")
+    assert said[-1] == "next: tscli distill --student rnn"
+    again = list_runs(RUNS)[-1].name
+    _, said = say(capsys, *DAGGER, *SMALL)
+    assert said[:2] == [
+        f"going on from {again}; --teacher 3 takes {newer.name} instead",
+        f"teacher: {first}; pairs: {again}",
+    ]
+    assert call("eval", "--episodes", "2").parents == ["0005-distill-dagger-cartpole-seed1"]
+    call(*BC, *SMALL, "--pairs", "2", "--max-updates", "1")
+    _, said = say(capsys, *BC, *SMALL, "--max-updates", "1")
+    assert said[:2] == [
+        f"going on from 0007-distill-bc-cartpole-seed1; --pairs 4 takes {again} instead",
+        f"pairs: {pairs}, labelled by {first}",
+    ]
+    call("train-teacher", "acrobot", *TINY, "--total-steps", "64", "--eval-episodes", "1")
+    _, said = say(capsys, *BC, *SMALL, "--max-updates", "1")
+    assert said[1].startswith("0009-train-teacher-acrobot-seed1 is newer than 0002-collect-cartpole-seed1, but neither")
+    assert call(*COLLECT, "--teacher", "cartpole").parents == [newer.name]
+
+
+def test_what_is_next_names_its_run_and_folder_where_another_would_be_taken(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = list_runs(RUNS)
+    assert [pages.next_step(made, run) for run in made] == ["tscli collect --teacher 1", "tscli distill --student rnn"]
+    other = Path(shutil.move("runs", "elsewhere/runs"))
+    made = list_runs(other)
+    expected = [
+        "tscli collect --teacher 1 --runs-dir elsewhere/runs",
+        "tscli distill --student rnn --runs-dir elsewhere/runs",
+    ]
+    assert [pages.next_step(made, run) for run in made] == expected
 
 
 def chain(teacher: tuple[str, ...], students: tuple[tuple[str, ...], ...]) -> tuple[Run, Run, list[Run], list[Run]]:

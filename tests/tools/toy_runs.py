@@ -33,11 +33,11 @@ def start(session: Session, command: str = "train-teacher", **kwargs: Any) -> Ru
     return session.start(Config(seed=3), command, kwargs.pop("task", "cartpole"), **kwargs)
 
 
-def teacher(session: Session, task: str = "cartpole") -> Run:
+def teacher(session: Session, task: str = "cartpole", metrics: dict[str, float] | None = None) -> Run:
     """A finished run that holds a teacher's policy."""
     with start(session, role="teacher", task=task) as run:
         run.save_policy(make_policy())
-        return run.finish({"eval/return": 500.0})
+        return run.finish(metrics or {"eval/return": 500.0})
 
 
 def collected(session: Session, of: Run) -> Run:

@@ -1,4 +1,4 @@
-"""What policies are measured on: every episode is another one, in every task and by every seed."""
+"""What policies are measured on, which is another episode each time, and a student beside its teacher."""
 
 # ruff: noqa: D103 - tests say in their names what they show
 
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from tscli import streams
+from tscli.config import NetworkConfig
 from tscli.diagnose.diagnosis import random_policy
 from tscli.envs import VecEnv
 from tscli.envs.color_maze import Env as ColorMaze
 from tscli.learning.episodes import run_episodes
+from tscli.networks import Policy, PolicySpec
 from tscli.tasks import load_task, task_names
 from tscli.training import setup
+from tscli.training.evaluation import beside_teacher
 
 CPU = torch.device("cpu")
 KINDS = {"tiger_door": 2, "tiger_door_alt": 2, "poisoned_doors": 3}  # of starts, where there are but a few
@@ -74,3 +77,18 @@ def test_every_evaluation_episode_is_another_one_also_by_another_seed(name: str)
     every = [start for worlds in found.values() for start in worlds]
     # Two seeds draw from the same quarter of all mazes, where a few coincide.
     assert len(set(every)) == len(every) if name != "color_maze" else len(set(every)) > 0.9 * len(every)
+
+
+def test_a_student_with_less_than_four_fifths_of_its_teachers_gain_is_said_to_be_far_below_it() -> None:
+    task = load_task("cartpole")
+    env = setup.task_env(task, 8, torch.device("cpu"))
+    student = Policy(PolicySpec(setup.resolve(task, "full", env), env.action, NetworkConfig(hidden=(2,))))
+    before = torch.random.get_rng_state()
+    found, remark = beside_teacher(student, env, 3, 100.0, 500.0)
+    chance = found["untrained_return"]
+    assert 10 < chance < 60, "CartPole falls soon when it is pushed at random"
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert remark.startswith(f"the student has {100 * (100 - chance) / (500 - chance):.0f} % of what its teacher gains")
+    enough = chance + 0.81 * (500 - chance)
+    assert beside_teacher(student, env, 3, enough, 500.0) == ({"teacher_return": 500.0, "untrained_return": chance}, "")
+    assert beside_teacher(student, env, 3, 501.0, 500.0) == ({"teacher_return": 500.0}, "")

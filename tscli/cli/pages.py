@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +76,18 @@ def _where_you_stand(out: Console, runs: list[Run], runs_dir: Path) -> None:
         for run in runs[-4:]:
             table.add_row(f"  {run.number}", made_by(run), escape(run.task_name), status_text(run), headline(run))
         out.print(table)
-    out.print(f"\nNext: [bold cyan]{next_step(runs)}[/]")
+    out.print(f"\nNext: [bold cyan]{escape(next_step(runs))}[/]")
 
 
 def closing_words(run: Run) -> str:
     """What a command says at its end: what it wrote, and what to run next."""
+    from rich.markup import escape
+
+    from tscli.runs import list_runs
     from tscli.runs.words import headline
 
-    result = headline(run)
-    return f"wrote {run.path}{f', {result}' if result else ''}\nnext: [bold cyan]{next_step([run])}[/]"
+    result, command = headline(run), next_step(list_runs(run.path.parent), run)
+    return f"wrote {escape(str(run.path))}{f', {result}' if result else ''}\nnext: [bold cyan]{escape(command)}[/]"
 
 
 def status_text(run: Run) -> str:
@@ -92,28 +96,44 @@ def status_text(run: Run) -> str:
     return f"[{style}]{run.status}[/]" if style else run.status
 
 
-def next_step(runs: list[Run]) -> str:
-    """The command that continues from what there is."""
-    if runs and runs[-1].status in ("stopped", "failed") and runs[-1].command not in _FROM_ELSEWHERE:
+def next_step(runs: list[Run], after: Run | None = None) -> str:
+    """The command that continues from what there is, or from one run; it names the run where it would take another."""
+    if after is None and runs and runs[-1].status in ("stopped", "failed") and runs[-1].command not in _FROM_ELSEWHERE:
         from tscli.launch.pipeline import unfinished
 
         return unfinished(runs[-1].path.parent) or f"tscli {runs[-1].command} --resume"
     finished = [run for run in runs if run.status == "finished"]
-    if not finished:
+    newest = after or (finished[-1] if finished else None)
+    if newest is None:
         return "tscli train-teacher cartpole"
-    newest = finished[-1]
-    if "policy" in newest.holds:  # DAgger's student brings the pairs that it gathered: they come second
-        return "tscli collect" if newest.role == "teacher" else "tscli eval --render gif"
     if "policy.onnx" in newest.manifest["artifacts"]:
         return f"python examples/run_exported.py {newest.path / 'policy.onnx'}"
-    if "pairs" not in newest.holds:
-        return f"tscli runs {newest.number}"
-    if newest.command not in _FROM_ELSEWHERE:
-        return "tscli distill --student rnn"
+    return f"tscli {_following(newest, newest.name != finished[-1].name)}{_elsewhere(newest)}"
+
+
+def _following(run: Run, is_named: bool) -> str:
+    """What comes after a run; `is_named` where a stage that is told nothing would go on from another one."""
+    number = f" {run.number}" if is_named else ""
+    if "policy" in run.holds and run.role == "teacher":
+        return f"collect --teacher{number}" if number else "collect"
+    if "policy" in run.holds:  # DAgger's student brings the pairs that it gathered: they come second
+        return f"eval{number} --render gif"
+    if "pairs" not in run.holds:
+        return f"runs {run.number}"
+    if run.command not in _FROM_ELSEWHERE:
+        return f"distill --pairs{number} --student rnn" if number else "distill --student rnn"
     # Of whatever teacher; where that is not here, its labels are.
-    if "teacher" in newest.manifest["parents"]:
-        return f"tscli distill --pairs {newest.number} --student rnn"
-    return f"tscli distill --method bc --pairs {newest.number} --loss cross_entropy"
+    if "teacher" in run.manifest["parents"]:
+        return f"distill --pairs {run.number} --student rnn"
+    return f"distill --method bc --pairs {run.number} --loss cross_entropy"
+
+
+def _elsewhere(run: Run) -> str:
+    from tscli.launch.start import default_runs_dir
+
+    where = run.path.parent
+    is_default = where.absolute() == default_runs_dir().absolute()
+    return "" if is_default else f" --runs-dir {shlex.quote(str(where))}"
 
 
 def command_page(ctx: Any, command: Any, source: str = "") -> None:

@@ -140,7 +140,7 @@ def runs(runs_dir: Path, ref: str | None, as_json: bool) -> None:
         return
     out = console()
     if not found:
-        out.print(f"There are no runs in {runs_dir} yet.\nNext: [bold cyan]{next_step(found)}[/]")
+        out.print(f"There are no runs in {runs_dir} yet.\nNext: [bold cyan]{escape(next_step(found))}[/]")
         return
     _run_tree(out, found)
 
@@ -164,7 +164,7 @@ def _run_tree(out: Console, found: list[Run]) -> None:
         table.add(f"[dim]{guide}[/][bold cyan]{run.number}[/] {made_by(run)}", *cells)
     out.print()
     out.print(table)
-    out.print(f"\nNext: [bold cyan]{next_step(found)}[/]   [dim]One run in detail: tscli runs NUMBER[/]\n")
+    out.print(f"\nNext: [bold cyan]{escape(next_step(found))}[/]   [dim]One run in detail: tscli runs NUMBER[/]\n")
 
 
 def lineage(found: list[Run]) -> list[tuple[str, Run]]:

@@ -141,7 +141,8 @@ class StudentConfig(TrainingConfig):
     """Settings of every stage in which a student learns from a frozen teacher."""
 
     teacher: str = Field(
-        "", description="Run of the teacher: number, name or path, or several as in 1,2; empty takes the newest."
+        "",
+        description="Run of the teacher: number, name, path, task or best; several: 1,2; empty: the newest run's.",
     )
     obs: str = Field("", description="View of the student; empty takes the task's student view.")
     student: Network = Field(NetworkConfig(), description="Body of the student.")

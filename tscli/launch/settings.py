@@ -182,8 +182,10 @@ def stage_layers(
         if not name and not ("task" in model.model_fields and model.model_fields["task"].is_required()):
             from tscli.runs import parent_task
 
-            references = {key: given[key] for key in given if model.model_fields[key].annotation is str}
-            name, by_user = parent_task(runs_dir, script.command, references), False
+            texts = {key: field for key, field in model.model_fields.items() if members(field.annotation) == [str]}
+            named = {key: given[key] for key in given if key in texts and str(given[key]).lower() != "none"}
+            from_pairs = "pairs" in texts and texts["pairs"].annotation is str  # rather than to begin with, or none
+            name, by_user = parent_task(runs_dir, script.command, named, from_pairs), False
     if not name:
         if preset is not None:
             raise UserError(f"--preset {preset} needs a task: presets are written in the task's file")

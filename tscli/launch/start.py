@@ -164,7 +164,7 @@ def run(
         resume: A run to continue, "" for the newest unfinished one.
         runs_dir: Where runs live; `./runs` or TSCLI_RUNS when left out.
         log_to: Where metrics go besides metrics.jsonl: "tensorboard", "wandb".
-        quiet: Say nothing while it works.
+        quiet: Say nothing while it works, and show no tables; else a notebook shows them as such.
         **settings: The script's settings.
 
     Raises:
@@ -179,8 +179,8 @@ def run(
     where = Path(runs_dir) if runs_dir is not None else default_runs_dir()
     places = given_places(Path(config) if config is not None else None, [], f"tscli.run({command!r})", settings)
     what = plan(find_script(command, method), places, preset=preset, runs_dir=where, resume=resume)
-    log = None if quiet else Console(stderr=True)
-    done = launch(what, Session(runs_dir=where, quiet=quiet, log=log, sinks=sinks))
+    log, console = (None, None) if quiet else (Console(stderr=True), Console())
+    done = launch(what, Session(runs_dir=where, quiet=quiet, log=log, console=console, sinks=sinks))
     if done is None:
         raise UserError(f"`tscli {command}` makes no run: call it on the command line")
     return done

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that every torch user e
 from torch import Tensor
 
 from tscli.config import UserError
-from tscli.envs.views import Obs, ViewSpec, view_of_pairs
+from tscli.envs.views import Obs, ViewSpec
 from tscli.learning import imitation
 from tscli.networks import Policy, PolicySpec
 from tscli.networks.distributions import (
@@ -27,7 +27,7 @@ from tscli.networks.distributions import (
     kl,
 )
 from tscli.pairs import Pairs, PairsSchema
-from tscli.pairs.reader import as_tensors
+from tscli.pairs.loading import read_view
 from tscli.pairs.windows import Windows
 from tscli.streams import generator as stream
 
@@ -69,14 +69,7 @@ def read_batch(
     """
     schema = pairs.schema
     labels = [f"teacher_{name}" for name in schema.teacher_fields]
-    arrays = pairs.gather(windows, ["teacher_action", *labels])
-    # Parts of one group may be of different ages, so each age is read for itself.
-    for delay in {part.delay for part in view.parts}:
-        parts = [part for part in view.parts if part.delay == delay]
-        found = pairs.gather(windows, [part.source for part in parts], {part.group: delay for part in parts})
-        arrays |= {part.field: found[part.source] for part in parts}
-    raw = as_tensors(arrays)
-    raw = {name: value.to(device, non_blocking=True) for name, value in raw.items()}
+    obs, raw = read_view(pairs, windows, view, ["teacher_action", *labels], generator, device)
     params = {name: raw[f"teacher_{name}"] for name in schema.teacher_fields}
     label, weight = raw["teacher_action"], raw["valid"]
     if burn_in:
@@ -84,7 +77,7 @@ def read_batch(
         later = torch.arange(len(weight), device=weight.device)[:, None] >= burn_in
         weight = weight & (at_start | later)
     return Batch(
-        view_of_pairs(view, schema.action, raw, generator),
+        obs,
         from_params(params, schema.action, squash=bool(schema.extra.get("squash")))
         if params
         else certain(label, schema.action),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tscli.config import NetworkConfig, UserError
 from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import Obs, ViewSpec
+from tscli.networks.acting import Acting
 from tscli.networks.distributions import Distribution
 from tscli.networks.encoder import Encoder, LatentSpec
 from tscli.networks.head import Head
@@ -83,6 +84,7 @@ class Policy(nn.Module):
         self.spec = spec
         self.encoder = Encoder(spec.view, spec.network, spec.latent)
         self.head = Head(self.encoder.output_size, spec.action, spec.network)
+        self._acting: Acting | None = None
 
     @property
     def is_recurrent(self) -> bool:
@@ -104,6 +106,32 @@ class Policy(nn.Module):
             return self.head(latent.squeeze(0)), hidden
         latent, hidden = self.encoder(obs, hidden, None)  # any leading axes will do without memory
         return self.head(latent), hidden
+
+    def reset(self) -> None:
+        """Begin an episode of `act`: nothing is remembered."""
+        self._acting = Acting(self)
+
+    def act(self, obs: Any, greedy: bool = True) -> Any:
+        """The action for one observation of a plain env, such as Gymnasium's; memory and previous action are kept.
+
+            policy = tscli.load_policy(run)
+            obs, _ = env.reset()
+            policy.reset()
+            action = policy.act(obs)
+
+        Args:
+            obs: as the env gives it, without a batch: an array, or a dict in which the policy's view finds its groups.
+                A view's noise, delay and dropout are not added: the env's sensors have their own.
+            greedy: the mode of the distribution, or a sample.
+
+        Returns:
+            an int for discrete actions, else an array [D], within the bounds of continuous ones.
+
+        Raises:
+            UserError: the observation lacks what the policy sees.
+        """
+        self._acting = self._acting or Acting(self)
+        return self._acting.act(obs, greedy)
 
 
 class Critic(nn.Module):

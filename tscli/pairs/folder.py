@@ -29,7 +29,7 @@ def find_pairs(session: Session, ref: str) -> Path:
         UserError: there are no pairs there.
     """
     if not ref:
-        run = newest_run(session.runs_dir, "", "pairs", "")
+        run = newest_run(session.runs_dir, "", "pairs", "", say=session.note)
         session.say(f"pairs: {run.name}")
         return pairs_folder(run.path)
     return pairs_folder(ref if Path(ref).exists() else find_run(session.runs_dir, ref).path)

@@ -26,12 +26,13 @@ from tscli.pairs.tables import EPISODE, join_episodes, segment_dtype
 from tscli.pairs.windows import STARTS, Start, WindowIndex, Windows, oldest_kept
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Generator, Tensor
 
+    from tscli.pairs.loading import PairsDataset
     from tscli.pairs.writer import PairsWriter
 
 
-def as_tensors(batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+def as_tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """The arrays of a batch as tensors over the same memory."""
     import torch
 
@@ -240,7 +241,7 @@ class Pairs:
 
     def sample_windows(
         self,
-        rng: np.random.Generator | torch.Generator,
+        rng: np.random.Generator | Generator,
         batch: int,
         length: int,
         start: Start = "anywhere",
@@ -287,6 +288,26 @@ class Pairs:
             else:
                 out[name] = self._rows.take(name, windows, late.get(name, 0))
         return {**out, "first": windows.first, "valid": windows.valid}
+
+    def torch(
+        self, view: str, length: int, start: Start = "tile", episodes: Iterable[int] | None = None
+    ) -> PairsDataset:
+        """Windows as a map-style dataset of torch, for `DataLoader(pairs.torch("partial", 10), batch_size=64)`.
+
+        Args:
+            view: of the task that the pairs are of, by name or written out.
+            length, start, episodes: as in `windows`.
+
+        An item is a dict of [T, ...]: what the view shows ("vector", and pictures by their groups), "action",
+        "teacher_action" and the teacher's distribution ("teacher_logits", or "teacher_mean" and "teacher_std"),
+        "first" at an episode's first step, and "valid", False for the padding of a short window.
+
+        Raises:
+            UserError: no such view, or the pairs lack what it shows.
+        """
+        from tscli.pairs.loading import PairsDataset, view_of
+
+        return PairsDataset(self, view_of(self, view), self.windows(length, start, episodes=episodes))
 
     def iter_episodes(self, fields: Iterable[str] | None = None) -> Iterator[Episode]:
         """Every episode as a whole, in order; `fields` as in `gather`, None for all that is stored."""

@@ -26,7 +26,12 @@ class Panel(NamedTuple):
 
 
 def draw_curves(
-    path: Path, lines: Sequence[Mapping[str, Any]], panels: Sequence[Panel], title: str, columns: int | None = None
+    path: Path,
+    lines: Sequence[Mapping[str, Any]],
+    panels: Sequence[Panel],
+    title: str,
+    columns: int | None = None,
+    marks: Mapping[str, tuple[str, float]] | None = None,
 ) -> Path:
     """A grid of small plots.
 
@@ -35,6 +40,7 @@ def draw_curves(
         lines: logged points, as in metrics.jsonl; a metric may be missing or None in some.
         panels, title: what to draw; metrics that were never logged are left out.
         columns: of the grid; None takes what suits their number.
+        marks: name and height of a dashed line beside a metric, such as the teacher's return.
     """
     series = []
     for panel in panels:
@@ -55,6 +61,10 @@ def draw_curves(
         axis.plot(
             *zip(*points, strict=True), color=_LINE, linewidth=1.2, marker="o" if len(points) < 12 else "", ms=2.5
         )
+        name, height = (marks or {}).get(panel.metric, ("", None))
+        if height is not None:
+            axis.axhline(height, color=INK, linewidth=0.8, linestyle="--", label=name)
+            axis.legend(fontsize=7, frameon=False, loc="lower right")
         axis.set_title(panel.heading, fontsize=9, color=INK, loc="left")
         style_axis(axis, 7)
         axis.xaxis.set_major_formatter(count_formatter())

@@ -15,8 +15,9 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,24 @@ _MANIFEST = {
 FINISHED, RUNNING, STOPPED, FAILED = "finished", "running", "stopped", "failed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One run folder, read."""
 
     path: Path
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        from tscli.runs.words import headline
+
+        return f"<Run {', '.join(filter(None, [self.name, self.status, headline(self)]))}>"
+
+    def _repr_html_(self) -> str:
+        """A notebook shows its final metrics."""
+        cells = {self.name: self.status, **self.metrics}
+        shown = {name: f"{value:.5g}" if isinstance(value, float) else str(value) for name, value in cells.items()}
+        rows = (f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>" for name, text in shown.items())
+        return f"<table>{''.join(rows)}</table>"
 
     @property
     def name(self) -> str:
@@ -189,20 +202,6 @@ def teacher_roles(parents: Mapping[str, Any]) -> list[str]:
     return [role for role in parents if role == "teacher" or role.startswith("teacher-")]
 
 
-def run_refs(setting: str) -> list[str]:
-    """The runs that a setting names: one, or several separated by commas; [""] for the newest.
-
-    Raises:
-        UserError: nothing stands beside a comma.
-    """
-    if Path(setting).exists():  # also one in a folder with a comma in its name
-        return [setting]
-    refs = [part.strip() for part in setting.split(",")]
-    if len(refs) > 1 and not all(refs):
-        raise UserError(f'--teacher "{setting}" has a comma without a run beside it: write it as in --teacher 1,2')
-    return refs
-
-
 def _existing(path: Path, child: str) -> Path:
     if not (path / "manifest.json").exists():
         raise UserError(f"{path.name}, which {child} was made from, is gone: restore it, or make {child} again")
@@ -281,69 +280,6 @@ def find_run(runs_dir: Path, ref: str) -> Run:
         newest = ", ".join(run.name for run in runs[:-4:-1])
         hint = f"it has {len(runs)}, the newest are {newest}" if len(runs) > 3 else f"it has {newest}"
     raise UserError(f'no run "{ref}" in {runs_dir}: {hint}; `tscli runs` lists all')
-
-
-def newest_run(
-    runs_dir: Path,
-    ref: str,
-    holds: str,
-    flag: str,
-    role: str | None = None,
-    fits: Callable[[Run], bool] | None = None,
-    commands: tuple[str, ...] = (),
-) -> Run:
-    """The run that `ref` names or, when it is empty, the newest finished one that fits.
-
-    Args:
-        runs_dir: where to look.
-        ref: path, name, number, or "" for the newest.
-        holds: "policy" or "pairs".
-        flag: the setting that names such a run, for the error line; "" where it has no flag.
-        role: of the policy, "teacher" or "student"; None takes either. A run that trained a teacher together with its
-            student counts as a teacher's where it is named, see `Run.teacher_policy`.
-        fits: what else the newest one has to be.
-        commands: only runs of these commands, where the newest is asked for; empty takes any.
-
-    Raises:
-        UserError: none fits, or the named one does not.
-    """
-    what = f"a {role}'s policy" if role else {"policy": "a policy"}.get(holds, holds)
-    named = f"--{flag} {ref}" if flag else f"run {ref}"
-    if ref:
-        run = find_run(runs_dir, ref)
-        has_role = role in (None, run.role) or (role == "teacher" and run.teacher_policy is not None)
-        is_unfinished_collect = holds == "pairs" and run.command == "collect" and run.status != FINISHED
-        if not is_unfinished_collect and (holds not in run.holds or not has_role):
-            raise UserError(f"{named}: {run.name} is a {run.command} run, which does not hold {what}")
-        if run.status != FINISHED:
-            raise UserError(f"{named}: {run.name} is {run.status}, not finished: resume it first (--resume)")
-        return run
-    fitting = [r for r in list_runs(runs_dir) if holds in r.holds and r.status == FINISHED]
-    fitting = [r for r in fitting if role is None or r.role == role]
-    fitting = [r for r in fitting if not commands or r.command in commands]
-    fitting = [r for r in fitting if fits is None or fits(r)]
-    if not fitting:
-        with_flag = f" with --{flag}" if flag else ""
-        maker = "tscli distill" if role == "student" else "tscli train-teacher cartpole"
-        if holds == "pairs":
-            maker = "tscli collect"
-        raise UserError(f"no finished run in {runs_dir} holds {what}: run `{maker}` first, or name one{with_flag}")
-    return fitting[-1]
-
-
-def parent_task(runs_dir: Path, command: str, values: dict[str, Any]) -> str | None:
-    """The task of the run that a stage without a task of its own would continue from; None when there is none.
-
-    `values` holds what the user has set so far, of which `teacher`, `pairs` and `run` name runs.
-    """
-    for key in ("run", "pairs", "teacher"):
-        if values.get(key):
-            refs = run_refs(str(values[key])) if key == "teacher" else [str(values[key])]
-            return find_run(runs_dir, refs[0]).task
-    role = {"eval": None, "export": None, "finetune": "student"}.get(command, "teacher")
-    with contextlib.suppress(UserError):
-        return newest_run(runs_dir, "", "policy", "teacher", role).task
-    return None
 
 
 def find_unfinished(runs_dir: Path, command: str, method: str | None, ref: str) -> Run:

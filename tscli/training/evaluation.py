@@ -7,12 +7,18 @@ from typing import Any
 
 import torch
 
+from tscli import streams
+from tscli.config import UserError
 from tscli.envs import VecEnv
 from tscli.learning import statistics
 from tscli.learning.episodes import Episodes, run_episodes
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Actor, Policy
 from tscli.networks.distributions import kl
+from tscli.terminal.tables import decimals
+
+# Share of its teacher's gain over chance below which a student is said to have failed.
+FAR_BELOW = 0.8
 
 
 def measure(policies: Mapping[str, Policy], env: VecEnv, seed: int, per_slot: int = 1) -> dict[str, float]:
@@ -43,6 +49,33 @@ def figures(found: Episodes, count: int) -> dict[str, Any]:
     if found.success is not None:
         out["success_rate"] = statistics.wilson(found.success[:count].cpu().numpy())
     return {name: estimate._asdict() for name, estimate in out.items()}
+
+
+def beside_teacher(student: Actor, env: VecEnv, seed: int, reached: float, goal: float) -> tuple[dict[str, float], str]:
+    """Figures of a student beside its teacher's return, and what is to be said of one that is far below it, or "".
+
+    Far is less than `FAR_BELOW` of what the teacher gains over chance: over such a policy with its initial weights,
+    whose actions are drawn, in one episode per slot. It is measured only where the student is below its teacher.
+    """
+    found = {"teacher_return": goal}
+    if reached >= goal:
+        return found, ""
+    with streams.seeded_init(seed, "untrained"):
+        untrained = Policy(student.spec).to(env.device).eval()
+    try:
+        chance = float(run_episodes(untrained, env, seed, greedy=False).returns.mean())
+    except UserError:  # its episodes do not end
+        return found, ""
+    found["untrained_return"] = chance
+    share = (reached - chance) / (goal - chance) if goal > chance else 1.0
+    if share >= FAR_BELOW:
+        return found, ""
+    places = decimals(max(abs(reached), abs(goal), abs(chance)))
+    return found, (
+        f"the student has {100 * max(share, 0):.0f} % of what its teacher gains over an untrained policy (returns "
+        f"{reached:.{places}f}, {goal:.{places}f} and {chance:.{places}f}): try more steps, memory (--student history "
+        "or rnn), longer windows (--window), or see what `tscli diagnose` finds"
+    )
 
 
 def task_figures(found: Episodes, count: int, env: VecEnv) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from tscli.runs import Run
 from tscli.runs.session import Session
 from tscli.tasks import Task
 from tscli.training import setup
-from tscli.training.evaluation import measure
+from tscli.training.evaluation import beside_teacher, measure
 from tscli.training.latents import understood
 from tscli.training.state import Clock, State, restore, resume_note, snapshot
 
@@ -84,6 +84,7 @@ class Training:
         blame: str = "--lr",
     ) -> None:
         per_iteration *= ranks.size() if unit == "step" else 1
+        self._task = task
         self._session, self._config, self._parts, self._keep = session, config, dict(parts), dict(keep)
         named = {"command": session.command, "method": session.method, "task": task.source}
         self._start = {**named, "role": role, "parents": parents}
@@ -238,13 +239,32 @@ class Training:
         if teacher is not None and student.spec.latent and teacher.spec.latent:
             seed = streams.derive(self._config.seed, "probe")
             final |= understood(student, teacher, self._envs[1], seed, self.run.path / "latents.png")
-        curves.draw_curves(self.run.path / "curves.png", self.run.read_metrics(), panels, title)
+        beside: dict[str, tuple[str, float]] = {}
+        goal = self._teachers_return(final)
+        if goal is not None:
+            beside["eval/return"] = "teacher", goal
+            seed = streams.derive(self._config.seed, "untrained")
+            gains, remark = beside_teacher(student, self._envs[1], seed, final["eval/return"], goal)
+            final |= gains
+            if remark:
+                self._session.say(remark)
+        curves.draw_curves(self.run.path / "curves.png", self.run.read_metrics(), panels, title, None, beside)
         chosen_by = self._score[0].split("/")[1].removesuffix("_rate") if len(self._score) == 1 else "score"
         final |= {self._unit: self.done, **figures, "loop_seconds": self._now.seconds}
         final[f"best_selection_{chosen_by}"] = self._now.best
         if self._now.first is not None:
             final[f"first_selection_{chosen_by}"] = self._now.first
         return self.run.finish(final, holds, **self._details)
+
+    def _teachers_return(self, final: Mapping[str, float]) -> float | None:
+        """What the student's teacher reached in this task; None where there is no student, or not one such figure."""
+        parents = {role: run for role, run in (self._start["parents"] or {}).items() if role.startswith("teacher")}
+        alone = parents.get("teacher") if len(parents) == 1 else None
+        if self._start["role"] != "student":
+            return None
+        if alone is not None and alone.task_name == self._task.name:
+            return alone.metrics.get("eval/return")
+        return final.get("eval_teacher/return")
 
     def _measure(self, policies: Mapping[str, Policy], env: VecEnv, purpose: str) -> dict[str, float]:
         named = {"eval" if name == "policy" else f"eval_{name}": policy for name, policy in policies.items()}

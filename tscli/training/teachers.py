@@ -15,12 +15,10 @@ from tscli.envs.mixed import TASK
 from tscli.envs.views import View, resolve_view
 from tscli.networks import Actor, Teachers
 from tscli.pairs import PairsSchema
-from tscli.runs import Run, list_runs, newest_run, run_refs, teacher_roles
+from tscli.runs import Run, followed_run, newest_run, run_refs, teacher_roles
+from tscli.runs.chain import MAKES_PAIRS, has_teachers
 from tscli.runs.session import Session
 from tscli.training import setup
-
-# Commands whose pairs are taken when none are named; a DAgger student's own are not.
-_MAKES_PAIRS = ("collect", "merge", "convert")
 
 
 @dataclass(frozen=True)
@@ -97,23 +95,27 @@ class TeacherRuns:
 
 
 def find_teachers(session: Session, refs: str, by: str, task: str, pairs_ref: str | None = None) -> TeacherRuns:
-    """The teachers that a setting names; without one those of the named pairs, else the newest.
+    """The teachers that a setting names; without one those of the named pairs, else of the chain that the user is on.
 
     Args:
         session: where to look.
         refs: a run, several separated by commas, or "".
-        by: what says which of several labels a row; "" takes that of the named pairs, or the group `task`.
-        task: what the student learns; "" takes that of the named pairs, or of the teachers.
+        by: what says which of several labels a row; "" takes that of the pairs or the chain, or the group `task`.
+        task: what the student learns; "" takes that of the pairs or the chain, or of the teachers.
         pairs_ref: pairs that are named, or "" or None.
 
     Raises:
         UserError: a run does not fit, or the teachers are of several tasks and none is named.
     """
-    pairs_run = newest_run(session.runs_dir, pairs_ref, "pairs", "pairs") if pairs_ref else None
-    if pairs_run is not None and not refs:
-        found = teachers_of(pairs_run)
-        return replace(found, by=by or found.by, task=task or found.task)
-    runs = _teacher_runs(session, refs)
+    pairs_run = newest_run(session.runs_dir, pairs_ref, "pairs", "pairs", say=session.note) if pairs_ref else None
+    followed = pairs_run
+    if pairs_run is None and not refs:
+        followed = followed_run(session.runs_dir, has_teachers, "teacher", session.note, lambda r: r.role == "teacher")
+    if followed is not None and not refs:
+        found = teachers_of(followed)
+        several = len(found.runs) > 1
+        return replace(found, by=(by or found.by) if several else "", task=task or found.task)
+    runs = _teacher_runs(session, refs, task or (pairs_run.task if pairs_run else ""))
     tasks = list(dict.fromkeys(run.task for run in runs))
     if pairs_run is not None:
         by, tasks = by or pairs_run.teacher_by, [pairs_run.task]
@@ -122,8 +124,9 @@ def find_teachers(session: Session, refs: str, by: str, task: str, pairs_ref: st
     return TeacherRuns(runs, (by or TASK) if len(runs) > 1 else "", task or tasks[0])
 
 
-def _teacher_runs(session: Session, refs: str) -> tuple[Run, ...]:
-    return tuple(newest_run(session.runs_dir, ref, "policy", "teacher", role="teacher") for ref in run_refs(refs))
+def _teacher_runs(session: Session, refs: str, task: str = "") -> tuple[Run, ...]:
+    how: dict[str, Any] = {"role": "teacher", "task": task, "say": session.note}
+    return tuple(newest_run(session.runs_dir, ref, "policy", "teacher", **how) for ref in run_refs(refs))
 
 
 def teachers_of(run: Run) -> TeacherRuns:
@@ -139,11 +142,11 @@ def teachers_of(run: Run) -> TeacherRuns:
 
 
 def find_pairs(session: Session, ref: str | None, teachers: TeacherRuns) -> Run | None:
-    """The collected pairs to begin with: the named run, or the newest one of this task labelled by these teachers.
+    """The collected pairs to begin with: the named run, or one of this task labelled by these teachers.
 
     Args:
         session: where to look.
-        ref: a run, "" for the newest, which may be missing, None for no pairs at all.
+        ref: a run, "" for that of the chain that the user is on, which may be missing, None for no pairs at all.
         teachers: whose labels they must carry.
 
     Raises:
@@ -152,12 +155,16 @@ def find_pairs(session: Session, ref: str | None, teachers: TeacherRuns) -> Run 
     if ref is None:
         return None
     if not ref:
-        found = [run for run in list_runs(session.runs_dir) if run.command in _MAKES_PAIRS and teachers.labelled(run)]
-        found = [run for run in found if run.status == "finished" and run.task_name == teachers.task_name]
-        ref = found[-1].name if found else ""
-    if not ref:
-        return None
-    run = newest_run(session.runs_dir, ref, "pairs", "pairs")
+
+        def fits(run: Run) -> bool:
+            of_task = run.task_name == teachers.task_name
+            return run.command in MAKES_PAIRS and "pairs" in run.holds and of_task and teachers.labelled(run)
+
+        found = followed_run(session.runs_dir, fits, "pairs", session.note)
+        if found is not None:
+            teachers_of(found)  # refuses a teacher that has changed since
+        return found
+    run = newest_run(session.runs_dir, ref, "pairs", "pairs", say=session.note)
     if run.teachers != [teacher.name for teacher in teachers.runs]:
         raise _other_teacher(ref, run, teachers.name)
     if run.teacher_by != teachers.by:
@@ -178,7 +185,7 @@ def _other_teacher(ref: str, run: Run, names: str) -> UserError:
 
 
 def find_pairs_and_teachers(session: Session, pairs_ref: str, refs: str) -> tuple[Run, TeacherRuns]:
-    """The pairs to clone and the teachers that labelled them, unchanged since; with neither named, the newest pairs.
+    """The pairs to clone and the teachers that labelled them, unchanged since; with neither named, those of the chain.
 
     There are no teachers of pairs that came without one, as demonstrations do.
 
@@ -191,8 +198,9 @@ def find_pairs_and_teachers(session: Session, pairs_ref: str, refs: str) -> tupl
         pairs_ref,
         "pairs",
         "pairs",
-        fits=lambda run: names is None or run.teachers == names,
-        commands=_MAKES_PAIRS,
+        fits=None if names is None else lambda run: run.teachers == names,
+        commands=MAKES_PAIRS,
+        say=session.note,
     )
     if names is not None and pairs_run.teachers != names:
         raise _other_teacher(pairs_ref, pairs_run, ", ".join(names))
