@@ -8,6 +8,7 @@ beside the imported policy, which must give the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,7 @@ from tscli.envs.views import ViewSpec
 from tscli.files import file_hash
 from tscli.interop import sb3, weights
 from tscli.interop.source import Source, read_policy, settle_activation
-from tscli.learning.episodes import run_episodes
+from tscli.learning.episodes import Episodes, run_episodes
 from tscli.networks import Policy
 from tscli.runs import Run
 from tscli.runs.session import Session
@@ -37,7 +38,9 @@ ORDER = 56
 class Config(StageConfig):
     """Which file, and what it does not say itself."""
 
-    file: str = positional(description="A policy's .zip (Stable-Baselines3), .pt, .cleanrl_model or .onnx.")
+    file: str = positional(
+        description="A policy's .zip (Stable-Baselines3), .pt, .cleanrl_model, .safetensors or .onnx."
+    )
     task: str = Field(description="What it acts in: a task's name, a task's YAML file, or any Gymnasium id.")
     obs: str = Field(
         "", description="View that it was trained on, parts in order; empty takes the task's teacher view."
@@ -60,7 +63,7 @@ def main(config: Config, session: Session) -> Run:
     source = read_policy(path)
     task = load_task(config.task)
     episodes = config.eval_episodes or setup.number_of_tasks(task)
-    other, env = setup.eval_envs(task, episodes, device)  # its figures are what the task reports on
+    spare, env = setup.eval_envs(task, episodes, device)  # its figures are what the task reports on
     view = setup.resolve(task, config.obs or task.teacher, env)
     policy = ours(config, source, task, env, view) if source.policy is None else source.policy
     if source.policy is not None:
@@ -72,18 +75,22 @@ def main(config: Config, session: Session) -> Run:
         setup.check_fits(policy.spec, env, path.name)
     name = source.found.name if source.found else "tscli"
     session.say(f"{path}: {name}, {describe(policy)}")
+    found = None
+    if config.eval_episodes:
+        seed, per_slot = streams.derive(config.seed, "report"), config.eval_episodes // env.num_envs
+        found = run_episodes(policy.to(device), env, seed, per_slot)
+        if source.is_untold:
+            session.say(compare_activations(policy, found, lambda other: run_episodes(other, env, seed, per_slot)))
+    elif source.is_untold:
+        session.say(f"nothing says that {policy.spec.network.activation} is right: see what `tscli eval` returns")
 
     with session.start(config, COMMAND, config.task, role="teacher", checkpoints=False) as run:
         run.save_policy(policy)
-        metrics: dict[str, float] = {}
-        if config.eval_episodes:
-            per_slot = config.eval_episodes // env.num_envs
-            found = run_episodes(policy.to(device), env, streams.derive(config.seed, "report"), per_slot)
-            metrics = evaluation.summary(found)
+        metrics = evaluation.summary(found) if found else {}
         origin = {"file": path.name, "sha256": file_hash(path), "layout": name}
         result = run.finish(metrics, imported=origin)
     env.close()
-    other.close()
+    spare.close()
     return result
 
 
@@ -124,6 +131,32 @@ def ours(config: Config, source: Source, task: Task, env: VecEnv, view: ViewSpec
     return settle_activation(
         source, config.activation, lambda name: weights.build(found, view, env.action, name, config.std)
     )
+
+
+def compare_activations(policy: Policy, found: Episodes, run: Callable[[Policy], Episodes]) -> str:
+    """Where nothing but the user says which activation it is, the returns with the others, in a line.
+
+    Raises:
+        UserError: with another one the same weights do far better: by over 4 standard errors, and by a tenth.
+    """
+    given = policy.spec.network.activation
+    returns = {given: found.returns.double()}
+    for name in weights.ACTIVATIONS:
+        if name != given:
+            network = policy.spec.network.model_copy(update={"activation": name})
+            other = Policy(replace(policy.spec, network=network)).to(found.returns.device)
+            other.load_state_dict(policy.state_dict())
+            returns[name] = run(other.eval()).returns.double()
+    means = {name: float(value.mean()) for name, value in returns.items()}
+    best = max(means, key=lambda name: means[name])
+    error = sum(float(returns[name].var(correction=0)) / len(found.returns) for name in (given, best)) ** 0.5
+    if means[best] - means[given] > max(4 * error, 0.1 * max(abs(means[best]), abs(means[given]))):
+        raise UserError(
+            f"--activation {given}: its return is {means[given]:.1f}, and {means[best]:.1f} with {best}: name that one "
+            "(or import it unmeasured, --eval-episodes 0)"
+        )
+    others = ", ".join(f"{name} {mean:.1f}" for name, mean in means.items() if name != given)
+    return f"nothing but the return says that {given} is right: {means[given]:.1f} (with {others}); see `tscli eval`"
 
 
 def describe(policy: Policy) -> str:

@@ -13,6 +13,7 @@ from exported_policies import needs_onnx
 from foreign_policies import ARM, numbered, perceptron, policy_of, readings, saved
 from torch import Tensor, nn
 
+from tscli.config import UserError
 from tscli.networks.distributions import Gaussian
 
 
@@ -92,3 +93,32 @@ def test_the_names_of_rsl_rl_3_are_known(tmp_path: Path) -> None:
     dist, _ = policy({"vector": obs}, policy.initial_hidden(4), None)
     torch.testing.assert_close(dist.mode(), wanted.detach(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(dist.params()["std"][0, 0], torch.full((3,), 0.5))
+
+
+def test_statistics_beside_the_model_of_rsl_rl_2_are_read(tmp_path: Path) -> None:
+    actor, mean, std = perceptron((7, 8, 3), "elu"), torch.randn(1, 7), torch.rand(1, 7) + 0.1
+    norm = {"_mean": mean, "_std": std, "_var": std.square(), "count": torch.tensor(7)}
+    model = {**numbered("actor", actor), **numbered("critic", perceptron((9, 4, 1), "elu")), "std": torch.ones(3)}
+    content = {"model_state_dict": model, "optimizer_state_dict": {"state": {}, "param_groups": []}, "iter": 1}
+    content |= {"obs_norm_state_dict": norm, "privileged_obs_norm_state_dict": {"_mean": torch.zeros(1, 9)}}
+    policy = policy_of(saved(tmp_path, content), 7, ARM, "elu")
+    obs = readings(3, 4, 7)
+    dist, _ = policy({"vector": obs}, policy.initial_hidden(4), None)
+    torch.testing.assert_close(dist.mode(), actor((obs - mean) / (std + 1e-2)).detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_settings_beside_a_checkpoint_name_the_activation(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"actor_state_dict": numbered("mlp", perceptron((7, 8, 3), "elu"))})
+    settings = tmp_path / "params" / "agent.yaml"
+    settings.parent.mkdir()
+    settings.write_text("actor: {hidden_dims: !!python/tuple [8], activation: swish}\ncritic: {activation: elu}\n")
+    assert policy_of(path, 7, ARM).spec.network.activation == "silu"
+    with pytest.raises(UserError, match=r"--activation relu: params/agent.yaml beside model.pt says that it is silu"):
+        policy_of(path, 7, ARM, "relu")
+    settings.write_text("policy: {activation: selu}\n")
+    with pytest.raises(UserError, match="names the activation selu: tscli's networks have tanh, relu, elu, silu"):
+        policy_of(path, 7, ARM)
+    for damaged in ("policy: [", "[" * 3000, "policy: {activation: &a [*a]}"):
+        settings.write_text(damaged)
+        with pytest.raises(UserError):
+            policy_of(path, 7, ARM)

@@ -122,3 +122,29 @@ def test_statistics_that_are_none_are_refused_and_leave_nothing(
     command = ("import", "model.pt", "--task", "cartpole", "--activation", "tanh", "--normalizer", "norm.npz")
     assert "--normalizer norm.npz: " in error_of(capsys, *command)
     assert not list(folder.glob("runs/0*"))
+
+
+@pytest.mark.parametrize("name", ["SAC", "PPO"])
+def test_what_gsde_needs_is_refused_where_it_acts_and_replaced_where_it_only_explores(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = sb3_model(name, "Pendulum-v1", use_sde=True, policy_kwargs={"net_arch": [3]})
+    model.save("model.zip")
+    command = ("import", "model.zip", "--task", "Pendulum-v1", "--eval-episodes", "0")
+    if name == "SAC":
+        assert "has actor.log_std [3, 1], actor.latent_pi.0.weight [3, 3]" in error_of(capsys, *command)
+        return
+    policy, obs = load_policy(call(*command)), readings(1, 20, 3)
+    found = policy({"vector": obs}, policy.initial_hidden(20), None)[0].mode()[0]
+    wanted, _ = model.predict(obs[0].numpy(), deterministic=True)
+    np.testing.assert_allclose(found.clamp(-2, 2).numpy(), wanted, atol=1e-5)
+
+
+def test_an_archive_of_statistics_that_is_damaged_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(folder, cleanrl("ppo")[0])
+    np.savez("norm.npz", mean=np.zeros(4), var=np.ones(4))
+    whole = Path("norm.npz").read_bytes()
+    command = ("import", "model.pt", "--task", "cartpole", "--activation", "tanh", "--normalizer", "norm.npz")
+    for damaged in (whole[:100], whole[:-30], whole.replace(b"var.npy", b"vor.npy"), b""):
+        Path("norm.npz").write_bytes(damaged)
+        assert "norm.npz: it is damaged" in error_of(capsys, *command)

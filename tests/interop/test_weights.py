@@ -27,6 +27,31 @@ REFUSED: dict[str, tuple[dict[str, Tensor], str]] = {
         {**numbered("actor", perceptron((4, 6, 2), "tanh")), **numbered("lstm", nn.LSTM(4, 4))},
         "which tscli's networks do not have",
     ),
+    "trunk": (
+        {
+            **numbered("mlp_extractor.shared_net", perceptron((4, 6), "tanh")),
+            **numbered("action_net", nn.Linear(4, 2)),
+            **numbered("value_net", nn.Linear(4, 1)),
+        },
+        "(Stable-Baselines3 PPO or A2C) has mlp_extractor.shared_net.0.weight [6, 4], mlp_extractor.shared_net.0.bias",
+    ),
+    "gSDE": (
+        {
+            **numbered("actor.latent_pi", perceptron((3, 4), "relu")),
+            **numbered("actor.mu", nn.Sequential(nn.Linear(4, 2), nn.Hardtanh())),
+            "actor.log_std": torch.zeros(4, 2),
+        },
+        "actor.latent_pi.0.weight",
+    ),
+    "rest": (
+        {**numbered("actor", perceptron((4, 2), "tanh")), "symmetry": torch.eye(4)},
+        "has symmetry [4, 4], which tscli's networks do not have",
+    ),
+    "half": (
+        {**numbered("actor", perceptron((4, 2), "tanh")), "normalizer._mean": torch.zeros(4)},
+        "has no normalizer._std",
+    ),
+    "nan": ({"actor.0.weight": torch.full((2, 4), float("nan"))}, "actor.0.weight is not finite"),
     "names": (numbered("brain", perceptron((4, 6, 2), "tanh")), "no layout that is known (brain.0.weight"),
     "squash": (cleanrl("td3")[0], "takes 3 numbers"),
 }

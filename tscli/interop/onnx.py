@@ -84,5 +84,6 @@ def read_weights(path: Path) -> tuple[State, Runner]:
             f"{path}: an ONNX file has its memory's weights rearranged: import the .pt that it was made from"
         )
     named = {e.name: torch.from_numpy(onnx.numpy_helper.to_array(e).copy()) for e in model.graph.initializer}
-    state = {name: value for name, value in named.items() if value.is_floating_point()}
-    return state | rsl_rl.unfolded_deviation(model.graph.node, state), load(path)
+    # Parameters have a module's name before theirs; constants of the graph have none.
+    state = {name: value for name, value in named.items() if value.is_floating_point() and "." in name}
+    return state | rsl_rl.unfolded_deviation(model.graph.node, named), load(path)

@@ -10,7 +10,6 @@ import io
 import json
 import pickle
 import re
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,17 @@ import numpy as np
 import torch
 
 from tscli.config import UserError
+from tscli.interop.archive import read_bytes, reading
 from tscli.interop.weights import ACTIVATIONS, Found, Layout, Normalizer
 
+_CRITICS = ("critic.", "critic_target.", "actor_target.")
 LAYOUTS = (
     Layout(
         "Stable-Baselines3 PPO or A2C",
         ("mlp_extractor.policy_net", "action_net"),
         memory=("lstm_actor",),
         activation="tanh",
+        others=("mlp_extractor.value_net.", "value_net.", "lstm_critic.", "critic.", "vf_features_extractor."),
     ),
     Layout(
         "Stable-Baselines3 SAC",
@@ -34,23 +36,24 @@ LAYOUTS = (
         std_layer="actor.log_std",
         squash=True,
         activation="relu",
+        others=_CRITICS,
     ),
-    Layout("Stable-Baselines3 TD3 or DDPG", ("actor.mu",), squash=True, activation="relu"),
-    Layout("Stable-Baselines3 DQN", ("q_net.q_net",), activation="relu"),
+    Layout("Stable-Baselines3 TD3 or DDPG", ("actor.mu",), squash=True, activation="relu", others=_CRITICS),
+    Layout("Stable-Baselines3 DQN", ("q_net.q_net",), activation="relu", others=("q_net_target.",)),
 )
 
 
-def with_settings(path: Path, found: Found, archive: zipfile.ZipFile) -> Found:
+def with_settings(path: Path, found: Found, data: bytes) -> Found:
     """The actor with what the readable part of `data` says, which names the activation; its pickles are left alone.
 
     Raises:
-        UserError: an activation that our networks do not have.
+        UserError: it is damaged, or names an activation that our networks do not have.
     """
-    try:
-        settings = json.loads(archive.read("data"))
+    with reading(path):
+        settings = json.loads(data) if data else {}
         kwargs = settings.get("policy_kwargs") or {}
         named = kwargs.get("activation_fn")
-    except (KeyError, ValueError, AttributeError):
+    if not data:
         return replace(found, activation=None)
     if kwargs.get("squash_output"):
         found = replace(found, squash=True)
@@ -91,16 +94,11 @@ def read_normalizer(path: Path, trust_pickle: bool) -> Normalizer:
     Raises:
         UserError: missing, damaged, or a pickle that the user does not trust.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"--normalizer {path}: {error.strerror}: name VecNormalize's file, or an .npz") from None
+    data = read_bytes(path)
     if path.suffix == ".npz":
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                mean, var = (torch.from_numpy(arrays[name]).double().flatten() for name in ("mean", "var"))
-        except (KeyError, ValueError, TypeError, OSError) as error:
-            raise UserError(f"--normalizer {path}: {error}: it needs the arrays `mean` and `var`") from None
+        needs = "it needs the arrays `mean` and `var`"
+        with reading(f"--normalizer {path}", needs), np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            mean, var = (torch.from_numpy(arrays[name]).double().flatten() for name in ("mean", "var"))
         if len(mean) != len(var) or not bool((mean.isfinite() & var.isfinite() & (var >= 0)).all()):
             raise UserError(
                 f"--normalizer {path}: `mean` and `var` have {len(mean)} and {len(var)} numbers: as many of both "
@@ -112,10 +110,8 @@ def read_normalizer(path: Path, trust_pickle: bool) -> Normalizer:
             f"--normalizer {path} is a pickle, a format that can hold anything: add --trust-pickle if you know where "
             "it comes from, or give an .npz with mean and var"
         )
-    try:
+    with reading(f"--normalizer {path}", "name VecNormalize's file with one vector, or an .npz"):
         found = _Numbers(io.BytesIO(data)).load()
         rms = found.obs_rms
         mean, var = (torch.from_numpy(np.asarray(value)).double().flatten() for value in (rms.mean, rms.var))
         return Normalizer(mean, (var + float(found.epsilon)).sqrt(), float(found.clip_obs))
-    except Exception as error:  # whatever a pickle of something else runs into
-        raise UserError(f"--normalizer {path} is no VecNormalize with one vector ({type(error).__name__})") from None

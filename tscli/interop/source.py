@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tscli.config import UserError
-from tscli.interop import cleanrl, onnx, rsl_rl, sb3, torchscript
+from tscli.interop import archive, cleanrl, onnx, rsl_rl, sb3, torchscript
 from tscli.interop.export import Runner
 from tscli.interop.weights import ACTIVATIONS, Found, find
 from tscli.networks import Policy
@@ -34,48 +34,60 @@ class Source(NamedTuple):
     policy: Policy | None = None
     run: Runner | None = None
 
+    @property
+    def is_untold(self) -> bool:
+        """Whether nothing but the user says which activation stands between its layers."""
+        found = self.found
+        return self.run is None and found is not None and found.activation is None and len(found.layers) > 1
+
 
 def read_policy(path: Path) -> Source:
-    """Read a file: .zip of Stable-Baselines3, .pt or .cleanrl_model of tensors, TorchScript, .onnx.
+    """Read a file: .zip of Stable-Baselines3, .pt or .cleanrl_model of tensors, .safetensors, TorchScript, .onnx.
 
     Raises:
-        UserError: missing, of no known kind, or with parts that our networks do not have.
+        UserError: missing, damaged, of no known kind, or with parts that our networks do not have.
     """
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file: name a policy's .zip, .pt, .cleanrl_model or .onnx")
+        known = ".zip, .pt, .cleanrl_model, .safetensors or .onnx"
+        raise UserError(f"{path}: there is no such file: name a policy's {known}")
+    data = archive.read_bytes(path)
     if path.suffix == ".onnx":
-        state, run = onnx.read_weights(path)
-        return Source(path, find(path, state, LAYOUTS), run=run)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        with archive.reading(path, "export it again"):
+            state, run = onnx.read_weights(path)
+            return Source(path, find(path, state, LAYOUTS), run=run)
+    if archive.is_zip(path, data):
+        with archive.reading(path), zipfile.ZipFile(io.BytesIO(data)) as packed:
+            names = packed.namelist()
             if "policy.pth" in names:
-                return Source(path, sb3.with_settings(path, _actor(path, archive.read("policy.pth")), archive))
+                found = _actor(path, packed.read("policy.pth"))
+                return Source(path, sb3.with_settings(path, found, packed.read("data") if "data" in names else b""))
         if any("/code/" in name for name in names):
-            read = torchscript.read_policy(path)
+            with archive.reading(path):
+                read = torchscript.read_policy(path)
             if isinstance(read, Policy):
                 return Source(path, policy=read)
             return Source(path, find(path, read[0], LAYOUTS), run=read[1])
-    return Source(path, _actor(path, path.read_bytes()))
+    return Source(path, rsl_rl.with_settings(path, _actor(path, data)))
 
 
 def _actor(path: Path, data: bytes) -> Found:
-    """The actor in what a training script saved with `torch.save`."""
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for what it cannot read
-        reason = "it holds more than tensors" if "weights_only" in str(error).lower() else "it is damaged, or no policy"
-        raise UserError(f"{path}: {reason}: save the policy's state_dict() with torch.save") from None
+    """The actor in what a training script saved."""
+    content = archive.read_tensors(path, data)
     if isinstance(content, (tuple, list)) and content:  # cleanrl's TD3: actor, critics
         content = content[0]
+    state: dict[str, Tensor] = {}
     if isinstance(content, dict):
-        for key in ("actor_state_dict", "student_state_dict", "model_state_dict", "state_dict"):
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
-    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+        named = ("actor_state_dict", "student_state_dict", "model_state_dict", "state_dict")
+        key = next((key for key in named if isinstance(content.get(key), dict)), None)
+        for name, value in content.items():  # what stands beside the model may be of the actor: a normaliser
+            if isinstance(value, dict):
+                start = "" if name == key else f"{name}."
+                state |= {f"{start}{entry}": part for entry, part in value.items() if isinstance(part, Tensor)}
+            elif isinstance(value, Tensor):
+                state[str(name)] = value
+    if not state:
         raise UserError(f"{path} holds no state dict: save the policy's state_dict() with torch.save")
-    return find(path, {str(key): value for key, value in content.items() if isinstance(value, Tensor)}, LAYOUTS)
+    return find(path, state, LAYOUTS)
 
 
 def settle_activation(source: Source, given: str | None, make: Callable[[str], Policy]) -> Policy:
@@ -89,7 +101,8 @@ def settle_activation(source: Source, given: str | None, make: Callable[[str], P
     path, found = source.path, source.found
     assert found is not None
     if given and found.activation and given != found.activation:
-        raise UserError(f"--activation {given}: {path} says that it is {found.activation}: leave it out")
+        where = f"{path}" if found.says is None else f"{found.says} beside {path.name}"
+        raise UserError(f"--activation {given}: {where} says that it is {found.activation}: leave it out")
     said = given or found.activation or ("tanh" if len(found.layers) == 1 else None)
     if source.run is None:
         if said is None:
@@ -98,7 +111,8 @@ def settle_activation(source: Source, given: str | None, make: Callable[[str], P
                 f"--activation {'|'.join(ACTIVATIONS)}"
             )
         return make(said)
-    wanted = np.concatenate([source.run([x])[0].reshape(1, -1).copy() for x in _readings(found.num_inputs)])
+    with archive.reading(path):
+        wanted = np.concatenate([source.run([x])[0].reshape(1, -1).copy() for x in _readings(found.num_inputs)])
     errors = {}
     for name in [said] if said else ACTIVATIONS:
         policy = make(name)
