@@ -17,9 +17,8 @@ from tscli.config import Config as BaseConfig
 from tscli.config import UserError, positional
 from tscli.files import disk_errors, sync_file, sync_folder
 from tscli.pairs import Pairs, PairsSchema, find_pairs
-from tscli.pairs.folder import write_header
+from tscli.pairs.folder import read_header, write_header
 from tscli.pairs.hdf5 import write_dataset_file
-from tscli.pairs.sealed import read_sealed
 from tscli.pairs.shard import list_shards, read_sidecar, shard_path, write_sidecar
 from tscli.pairs.tables import join_episodes
 from tscli.runs import Run, find_run
@@ -45,16 +44,16 @@ def main(config: Config, session: Session) -> Run:
     # Reads every byte: a fault must not be carried into a new dataset with new hashes.
     pairs = Pairs(folders)
     schema = pairs.schema
-    headers = [read_sealed(folder / "pairs.json") for folder in folders]
-    for folder, header in zip(folders, headers, strict=True):
-        if not header["closed"]:
+    headers = [read_header(folder) for folder in folders]
+    for folder, (made, about) in zip(folders, headers, strict=True):
+        if not about.closed:
             raise UserError(f"{folder}: unfinished; --resume its run first, or leave it out")
-        if header["teacher"] != schema.teacher:
+        if made.teacher != schema.teacher:
             raise UserError(
-                f"{folder} was labelled by {header['teacher']}, {folders[0]} by {schema.teacher}: "
+                f"{folder} was labelled by {made.teacher}, {folders[0]} by {schema.teacher}: "
                 "merge datasets of one teacher, or name several where they are used"
             )
-    num_envs = max(header["num_envs"] for header in headers)
+    num_envs = max(about.num_envs for _, about in headers)
     runs: tuple[Run, ...] = ()
     if schema.teacher:
         try:

@@ -19,7 +19,7 @@ from tscli.config import Config as BaseConfig
 from tscli.config import UserError, positional
 from tscli.files import file_hash
 from tscli.pairs import PairsSchema, find_pairs
-from tscli.pairs.sealed import read_sealed
+from tscli.pairs.folder import Header, read_header
 from tscli.pairs.shard import Shard, list_shards, load_shard, read_sidecar
 from tscli.pairs.tables import join_episodes
 from tscli.runs.session import Session
@@ -68,21 +68,21 @@ def main(config: Config, session: Session) -> None:
     """Header, shards one by one, episodes across shards, dataset.h5."""
     folder = find_pairs(session, config.path)
     report = Report()
-    header: dict[str, Any] = {}
+    opened: list[tuple[PairsSchema, Header]] = []
     shards: dict[int, Shard] = {}
-    if report.run("pairs.json", lambda: header.update(read_sealed(folder / "pairs.json"))):
-        schema = PairsSchema.from_json(header)
+    if report.run("pairs.json", lambda: opened.append(read_header(folder))):
+        schema, about = opened[0]
         found = list_shards(folder)
-        if not found and not header.get("num_shards"):
+        if not found and not about.num_shards:
             raise UserError(
                 f"{folder}: holds no finished shard; collect again, or --resume the run that was collecting"
             )
-        for index in range(max(header.get("num_shards", 0), found[-1] + 1 if found else 0)):
+        for index in range(max(about.num_shards, found[-1] + 1 if found else 0)):
             report.run(f"shards/{index:05d}", lambda i=index: check_shard(folder, i, schema, shards))
         if not report.faults:
             report.run("episodes", lambda: check_episodes(folder, list(shards.values())))
-            report.run("dataset.h5", lambda: check_dataset(folder, schema, header, shards))
-    session.show(table_of(folder, report, header), data_of(folder, report))
+            report.run("dataset.h5", lambda: check_dataset(folder, schema, about, shards))
+    session.show(table_of(folder, report, not opened or opened[0][1].closed), data_of(folder, report))
     if report.faults:
         first, more = report.faults[0], len(report.faults) - 1
         raise UserError(first.fault + (f" (and {more} more)" if more else ""))
@@ -163,13 +163,13 @@ def check_episodes(folder: Path, shards: list[Shard]) -> int:
     return len(episodes)
 
 
-def check_dataset(folder: Path, schema: PairsSchema, header: dict[str, Any], shards: dict[int, Shard]) -> int:
+def check_dataset(folder: Path, schema: PairsSchema, about: Header, shards: dict[int, Shard]) -> int:
     """Whether dataset.h5 shows every row of every shard; of a complete dataset, whether it is the file written then."""
     path = folder / "dataset.h5"
     advice = "delete it, and make a new one with `tscli merge`"
     if not path.is_file():
         raise UserError(f"{path}: missing; {advice}")
-    if header["closed"] and file_hash(path) != header["dataset_sha256"]:
+    if about.closed and file_hash(path) != about.dataset_sha256:
         raise UserError(f"{path}: damaged (its content does not match its sha256); {advice}")
     rows = sum(shard.rows for shard in shards.values())
     with h5py.File(path) as file:
@@ -189,9 +189,9 @@ def check_dataset(folder: Path, schema: PairsSchema, header: dict[str, Any], sha
     return rows
 
 
-def table_of(folder: Path, report: Report, header: dict[str, Any]) -> Table:
+def table_of(folder: Path, report: Report, closed: bool) -> Table:
     """One line per file."""
-    state = "" if header.get("closed", True) else ", unfinished: its run was stopped or is still collecting"
+    state = "" if closed else ", unfinished: its run was stopped or is still collecting"
     table = Table(title=f"{folder}{state}", title_justify="left")
     for column in ("file", "rows", "result"):
         table.add_column(column, justify="right" if column == "rows" else "left")

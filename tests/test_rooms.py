@@ -14,7 +14,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parts[len(PACKAGE.
 
 # From the bottom up; the rooms of one floor may import each other. The command line reaches scripts by path only.
 FLOORS = (
-    {"config", "devices", "files", "light", "ranks", "streams", "terminal", "trust"},
+    {"config", "devices", "files", "light", "plain", "ranks", "streams", "terminal", "traces", "trust"},
     {"envs", "tasks"},
     {"networks"},
     {"pictures"},

@@ -46,7 +46,7 @@ def disk_errors(path: Path, num_bytes: int = 0) -> Iterator[None]:
             raise
         what = "the disk is full" if full else "it cannot be written"
         need = f" ({num_bytes / 2**20:.0f} MiB needed)" if num_bytes else ""
-        raise UserError(f"{path}: {what}{need}; free space or choose another place, then --resume") from error
+        raise UserError(f"{path}: {what}{need}; free space or choose another place, then go on") from error
 
 
 def sync_folder(folder: Path) -> None:

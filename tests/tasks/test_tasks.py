@@ -12,7 +12,7 @@ import torch
 from tscli.config import UserError, ViewPart
 from tscli.envs import make_env
 from tscli.envs.views import resolve_view
-from tscli.tasks import Task, load_task, load_yaml, task_names
+from tscli.tasks import Task, load_task, task_names
 from tscli.training.setup import task_env
 
 
@@ -113,7 +113,7 @@ def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:
         load_task(str(tmp_path / "none.yaml"))
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(UserError, match="is not valid YAML"):
-        load_yaml(tmp_path / "binary.yaml")
+        load_task(str(tmp_path / "binary.yaml"))
 
 
 @pytest.mark.parametrize(

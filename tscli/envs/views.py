@@ -174,7 +174,7 @@ def _resolve_index(name: str, group_name: str, index: tuple[str, ...], group: Gr
             out.append(group.fields.index(entry))
             continue
         first, colon, last = entry.partition(":")
-        if not (first + last).isdigit():
+        if not (first + last).isdecimal():
             options = group.fields or [str(i) for i in range(group.size)]
             raise UserError(
                 f'view "{name}": group "{group_name}" has no entry "{entry}": {did_you_mean(entry, options)}'

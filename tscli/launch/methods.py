@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from tscli.config import Config, UserError, did_you_mean, one_line
-from tscli.launch.settings import read_yaml
+from tscli.plain import read_yaml
 from tscli.tasks import Task
 
 BUNDLED = Path(__file__).with_name("methods.yaml")

@@ -13,14 +13,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tscli.config import Config, UserError, did_you_mean, is_yaml, one_line
 from tscli.files import atomic_write
 from tscli.launch.methods import StageCalls
 from tscli.launch.scripts import Script, find_script, find_scripts, light_config
-from tscli.launch.settings import parse_assignments, read_yaml
+from tscli.launch.settings import parse_assignments
 from tscli.launch.start import Place, Plan, launch, plan
+from tscli.plain import read_json, read_yaml
 from tscli.runs import Run, Stopped, find_run, list_runs
 from tscli.runs.folder import FINISHED
 from tscli.runs.session import Session
@@ -211,10 +212,24 @@ def _check_films(description: Description, stages: list[Stage]) -> None:
 def unfinished(runs_dir: Path) -> str | None:
     """What to type to continue the newest pipeline; None where it is finished, or there is none."""
     try:
-        state = json_module.loads((runs_dir / STATE).read_text(encoding="utf-8"))
-        return str(state["resume"]) if state["status"] != "finished" else None
-    except (OSError, ValueError, KeyError, TypeError):
+        saved = _Saved.model_validate(read_json(runs_dir / STATE))
+        return saved.resume if saved.status != "finished" else None
+    except (OSError, UserError, ValidationError):
         return None
+
+
+class _Entry(BaseModel):
+    stage: str
+    run: str | None
+    after: int
+
+
+class _Saved(BaseModel):
+    status: str
+    created: str
+    resume: str
+    fingerprint: str
+    stages: list[_Entry]
 
 
 class _State:
@@ -240,32 +255,32 @@ class _State:
             UserError: There is no unfinished pipeline here, or it is another one.
         """
         try:
-            content = json_module.loads(self._path.read_text(encoding="utf-8"))
-            entries, self._created = content["stages"], content["created"]
-            unfinished, same = content["status"] != "finished", content["fingerprint"] == self._fingerprint
+            saved = _Saved.model_validate(read_json(self._path))
         except FileNotFoundError:
             raise UserError(
                 f"--resume: there is no pipeline in {session.runs_dir}: start one without --resume"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._path} is damaged ({error}): start anew without --resume") from None
-        if not unfinished:
+        except ValidationError as error:
+            problem = one_line(error, prefix="")
+            raise UserError(f"{self._path} is damaged ({problem}): start anew without --resume") from None
+        self._created = saved.created
+        if saved.status == "finished":
             raise UserError(f"--resume: the newest pipeline in {session.runs_dir} is finished: start anew without it")
-        if not same:
+        if saved.fingerprint != self._fingerprint or len(saved.stages) != len(stages):
             raise UserError(
                 f"--resume: the unfinished pipeline in {session.runs_dir} has other settings: "
                 "give the same task, seed, stages and --set, or start anew without --resume"
             )
-        for stage, entry in zip(stages, entries, strict=True):
-            stage.after = int(entry["after"])
+        for stage, entry in zip(stages, saved.stages, strict=True):
+            stage.after = entry.after
             if not _take_up(stage, entry, session):
                 break
 
 
-def _take_up(stage: Stage, entry: dict[str, Any], session: Session) -> bool:
+def _take_up(stage: Stage, entry: _Entry, session: Session) -> bool:
     """Note what a stage has done before; True if it is finished."""
-    if entry["run"] is not None:
-        stage.run = find_run(session.runs_dir, entry["run"])
+    if entry.run is not None:
+        stage.run = find_run(session.runs_dir, entry.run)
         return True
     # Killed in between: the run is there, though the note about it is not.
     mine = [run for run in list_runs(session.runs_dir) if run.number > stage.after]

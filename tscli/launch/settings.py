@@ -98,25 +98,6 @@ def merge(layers: list[Layer]) -> dict[str, Any]:
     return functools.reduce(merge_nested, (layer.values for layer in layers), {})
 
 
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        UserError: The file is missing, unreadable, or not YAML; with the line.
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"cannot read {path}: {reason}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from None
-
-
 def parse_assignments(assignments: list[str]) -> dict[str, str]:
     """`["lr=1e-3", "student.hidden=64,64"]` as a mapping; a later one wins.
 

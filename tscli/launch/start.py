@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tscli import trust
 from tscli.config import Config, NetworkConfig, StageConfig, UserError, is_yaml
 from tscli.launch.scripts import Script, find_script, light_config, load_script
-from tscli.launch.settings import Layer, build_config, make_layer, parse_assignments, read_yaml, stage_layers
+from tscli.launch.settings import Layer, build_config, make_layer, parse_assignments, stage_layers
+from tscli.plain import read_yaml
 
 if TYPE_CHECKING:
     from tscli.networks import Policy

@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from tscli.config import UserError
 from tscli.files import file_hash
 from tscli.pairs.schema import SCHEMA, PairsSchema
-from tscli.pairs.sealed import PairsError, read_sealed, write_sealed
+from tscli.pairs.sealed import PairsError, read_sealed, well_formed, write_sealed
 from tscli.pairs.shard import Shard, list_shards, load_shard, read_sidecar
 from tscli.runs import find_run, newest_run
 from tscli.runs.session import Session
@@ -52,6 +54,32 @@ def pairs_folder(path: str | Path) -> Path:
     raise UserError(f"{path}: {what}; name a run made by `tscli collect`, its pairs folder or its dataset.h5")
 
 
+class Header(BaseModel):
+    """What pairs.json has beside the schema of its rows."""
+
+    model_config = ConfigDict(strict=True)
+
+    num_envs: int = Field(ge=1, lt=2**31)
+    closed: bool
+    num_shards: int = Field(default=0, ge=0)
+    num_steps: int = Field(default=0, ge=0)
+    dataset_sha256: str = ""
+
+
+def read_header(folder: Path) -> tuple[PairsSchema, Header]:
+    """What pairs.json says.
+
+    Raises:
+        UserError: it is missing, damaged or malformed, or of another schema.
+    """
+    path = folder / "pairs.json"
+    data = read_sealed(path)
+    if data.get("schema") != SCHEMA:
+        raise UserError(f"{folder}: has pairs of schema {data.get('schema')}, this tscli reads {SCHEMA}: upgrade tscli")
+    with well_formed(path):
+        return PairsSchema.from_json(data), Header.model_validate(data)
+
+
 def write_header(folder: Path, schema: PairsSchema, num_envs: int, complete: tuple[int, int] | None = None) -> None:
     """Write pairs.json. That of a complete dataset says how many shards and rows there have to be."""
     data = {"schema": SCHEMA, **schema.to_json(), "num_envs": num_envs, "closed": complete is not None}
@@ -64,16 +92,12 @@ def write_header(folder: Path, schema: PairsSchema, num_envs: int, complete: tup
 
 def open_folder(folder: Path, verify: Literal["full", "size"]) -> tuple[PairsSchema, list[Shard]]:
     """Its schema and its finished shards; see `Pairs`."""
-    header = read_sealed(folder / "pairs.json")
-    if header.get("schema") != SCHEMA:
-        raise UserError(
-            f"{folder}: has pairs of schema {header.get('schema')}, this tscli reads {SCHEMA}: upgrade tscli"
-        )
-    schema = PairsSchema.from_json(header)
+    schema, about = read_header(folder)
     found = list_shards(folder)
-    expected = header["num_shards"] if header["closed"] else (found[-1] + 1 if found else 0)
-    if missing := sorted(set(range(expected)) - set(found)):
-        raise PairsError(folder / "shards" / f"{missing[0]:05d}.json", "missing")
+    expected = about.num_shards if about.closed else (found[-1] + 1 if found else 0)
+    missing = next((number for number, there in enumerate([*found, -1]) if number != there), expected)
+    if missing < expected:
+        raise PairsError(folder / "shards" / f"{missing:05d}.json", "missing")
     if len(found) > expected:
         raise PairsError(folder / "shards" / f"{found[expected]:05d}.json", "does not belong to this dataset")
     if not found:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tscli.envs.spaces import ActionSpec, Group
 
@@ -89,7 +90,12 @@ class PairsSchema:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PairsSchema:
-        """Undo `to_json`."""
+        """Undo `to_json`.
+
+        Raises:
+            ValueError: an entry is missing, of another type, or cannot be (a group of negative size).
+        """
+        _Header.model_validate(data)
         groups = {name: _group_from_json(group) for name, group in data["groups"].items()}
         return cls(groups, ActionSpec.from_json(data["action"]), **{key: data[key] for key in _PLAIN})
 
@@ -105,6 +111,56 @@ def groups_to_json(groups: dict[str, Group]) -> dict[str, Any]:
         for side in ("low", "high"):
             group[side] = group[side] if math.isfinite(group[side]) else None
     return data
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    shape: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(max_length=8)
+    dtype: Literal["float32", "uint8"]
+    fields: tuple[str, ...]
+    units: tuple[str, ...]
+    low: float | None
+    high: float | None
+    privileged: bool
+    about: str
+
+
+class _Action(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["discrete", "multi_discrete", "continuous"]
+    nvec: tuple[Annotated[int, Field(ge=1, lt=2**31)], ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    names: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> _Action:
+        counts = {"discrete": (1, 0, 0), "multi_discrete": (len(self.nvec), 0, 0)}
+        wanted = counts.get(self.kind, (0, len(self.low), len(self.low)))
+        if (len(self.nvec), len(self.low), len(self.high)) != wanted:
+            raise ValueError(f"{self.kind} actions with nvec {self.nvec}, low {self.low}, high {self.high}")
+        return self
+
+
+class _Header(BaseModel):
+    """What JSON has to hold for `PairsSchema.from_json`; the file's other entries are its reader's."""
+
+    groups: dict[str, _Group]
+    action: _Action
+    task: str
+    teacher: str
+    seed: int
+    has_success: bool
+    extra: dict[str, Any]
+
+    @field_validator("extra")
+    @classmethod
+    def _names_a_distribution(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(extra.get("distribution", ""), str):
+            raise ValueError("distribution is no text")
+        return extra
 
 
 def _group_from_json(data: dict[str, Any]) -> Group:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tscli.config import UserError
+from pydantic import ValidationError
+
+from tscli.config import UserError, one_line
 from tscli.files import atomic_write
+from tscli.plain import read_json
 
 
 class PairsError(UserError):
@@ -37,12 +42,26 @@ def read_sealed(path: Path) -> dict[str, Any]:
         PairsError: no such file, not JSON, or a content that is not what was written.
     """
     try:
-        data = json.loads(path.read_bytes())
-        if data.pop("check") == _check(data):
+        data = read_json(path)
+        if data.pop("check", None) == _check(data):
             return data
     except FileNotFoundError:
         raise PairsError(path, "missing") from None
-    # Flipped bits can make it anything: no JSON, no UTF-8, no dict, no checksum.
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
+    except UserError as error:
+        raise PairsError(path, "damaged") from error
     raise PairsError(path, "damaged (its content does not match its checksum)")
+
+
+@contextlib.contextmanager
+def well_formed(path: Path) -> Iterator[None]:
+    """What is made of a sealed file's content; a true checksum does not say that it has the right entries.
+
+    Raises:
+        PairsError: it does not.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise PairsError(path, f"malformed ({one_line(error, prefix='')})") from None
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise PairsError(path, f"malformed ({type(error).__name__}: {' '.join(str(error).split())[:120]})") from None

@@ -10,15 +10,17 @@ Nothing interprets a shard's file before its size and hash were found to be thos
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from tscli.files import file_hash
 from tscli.pairs.schema import SCHEMA, PairsSchema
-from tscli.pairs.sealed import PairsError, read_sealed, write_sealed
+from tscli.pairs.sealed import PairsError, read_sealed, well_formed, write_sealed
 from tscli.pairs.tables import EPISODE, segment_dtype, table_from_columns, table_to_columns
 
 Layout = dict[str, tuple[int, tuple[int, ...], np.dtype]]
@@ -54,13 +56,35 @@ def shard_path(folder: Path, index: int) -> Path:
 
 def list_shards(folder: Path) -> list[int]:
     """Numbers of the finished shards (those that have a sidecar), ascending."""
-    return sorted(int(p.stem) for p in (folder / "shards").glob("*.json") if p.stem.isdigit())
+    return sorted(int(p.stem) for p in (folder / "shards").glob("*.json") if p.stem.isdecimal())
 
 
 def map_fields(path: Path, layout: Layout, mode: Literal["r", "r+"] = "r") -> tuple[dict[str, np.ndarray], np.memmap]:
     """Map a file once and view each dataset in it."""
     whole = np.memmap(path, np.uint8, mode)
     return {name: np.ndarray(shape, dtype, whole, offset) for name, (offset, shape, dtype) in layout.items()}, whole
+
+
+_Count = Annotated[int, Field(ge=0, lt=2**62, strict=True)]
+
+
+class _Field(BaseModel):
+    offset: _Count
+    shape: tuple[_Count, ...]
+    dtype: Literal["float32", "int64", "uint8", "bool"]
+
+
+class _Sidecar(BaseModel):
+    bytes: _Count
+    sha256: str
+    num_envs: _Count
+    rows: _Count
+    steps: _Count
+    capacity: _Count
+    first_step: _Count
+    fields: dict[str, _Field]  # type: ignore[assignment] - as the format calls it
+    segments: dict[str, list[Any]]
+    episodes: dict[str, list[Any]]
 
 
 def write_sidecar(
@@ -91,14 +115,22 @@ def read_sidecar(folder: Path, index: int, schema: PairsSchema) -> dict[str, Any
     data = read_sealed(path)
     if data.get("schema") != SCHEMA:
         raise PairsError(path, f"has schema {data.get('schema')}, this version reads {SCHEMA}")
-    layout = {name: (f["offset"], tuple(f["shape"]), np.dtype(f["dtype"])) for name, f in data["fields"].items()}
-    expected = {name: ((data["rows"], *shape), dtype) for name, (shape, dtype) in schema.row_fields().items()}
-    if {name: (shape, dtype) for name, (_, shape, dtype) in layout.items()} != expected:
-        raise PairsError(path, "belongs to another dataset (its fields are not those of pairs.json)")
-    data["layout"] = layout
-    data["segments"] = table_from_columns(data["segments"], segment_dtype(schema.action))
-    data["episodes"] = table_from_columns(data["episodes"], EPISODE)
-    return data
+    with well_formed(path):
+        about = _Sidecar.model_validate(data)
+        layout = {name: (f.offset, f.shape, np.dtype(f.dtype)) for name, f in about.fields.items()}
+        expected = {name: ((about.rows, *shape), dtype) for name, (shape, dtype) in schema.row_fields().items()}
+        if {name: (shape, dtype) for name, (_, shape, dtype) in layout.items()} != expected:
+            raise PairsError(path, "belongs to another dataset (its fields are not those of pairs.json)")
+        for name, (offset, shape, dtype) in layout.items():
+            if offset + math.prod(shape) * dtype.itemsize > about.bytes:
+                raise ValueError(f"{name} does not lie within {about.bytes} bytes")
+        segments = table_from_columns(about.segments, segment_dtype(schema.action))
+        if any((segments[name] < 0).any() for name in ("row", "length")):
+            raise ValueError("a segment of negative length")
+        if (segments["row"] + segments["length"] > about.rows).any():
+            raise ValueError(f"a segment does not lie within {about.rows} rows")
+        episodes = table_from_columns(about.episodes, EPISODE)
+    return {**data, "layout": layout, "segments": segments, "episodes": episodes}
 
 
 def load_shard(folder: Path, index: int, sidecar: dict[str, Any], verify: Literal["full", "size"]) -> Shard:

@@ -18,11 +18,11 @@ import numpy as np
 
 from tscli.config import UserError
 from tscli.files import disk_errors
-from tscli.pairs.folder import write_header
+from tscli.pairs.folder import read_header, write_header
 from tscli.pairs.hdf5 import write_dataset_file
 from tscli.pairs.live import LiveShard
 from tscli.pairs.schema import PairsSchema
-from tscli.pairs.sealed import PairsError, read_sealed
+from tscli.pairs.sealed import PairsError
 from tscli.pairs.shard import Shard, list_shards, load_shard, read_sidecar, shard_path, write_sidecar
 from tscli.pairs.tables import TableWriter
 
@@ -217,7 +217,7 @@ class PairsWriter:
             UserError: shards that the state counts on are missing or damaged.
         """
         folder = Path(folder)
-        schema = PairsSchema.from_json(read_sealed(folder / "pairs.json"))
+        schema = read_header(folder)[0]
         writer = cls.__new__(cls)
         writer._set_up(folder, schema, int(state["num_envs"]), int(state["capacity"]))
         writer.num_shards = int(state["num_shards"])
@@ -233,7 +233,7 @@ class PairsWriter:
             load_shard(self.folder, index, read_sidecar(self.folder, index, self.schema), "size")
         # Sidecars first: a shard without one does not exist.
         for path in sorted((self.folder / "shards").iterdir(), key=lambda p: p.suffix != ".json"):
-            later = path.stem.isdigit() and int(path.stem) > live
+            later = path.stem.isdecimal() and int(path.stem) > live
             if later or path.suffix == ".tmp" or (path.suffix == ".part" and path != self._part):
                 path.unlink()
         path = shard_path(self.folder, live)

@@ -16,25 +16,20 @@ from __future__ import annotations
 
 import contextlib
 import html
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import ValidationError
 
-from tscli.config import UserError, did_you_mean, is_yaml
+from tscli.config import UserError, did_you_mean, is_yaml, one_line
 from tscli.files import file_hash
+from tscli.plain import read_json, read_mapping
 from tscli.runs.locks import is_locked
+from tscli.runs.manifest import SCHEMA, Manifest
 
-SCHEMA = 1
 TASK_FOLDER = "task"
-# What every manifest has, by type; the rest has a default.
-_MANIFEST = {
-    **{"number": int, "command": str, "task": str, "status": str, "created": str},
-    **{"parents": dict, "holds": list, "artifacts": dict, "metrics": dict},
-}
 FINISHED, RUNNING, STOPPED, FAILED = "finished", "running", "stopped", "failed"
 
 
@@ -159,7 +154,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """Its resolved settings."""
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        return read_mapping(self.path / "config.yaml")
 
     def parent(self, role: str) -> Run:
         """The run it was made from, in that role ("teacher", "pairs", "policy"), unchanged since.
@@ -216,34 +211,17 @@ def read_run(path: Path) -> Run:
     """
     file = path / "manifest.json"
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        schema = _entry(manifest, "schema", int)
-        if schema <= SCHEMA:  # a newer one may name them otherwise
-            for name, kind in _MANIFEST.items():
-                _entry(manifest, name, kind)
-            if manifest.get("seed", "") is not None:  # as a comparison's is
-                _entry(manifest, "seed", int)
-            for parent in manifest["parents"].values():
-                _entry(parent, "name", str)
+        manifest = read_json(file)
     except FileNotFoundError:
         raise UserError(f"{path} is no run folder: it has no manifest.json") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} is damaged ({error}): restore it, or delete the run") from None
-    if schema > SCHEMA:
+    schema = manifest.get("schema")
+    if type(schema) is int and schema > SCHEMA:  # and may name its entries otherwise
         raise UserError(f"{path.name} has schema {schema}, this tscli reads up to {SCHEMA}: upgrade tscli")
+    try:
+        Manifest.model_validate(manifest)
+    except ValidationError as error:
+        raise UserError(f"{file} is damaged ({one_line(error, prefix='')}): restore it, or delete the run") from None
     return Run(path, manifest)
-
-
-def _entry(data: Any, name: str, kind: type) -> Any:
-    """An entry of a mapping.
-
-    Raises:
-        ValueError: it is missing or of another type, or there is no mapping.
-    """
-    value = data.get(name) if isinstance(data, dict) else None
-    if not isinstance(value, kind):
-        raise ValueError(f'no "{name}" of type {kind.__name__}')
-    return value
 
 
 def list_runs(runs_dir: Path) -> list[Run]:
@@ -269,14 +247,14 @@ def find_run(runs_dir: Path, ref: str) -> Run:
         return read_run(path)
     runs = list_runs(runs_dir)
     for run in runs:
-        if ref == run.name or (ref.isdigit() and int(ref) == run.number):
+        if ref == run.name or (ref.isdecimal() and int(ref) == run.number):
             return run
     if path.is_dir():
         raise UserError(f"{path} is no run folder: it has no manifest.json")
     if not runs:
         raise UserError(f'no run "{ref}": there are no runs in {runs_dir}; start with `tscli train-teacher cartpole`')
     hint = did_you_mean(ref, [run.name for run in runs])
-    if ref.isdigit() or not hint.startswith("did"):
+    if ref.isdecimal() or not hint.startswith("did"):
         newest = ", ".join(run.name for run in runs[:-4:-1])
         hint = f"it has {len(runs)}, the newest are {newest}" if len(runs) > 3 else f"it has {newest}"
     raise UserError(f'no run "{ref}" in {runs_dir}: {hint}; `tscli runs` lists all')

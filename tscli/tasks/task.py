@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from tscli.config import Config, UserError, ViewPart, did_you_mean, is_yaml, merge_nested, one_line, parse_view
+from tscli.plain import read_mapping
 
 
 class Task(Config):
@@ -99,23 +99,6 @@ def _index_as_strings(part: Any) -> Any:
     return part
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        UserError: the file is missing, is no YAML, or holds something other than a mapping.
-    """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path} holds no mapping: write one `key: value` per line")
-    return data
-
-
 def _bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
 
@@ -169,12 +152,12 @@ def _read(path: Path) -> Task:
 
 def _with_base(path: Path) -> dict[str, Any]:
     """A file's entries over those of the task that it extends, which may extend another one."""
-    data = load_yaml(path)
+    data = read_mapping(path)
     base = data.pop("extends", None)
     if base is None:
         return data
     bundled = _bundled()
-    if base not in bundled:
+    if not isinstance(base, str) or base not in bundled:
         raise UserError(f'{path}: extends: no task "{base}" comes with tscli: {did_you_mean(str(base), bundled)}')
     return merge_nested(_with_base(bundled[base]), data)
 

@@ -15,8 +15,8 @@ from tscli.envs import ActionSpec, VecEnv, make_env, mixed
 from tscli.envs.views import PREVIOUS_ACTION, ViewSpec, resolve_view
 from tscli.networks import Policy, PolicySpec
 from tscli.networks.files import load_policy_file
-from tscli.pairs import Pairs, PairsSchema
-from tscli.pairs.sealed import read_sealed
+from tscli.pairs import Pairs
+from tscli.pairs.folder import read_header
 from tscli.pictures import film
 from tscli.runs import Run
 from tscli.tasks import Task
@@ -232,7 +232,7 @@ def check_pairs_view(folders: Sequence[Path], view: ViewSpec) -> None:
         UserError: names the missing group and those at hand.
     """
     for folder in folders:
-        groups = PairsSchema.from_json(read_sealed(folder / "pairs.json")).groups
+        groups = read_header(folder)[0].groups
         for name in view.groups:
             if name not in groups:
                 raise UserError(
