@@ -51,16 +51,6 @@ BETA = (
 # --- the learning rate ------------------------------------------------------------------------------------------------
 
 
-def test_the_learning_rate_falls_far_from_the_old_policy_rises_near_it_and_keeps_its_bounds() -> None:
-    assert ppo.adaptive_lr(3e-3, 0.021, 0.01) == pytest.approx(2e-3)
-    assert ppo.adaptive_lr(3e-3, 0.020, 0.01) == 3e-3
-    assert ppo.adaptive_lr(3e-3, 0.005, 0.01) == 3e-3
-    assert ppo.adaptive_lr(3e-3, 0.0049, 0.01) == pytest.approx(4.5e-3)
-    assert ppo.adaptive_lr(3e-3, 0.0, 0.01) == 3e-3
-    assert ppo.adaptive_lr(1.2e-5, 1.0, 0.01) == 1e-5
-    assert ppo.adaptive_lr(9e-3, 1e-4, 0.01) == 1e-2
-
-
 @pytest.mark.parametrize("network", [("--network", "mlp"), ("--network", "gru", "--bptt", "8")])
 def test_adaptive_goes_by_the_kl_between_the_policy_that_acted_and_the_one_that_is_updated(
     folder: Path, monkeypatch: pytest.MonkeyPatch, network: tuple[str, ...]
