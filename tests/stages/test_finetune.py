@@ -51,10 +51,13 @@ def test_a_fine_tuned_student_learns_by_ppo_near_its_teacher_once_the_critic_is_
         "--teacher-kl-coef",
         "20",
         "--normalize-reward",
+        *("--eval-every", "1"),
     )
     run = call("finetune", *TINY, *more, "--update-normalizer")
     assert watch.updates == {"critic_optimizer": 12, "optimizer": 8}
     assert [counts["critic"] for counts in (*watch.norms, watch.counts())] == [0, 32, 64, 96]
     before = watch.norms[0]["policy"]
     assert [counts["policy"] - before for counts in (*watch.norms, watch.counts())] == [0, 0, 32, 64]
-    assert metrics_of(run)[-1]["kl_teacher"] > 0
+    lines = metrics_of(run)
+    assert lines[-1]["kl_teacher"] > 0
+    assert ["eval/return" in line for line in lines] == [False, True, True], "there is nothing new to measure at first"

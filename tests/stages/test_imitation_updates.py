@@ -158,6 +158,24 @@ def test_dagger_labels_where_the_student_goes_and_tells_who_acted(
     )
 
 
+@pytest.mark.parametrize("act", ["greedy", "sample"])
+def test_a_dagger_student_acts_as_it_is_told(teacher: None, monkeypatch: pytest.MonkeyPatch, act: str) -> None:
+    modes: list[Tensor] = []
+    step = Policy.step
+
+    def watched(self: Policy, obs: Any, hidden: Tensor, reset: Tensor) -> Any:
+        dist, after = step(self, obs, hidden, reset)
+        if self.training and len(reset) == 4:
+            modes.append(dist.mode())
+        return dist, after
+
+    monkeypatch.setattr(Policy, "step", watched)
+    watch = Watch(monkeypatch, lambda watch, name: None)
+    call(*DAGGER, "--act", act, "--beta", "0")
+    assert len(modes) == len(watch.actions) == 32
+    assert torch.equal(torch.stack(modes), torch.stack(watch.actions)) == (act == "greedy")
+
+
 def test_daggers_steps_are_of_windows_of_all_but_the_held_out_episodes(
     teacher: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

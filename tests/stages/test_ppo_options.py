@@ -60,6 +60,7 @@ def test_adaptive_goes_by_the_kl_between_the_policy_that_acted_and_the_one_that_
     adaptive_lr, policy_loss = ppo.adaptive_lr, ppo.policy_loss
 
     def watched(lr: float, divergence: Tensor, desired_kl: float) -> float:
+        assert desired_kl == 0.0003
         seen.append((lr, float(divergence), float(adaptive_lr(lr, divergence, desired_kl))))
         return seen[-1][2]
 
@@ -158,10 +159,10 @@ def test_without_noise_all_is_as_it_was_and_noise_takes_nothing_from_other_strea
     none = call(*TEACHER, "--action-noise", "0")
     assert fingerprint(none) == fingerprint(usual)
     assert all(map(torch.equal, given, drawn))
-    first = drawn[0]
+    first = drawn[:3]
     drawn.clear()
     noisy = call(*TEACHER, "--action-noise", "0.5")
-    assert torch.equal(drawn[0], first)
+    assert all(map(torch.equal, drawn[:3], first)), "a new policy is all but uniform, whatever it sees"
     assert fingerprint(noisy) != fingerprint(usual)
 
 

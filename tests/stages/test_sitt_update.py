@@ -89,7 +89,16 @@ def test_every_gradient_step_is_that_of_its_equation(
     assert [*watch.norms, watch.counts()] == counts
     # The last minibatch of an alignment is what was held out of it: none of it was learnt from.
     assert not set(watch.index.tolist()) & set(torch.cat(drawn[-6:]).tolist())
-    assert len(metrics_of(run)) == 3
+    # And what is said of it is of the policies as they are at the end.
+    part = watch.part
+    with torch.no_grad():
+        teacher, _ = watch.parts["teacher"].encoder(part.paired_obs, part.hidden, part.paired_reset)
+        student, _ = watch.parts["student"](part.student_obs, part.student_hidden, part.paired_reset)
+        proxy, _ = watch.parts["proxy"](part.paired_obs, part.proxy_hidden, part.paired_reset)
+        teacher = watch.parts["teacher"].head(teacher)
+    last = metrics_of(run)[-1]
+    for name, said in (("kl_teacher_student", teacher), ("kl_proxy_student", proxy)):
+        assert last[name] == pytest.approx(float(kl(said, student).mean()), rel=1e-3)
 
 
 @pytest.mark.parametrize("settings", [(), WHOLE], ids=["steps", "envs"])

@@ -21,6 +21,8 @@ from tscli.networks.normalize import ReturnScale
 from tscli.training import Training
 
 MEMORY = ("--network", "gru", "--network.hidden", "8", "--network.memory", "8")
+# Whose learning rate it is, of the optimisers that have one of their own.
+_RATES = {"critic_optimizer": "critic_lr", "student_optimizer": "align_lr", "proxy_optimizer": "align_lr"}
 # Three iterations of 4 envs x 8 steps, of episodes that are cut off after five: quick, and with ends of every kind.
 TINY = (
     *("--total-steps", "96", "--num-envs", "4", "--rollout-steps", "8", "--num-minibatches", "2", "--num-epochs", "2"),
@@ -37,7 +39,7 @@ TINY = (
         "--entropy-coef",
         "0.05",
     ),
-    *("--value-coef", "0.3", "--lr", "0.02", "--lr-schedule", "constant", "--eval-every", "0", "--eval-episodes", "2"),
+    *("--value-coef", "0.3", "--lr", "0.02", "--lr-schedule", "linear", "--eval-every", "0", "--eval-episodes", "2"),
 )
 
 
@@ -82,6 +84,7 @@ class Watch:
         def begin(original: Any, this: Training, session: Any, config: Any, task: Any, parts: Any, *a: Any, **k: Any):
             self.config, self.parts = config, parts
             original(this, session, config, task, parts, *a, **k)
+            self._check_parameters()
 
         def stack(original: Any, this: Recorder) -> Any:
             self.rollout = original(this)
@@ -104,6 +107,9 @@ class Watch:
 
         def move(original: Any, this: FlatOptimizer) -> None:
             name = next(name for name, part in self.parts.items() if part is this)
+            if self.rollouts:
+                given = getattr(self.config, _RATES.get(name, "lr"))
+                assert this.lr == pytest.approx(given * (1 - (self.rollouts - 1) / 3)), "it falls to 0 over the run"
             check(self, name)
             self.updates[name] = self.updates.get(name, 0) + 1
             original(this)
@@ -119,6 +125,14 @@ class Watch:
             return gae(*args)
 
         monkeypatch.setattr(ppo, "compute_gae", advantages)
+
+    def _check_parameters(self) -> None:
+        """Every weight of the run is moved by one optimiser, and by one alone."""
+        moved = [parameter for part in self.parts.values() for parameter in getattr(part, "_parameters", ())]
+        modules = [part for part in self.parts.values() if isinstance(part, torch.nn.Module)]
+        learnt = {parameter for module in modules for parameter in module.parameters()}
+        moved = [parameter for parameter in moved if isinstance(parameter, Tensor)]  # a module's own are names
+        assert len(moved) == len(set(moved)) and set(moved) == learnt
 
     def _check_rollout(
         self, reward: Tensor, value: Tensor, next_value: Tensor, ends: Tensor, done: Tensor, gamma: float, lam: float
