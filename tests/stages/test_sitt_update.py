@@ -106,12 +106,14 @@ def test_pairs_are_of_the_same_rows_and_the_proxys_memory_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]
 ) -> None:
     hiddens = [torch.zeros(4, 8)]
+    differ: list[bool] = []
 
     def check(watch: Watch, name: str) -> None:
         rollout = watch.rollout
         assert torch.equal(rollout.paired_obs["vector"], rollout.student_obs["vector"]), "both see all there is"
         resets = torch.stack([rollout.reset[t, rows] for t, rows in enumerate(rollout.rows)])
         assert torch.equal(rollout.paired_reset, resets)
+        differ.append(bool((rollout.reset.any(1) & ~rollout.reset.all(1)).any()))
         if name == "optimizer" and watch.updates.get(name, 0) % 4 == 0 and watch.parts["proxy"].is_recurrent:
             obs = {"vector": rollout.obs["vector"][:-1]}
             with torch.no_grad():
@@ -120,7 +122,9 @@ def test_pairs_are_of_the_same_rows_and_the_proxys_memory_goes_on(
             torch.testing.assert_close(hiddens[-1], expected)
 
     Watch(monkeypatch, check)
-    call("sitt", short_task(), *SITT, *settings, "--paired-fraction", "0.5")
+    # Long enough that envs fall at different times.
+    call("sitt", short_task("max_episode_steps: 14"), *SITT, *settings, "--paired-fraction", "0.5")
+    assert any(differ)
     assert len(hiddens) == (4 if settings else 1) and hiddens[-1].any() == bool(settings)
 
 

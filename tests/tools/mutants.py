@@ -15,13 +15,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import itertools
 import json
 import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +35,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+FORK = multiprocessing.get_context("fork")
 COPIED = ("tscli", "stages", "datasets", "tests", "examples", "pyproject.toml", "README.md")
 
 
@@ -87,7 +90,7 @@ def read_mutants() -> list[Mutant]:
 
 def run_tests(tree: Path, tests: tuple[str, ...], limit: float) -> str:
     """How the tests end in that copy of the tree: "passed", "timed out", or the first that failed."""
-    child = multiprocessing.get_context("fork").Process(target=_run_tests, args=(tree, tests))
+    child = FORK.Process(target=_exit_with_tests, args=(tree, tests))
     child.start()
     child.join(limit)
     if child.is_alive():
@@ -98,19 +101,51 @@ def run_tests(tree: Path, tests: tuple[str, ...], limit: float) -> str:
         return "passed"
     said = (tree / "output").read_text()
     failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0].split(" - ")[0].split("::")[-1] if failed else said[-300:]
+    return failed[-1].split(" - ")[0].split("::")[-1] if failed else said[-300:]
 
 
-def _run_tests(tree: Path, tests: tuple[str, ...]) -> None:
+def _exit_with_tests(tree: Path, tests: tuple[str, ...]) -> None:
+    code = _tests(tree, tests)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _tests(tree: Path, tests: tuple[str, ...]) -> int:
     output = os.open(tree / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.chdir(tree)
     sys.path.insert(0, str(tree))
     os.environ["PYTHONPATH"] = str(tree)  # for the processes that tests start
-    code = pytest.main(["-x", "--tb=no", "-p", "no:cacheprovider", "-rfE", *tests])
-    sys.stdout.flush()
-    os._exit(int(code))
+    return int(pytest.main(["-x", "--tb=no", "-p", "no:cacheprovider", "-rfE", *tests]))
+
+
+def try_file(tree: Path, mutants: list[Mutant], limit: float) -> Iterator[tuple[Mutant, str]]:
+    """What the tests say of a file's mutants, one after the other.
+
+    Raises:
+        SystemExit: they fail without any mutant.
+    """
+    ours, theirs = FORK.Pipe()
+    child = FORK.Process(target=_try_file, args=(tree, mutants, limit, theirs))
+    child.start()
+    theirs.close()
+    whole = ours.recv()
+    if whole != "passed":
+        print(f"{mutants[0].file}: without any mutant its tests do not pass: {whole}", file=sys.stderr)
+        raise SystemExit(2)
+    yield from ((mutant, ours.recv()) for mutant in mutants)
+    child.join()
+
+
+def _try_file(tree: Path, mutants: list[Mutant], limit: float, pipe: Connection) -> None:
+    if mutants[0].file.startswith("stages/"):
+        # A stage is loaded anew by each call of its command, and all else may stay as the first run has imported it.
+        pipe.send("failed" if _tests(tree, mutants[0].tests) else "passed")
+    else:
+        pipe.send(run_tests(tree, mutants[0].tests, limit))
+    for mutant in mutants:
+        pipe.send(try_out(tree, mutant, limit))
 
 
 def try_out(tree: Path, mutant: Mutant, limit: float) -> str:
@@ -154,19 +189,15 @@ def main() -> int:
             source = ROOT / name
             copy: Any = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, tree / name)
-        passes: dict[tuple[str, ...], str] = {}
-        for number, mutant in enumerate(missing, 1):
-            if mutant.tests not in passes:
-                passes[mutant.tests] = run_tests(tree, mutant.tests, options.timeout)
-                if passes[mutant.tests] != "passed":
-                    print(f"without any mutant {mutant.tests} fail: {passes[mutant.tests]}", file=sys.stderr)
-                    return 2
-            begin = time.monotonic()
-            found = known[mutant.key] = try_out(tree, mutant, options.timeout)
-            with options.results.open("a") as file:
-                file.write(json.dumps({"key": mutant.key, "name": mutant.name, "found": found}) + "\n")
-            said = "SURVIVED" if found == "passed" else f"caught by {found}"
-            print(f"[{number}/{len(missing)}] {mutant.name}: {said} ({time.monotonic() - begin:.0f} s)", flush=True)
+        number = 0
+        for _, group in itertools.groupby(missing, lambda mutant: mutant.file):
+            for mutant, found in try_file(tree, list(group), options.timeout):
+                number += 1
+                known[mutant.key] = found
+                with options.results.open("a") as file:
+                    file.write(json.dumps({"key": mutant.key, "name": mutant.name, "found": found}) + "\n")
+                said = "SURVIVED" if found == "passed" else f"caught by {found}"
+                print(f"[{number}/{len(missing)}] {mutant.name}: {said}", flush=True)
     survivors = [mutant for mutant in chosen if known[mutant.key] == "passed"]
     caught = len(chosen) - len(survivors)
     print(f"\n{caught} of {len(chosen)} mutants caught ({100 * caught / max(1, len(chosen)):.1f} %)")
