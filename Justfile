@@ -33,6 +33,10 @@ type:
 test *options:
     {{venv}}/pytest -n 2 {{options}}
 
+# Break one thing at a time, and count how often the quick tests notice; some minutes (`just mutants --only sitt`).
+mutants *options:
+    {{venv}}/python tests/tools/mutants.py {{options}}
+
 # Measure speed and results (benchmarks/README.md); some minutes, 2 GB of disk.
 bench:
     {{venv}}/python benchmarks/env_speed.py

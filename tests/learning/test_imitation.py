@@ -256,6 +256,13 @@ def test_the_normaliser_reads_no_pictures_and_repeats_its_noise(
     fit_normalizer(make_student(pairs, "camera"), pairs)  # has nothing to normalise
 
 
+def test_a_gaussian_student_begins_with_its_teachers_deviation(tmp_path: Path) -> None:
+    pairs = record(tmp_path, ARM)  # whose teacher's is .5, as half the range is 1
+    student = make_student(pairs, "state")
+    match_std(student, pairs)
+    torch.testing.assert_close(student.head.log_std.exp(), torch.tensor([0.5]))
+
+
 def test_a_squashed_teacher_is_read_as_one(tmp_path: Path) -> None:
     pairs = record(tmp_path, ARM, squash=True)
     student = make_student(pairs, "state", squash=True)

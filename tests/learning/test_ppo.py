@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from tscli.learning.imitation import imitation_loss
-from tscli.learning.ppo import compute_gae, explained_variance, policy_loss, value_loss
+from tscli.learning.ppo import adaptive_lr, compute_gae, explained_variance, policy_loss, standardize, value_loss
 from tscli.networks.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian
 
 
@@ -67,12 +68,41 @@ def test_policy_loss_takes_the_worse_of_clipped_and_unclipped() -> None:
     assert not approx_kl.requires_grad and not clip_fraction.requires_grad
 
 
+def test_advantages_get_zero_mean_and_the_deviation_of_a_sample_of_one() -> None:
+    assert standardize(torch.tensor([[1.0, 2.0], [3.0, 6.0]])).flatten().tolist() == pytest.approx(
+        [x / math.sqrt(14 / 3) for x in (-2, -1, 0, 3)]
+    )
+
+
+def test_each_sample_of_the_surrogate_has_its_weight_and_may_have_another_ratio_to_be_clipped() -> None:
+    log_prob, advantage = torch.tensor([1.1, 0.9]).log(), torch.tensor([1.0, 2.0])
+    weighted = policy_loss(log_prob, torch.zeros(2), advantage, 0.2, torch.tensor([0.5, 0.25])).loss
+    assert weighted.item() == pytest.approx(-(0.5 * 1.1 + 0.25 * 1.8) / 2)
+    near = torch.tensor([1.05, 0.95]).log()  # the clip is of this; the worse of the two counts
+    assert policy_loss(log_prob, torch.zeros(2), advantage, 0.2, near=near).loss.item() == pytest.approx(
+        -(1.05 + 1.8) / 2
+    )
+
+
+@pytest.mark.parametrize("number", [float, torch.tensor], ids=["number", "on a device"])
+def test_the_learning_rate_falls_far_from_the_old_policy_rises_near_it_and_keeps_its_bounds(number: Any) -> None:
+    for lr, divergence, expected in (
+        *((3e-3, 0.021, 2e-3), (3e-3, 0.020, 3e-3), (3e-3, 0.005, 3e-3), (3e-3, 0.0049, 4.5e-3)),
+        *((3e-3, 0.0, 3e-3), (1.2e-5, 1.0, 1e-5), (9e-3, 1e-4, 1e-2)),
+    ):
+        found = adaptive_lr(number(lr), number(divergence), 0.01)
+        assert float(found) == pytest.approx(expected)
+        assert isinstance(found, torch.Tensor) == (number is not float)
+
+
 def test_value_loss_with_clipping_takes_the_worse_error() -> None:
     value, old = torch.tensor([2.0, 2.0, 0.1]), torch.zeros(3)
     returns = torch.tensor([3.0, 1.0, 1.0])
     assert value_loss(value, returns, old, None).item() == pytest.approx(0.5 * (1 + 1 + 0.81) / 3)
     # Clipped to 0.5, 0.5, 0.1: errors 6.25 against 1, 0.25 against 1, 0.81 against 0.81.
     assert value_loss(value, returns, old, 0.5).item() == pytest.approx(0.5 * (6.25 + 1 + 0.81) / 3)
+    # From 1 on: clipped to 1.5, 1.5, 0.5, of which the first and the last are worse.
+    assert value_loss(value, returns, old + 1, 0.5).item() == pytest.approx(0.5 * (2.25 + 1 + 0.81) / 3)
 
 
 def test_explained_variance_of_perfect_constant_and_inverted_values() -> None:

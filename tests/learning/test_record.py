@@ -43,6 +43,8 @@ def test_a_pass_shows_every_sequence_once_with_the_hidden_state_before_it() -> N
         assert torch.equal(part.twice // 2, part.step % 10)
         seen += part.step[0].tolist()
     assert sorted(seen) == [0, 2, 10, 12]
+    passes = [[part.step[0].tolist() for part in batch.shuffled(2, generator)] for _ in range(5)]
+    assert any(each != passes[0] for each in passes), "shuffled anew each time"
 
 
 def test_averages_are_those_of_the_minibatches_by_name() -> None:

@@ -64,13 +64,20 @@ def test_roles_that_see_the_same_share_a_view() -> None:
     viewed = ViewedEnv(env, {"actor": view("state"), "critic": view("state"), "other": view("goal")}, 0)
     assert viewed.views["actor"] is viewed.views["critic"] is not viewed.views["other"]
     viewed.step(zeros(env))
-    assert viewed.observe("actor")["vector"][0, 2] == 1  # advanced once, not once per role
+    assert viewed.observe("actor")["vector"][0, 2] == 1
+    late = ViewSpec("late", tuple(replace(part, delay=2) for part in view("state").parts))
+    viewed = ViewedEnv(FakeEnv([[9]]), {"actor": late, "critic": late}, 0)
+    for _ in range(4):
+        viewed.step(zeros(viewed.env))  # type: ignore[arg-type]
+    assert viewed.observe("actor")["vector"][0, 2] == 2  # advanced once per step, not once per role
 
 
 def test_actions_are_executed_within_bounds() -> None:
     env = FakeEnv([[9]], ARM)
-    step = ViewedEnv(env, {}, 0).step(torch.tensor([[-5.0, 1e6]]))
-    assert step.action.tolist() == env.actions[0].tolist() == [[-1.0, 1e6]]
+    viewed = ViewedEnv(env, {}, 0)
+    for given, executed in (([-5.0, 1e6], [-1.0, 1e6]), ([5.0, -1e6], [3.0, -1e6])):
+        step = viewed.step(torch.tensor([given]))
+        assert step.action.tolist() == env.actions[-1].tolist() == [executed]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

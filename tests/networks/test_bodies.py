@@ -103,6 +103,13 @@ def test_a_body_has_the_sizes_that_it_says(kind: str) -> None:
     assert (y.shape, hidden.shape) == ((3, 2, body.output_size), (2, body.hidden_size))
 
 
+@pytest.mark.parametrize("kind", ["rnn", "gru"])
+def test_layers_stand_after_the_memory_where_they_are_asked_for(kind: str) -> None:
+    body = build_body(4, NetworkConfig.model_validate({"kind": kind, "memory": 6, "hidden_after": (5,)}))
+    y, _ = body(torch.randn(3, 2, 4), torch.zeros(2, body.hidden_size), None)
+    assert y.shape == (3, 2, 5) and body.output_size == 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_setting_of_a_body_has_a_sentence_of_help_and_no_name_of_all_networks(kind: str) -> None:
     for name, field in BODIES[kind].model_fields.items():

@@ -86,6 +86,7 @@ def test_a_squashed_gaussian_has_the_density_of_the_change_of_variables() -> Non
     ours, theirs = squashed(mean, std)
     action = ours.sample(seeded()).clamp(-0.999, 3.999)
     torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action.float()).sum(-1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.mode(), torch.tensor([[1.0, 3.0]]) + torch.tensor([2.0, 1.0]) * mean.tanh())
     # and it integrates to one
     grid = torch.linspace(-0.9999, 2.9999, 20001)
     one = TanhGaussian(mean[:, :1], std[:, :1], torch.tensor([1.0]), torch.tensor([2.0]))

@@ -71,7 +71,7 @@ def test_two_encoders_act_as_one_policy(kind: str, inner: str) -> None:
     torch.testing.assert_close(dist.params()["logits"], expected)
     torch.testing.assert_close(last, after)
     # By hand: the inner hidden state comes first, and its encoder reads what the body does not.
-    assert encoder.norm is not None
+    assert encoder.norm is not None and encoder.norm.count == 7 * 5
     vector, inner_hidden = encoder.norm(obs["vector"]), torch.zeros(5, encoder.inner.hidden_size)
     y, inner_last = encoder.inner(vector[..., :2], inner_hidden, reset)
     latent = encoder.to_latent(y)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -52,6 +53,19 @@ def test_a_new_gaussian_policy_stands_in_the_middle_with_the_deviation_asked_for
     # centre 1 and 3, half range 2 and 1
     torch.testing.assert_close(params["mean"], torch.tensor([1.0, 3.0]).expand(1, 50, 2), atol=0.2, rtol=0)
     torch.testing.assert_close(params["std"], torch.tensor([1.0, 0.5]).expand(1, 50, 2), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_a_deviation_can_be_set_in_the_envs_units_and_has_bounds(squash: bool) -> None:
+    head = make("mlp", "state", ARM, squash=squash).head
+    half = torch.ones(2) if squash else torch.tensor([2.0, 1.0])  # squashed, it is that of the normal underneath
+    latent = torch.zeros(1, head.linear.in_features)
+    head.start_from_std(torch.tensor([0.5, 0.25]))
+    torch.testing.assert_close(head(latent).params()["std"], torch.tensor([[0.5, 0.25]]))
+    for log_std, bound in ((50.0, 2.0), (-50.0, -10.0)):
+        with torch.no_grad():
+            head.log_std.fill_(log_std)
+        torch.testing.assert_close(head(latent).params()["std"][0], half * math.exp(bound))
 
 
 @pytest.mark.parametrize("settings", [{}, {"head_hidden": (6, 5)}, {"head_hidden": (6,), "std": "network"}])

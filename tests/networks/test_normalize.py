@@ -81,6 +81,12 @@ def test_return_scale_divides_by_the_deviation_of_discounted_returns() -> None:
     np.testing.assert_allclose(found.numpy(), reward[15:] / np.std(returns), rtol=1e-4)  # scaled, not shifted
 
 
+def test_scaled_rewards_are_clipped() -> None:
+    scale, never = ReturnScale(2, 0.0), torch.zeros(1, 2, dtype=torch.bool)
+    scale(torch.tensor([[-1.0, 1.0]]).repeat(200_000, 1), never.repeat(200_000, 1))
+    assert scale(torch.tensor([[100.0, -100.0]]), never).tolist() == [[10.0, -10.0]]
+
+
 def test_a_restarted_return_scale_forgets_the_returns_under_way_and_keeps_its_statistics() -> None:
     scale, never = ReturnScale(1, 0.5), torch.zeros(2, 1, dtype=torch.bool)
     scale(torch.tensor([[4.0], [2.0]]), never)  # returns 4 and 4

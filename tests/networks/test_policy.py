@@ -38,6 +38,9 @@ def test_a_critic_is_called_as_a_policy_is(kind: str) -> None:
     value, hidden = critic(obs, critic.initial_hidden(5), RESETS)
     assert value.shape == (7, 5) and hidden.shape == (5, critic.encoder.hidden_size)
     assert critic.is_recurrent == (hidden.numel() > 0)
+    # Env 2 has a reset before step 3.
+    again, _ = critic({"vector": obs["vector"][3:, 2:3]}, critic.initial_hidden(1))
+    torch.testing.assert_close(value[3:, 2:3], again)
 
 
 @pytest.mark.parametrize("action", [DISCRETE, ARM])

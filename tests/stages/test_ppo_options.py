@@ -51,16 +51,6 @@ BETA = (
 # --- the learning rate ------------------------------------------------------------------------------------------------
 
 
-def test_the_learning_rate_falls_far_from_the_old_policy_rises_near_it_and_keeps_its_bounds() -> None:
-    assert ppo.adaptive_lr(3e-3, 0.021, 0.01) == pytest.approx(2e-3)
-    assert ppo.adaptive_lr(3e-3, 0.020, 0.01) == 3e-3
-    assert ppo.adaptive_lr(3e-3, 0.005, 0.01) == 3e-3
-    assert ppo.adaptive_lr(3e-3, 0.0049, 0.01) == pytest.approx(4.5e-3)
-    assert ppo.adaptive_lr(3e-3, 0.0, 0.01) == 3e-3
-    assert ppo.adaptive_lr(1.2e-5, 1.0, 0.01) == 1e-5
-    assert ppo.adaptive_lr(9e-3, 1e-4, 0.01) == 1e-2
-
-
 @pytest.mark.parametrize("network", [("--network", "mlp"), ("--network", "gru", "--bptt", "8")])
 def test_adaptive_goes_by_the_kl_between_the_policy_that_acted_and_the_one_that_is_updated(
     folder: Path, monkeypatch: pytest.MonkeyPatch, network: tuple[str, ...]
@@ -70,6 +60,7 @@ def test_adaptive_goes_by_the_kl_between_the_policy_that_acted_and_the_one_that_
     adaptive_lr, policy_loss = ppo.adaptive_lr, ppo.policy_loss
 
     def watched(lr: float, divergence: Tensor, desired_kl: float) -> float:
+        assert desired_kl == 0.0003
         seen.append((lr, float(divergence), float(adaptive_lr(lr, divergence, desired_kl))))
         return seen[-1][2]
 
@@ -168,10 +159,10 @@ def test_without_noise_all_is_as_it_was_and_noise_takes_nothing_from_other_strea
     none = call(*TEACHER, "--action-noise", "0")
     assert fingerprint(none) == fingerprint(usual)
     assert all(map(torch.equal, given, drawn))
-    first = drawn[0]
+    first = drawn[:3]
     drawn.clear()
     noisy = call(*TEACHER, "--action-noise", "0.5")
-    assert torch.equal(drawn[0], first)
+    assert all(map(torch.equal, drawn[:3], first)), "a new policy is all but uniform, whatever it sees"
     assert fingerprint(noisy) != fingerprint(usual)
 
 

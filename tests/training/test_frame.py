@@ -108,6 +108,44 @@ def test_evaluations_come_when_due_and_at_the_end(
     assert [line["iteration"] for line in lines(run) if "eval/return" in line] == measured
 
 
+def test_the_report_is_of_the_best_policy_on_episodes_that_did_not_choose_it(
+    tmp_path: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[float, int]] = []
+
+    def measure(policies: dict[str, Policy], env: Any, seed: int, per_slot: int) -> dict[str, float]:
+        measured.append((policies["policy"].head.linear.weight[0, 0].item(), seed))
+        return {"eval/return": [0.0, 9.0, 3.0, 1.0][len(measured) - 1]}
+
+    monkeypatch.setattr(frame, "measure", lambda named, *args: measure({"policy": named["eval"]}, *args))
+    train(tmp_path, policy, total=30)
+    weights, seeds = zip(*measured, strict=True)
+    assert weights == (0, 1, 2, 1) and seeds[0] == seeds[1] == seeds[2] != seeds[3]
+
+
+def idle(folder: Path, policy: Policy, score: tuple[str, ...] = ("eval/return",), **options: Any) -> Run:
+    """Three iterations in which nothing is learnt."""
+    config = TrainingConfig.model_validate({"eval_episodes": 2, "eval_every": 1})
+    frame_ = (Session(folder / "runs", command="toy"), config, load_task("cartpole"), {}, {"policy": policy}, "student")
+    with Training(*frame_, 30, 10, score=score) as training:
+        for _ in training.iterations():
+            training.log({}, **options)
+        return training.report((), "toy")
+
+
+def test_the_first_metric_that_the_env_tells_chooses(tmp_path: Path, policy: Policy, monkeypatch: Any) -> None:
+    left = [{"eval/return": value, "eval/success_rate": 1 - value} for value in (0.1, 0.5, 0.3, 0.0)]
+    monkeypatch.setattr(frame, "measure", lambda *args: left.pop(0))
+    score = ("eval/none", "eval/success_rate", "eval/return")
+    assert idle(tmp_path, policy, score).metrics["best_selection_score"] == 0.9
+
+
+def test_an_evaluation_can_be_put_off_but_for_the_last(tmp_path: Path, policy: Policy, monkeypatch: Any) -> None:
+    monkeypatch.setattr(frame, "measure", lambda *args: {"eval/return": 1.0})
+    run = idle(tmp_path, policy, measure=False)
+    assert ["eval/return" in line for line in lines(run)] == [False, False, True]
+
+
 def test_a_goal_of_success_needs_an_env_that_tells(tmp_path: Path, policy: Policy) -> None:
     session, config = Session(tmp_path), TrainingConfig.model_validate({"eval_episodes": 2, "stop_success": 0.5})
     with pytest.raises(UserError, match="--stop-success: task pendulum does not tell success"):

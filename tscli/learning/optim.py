@@ -124,25 +124,13 @@ class FlatAdam(FlatOptimizer):
 
 
 class FlatSGD(FlatOptimizer):
-    """Gradient descent, with momentum where it is given."""
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        lr: float,
-        max_grad_norm: float | None = None,
-        momentum: float = 0.0,
-    ):
-        super().__init__(parameters, lr, max_grad_norm)
-        self.momentum = momentum
-        self._velocity = torch.zeros_like(self._flat)
+    """Gradient descent, without momentum."""
 
     def _move(self, gradient: Tensor) -> None:
-        self._velocity.mul_(self.momentum).add_(gradient)
-        self._descend(self.lr, self._velocity)
+        self._descend(self.lr, gradient)
 
     def _moments(self) -> dict[str, Tensor]:
-        return {"velocity": self._velocity}
+        return {}
 
 
 class FlatRMSprop(FlatOptimizer):
