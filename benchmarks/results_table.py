@@ -4,8 +4,8 @@
     python benchmarks/results_table.py runs > table.md
 
 Takes the newest finished comparison of each task under the folder, and of each method in it: a task may have several
-comparisons with other methods. A cell holds the mean return over seeds, its 95 % interval (percentile bootstrap over
-seeds), the number of seeds, and the env steps taken (teacher's, student's and collected ones together).
+comparisons with other methods. A cell holds the mean return over seeds, its 95 % interval (Student's t), the
+number of seeds, the env steps taken (teacher's, student's and collected ones together), and every seed's return.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from tscli.terminal.tables import interval
 
 ORDER = ("ppo", "asymmetric", "bc", "dagger", "online", "finetune", "advisor", "gpo", "sitt")
 
@@ -57,7 +59,8 @@ def cell(row: dict[str, Any] | None) -> str:
     lines = [f"**{number(row['mean'])}**", f"{count} seed{'s' if count > 1 else ''}, {steps(row['env_steps'])}"]
     if row["interval"] is not None:  # which one seed does not have
         low, high = row["interval"]
-        lines.insert(1, f"{number(low)} to {number(high)}")
+        lines.insert(1, interval(low, high, number))
+        lines.append(", ".join(map(number, row["values"])))
     return "<br>".join(lines)
 
 

@@ -107,7 +107,7 @@ def main(config: Config, session: Session) -> Run:
             report["student_states"] = evaluation.compare_on_student_states(*pair, env, seed, per_slot)
             # Episode by episode, since both had the same ones: how hard they were then drops out of the interval.
             difference = greedy_returns["teacher"] - greedy_returns["student"]
-            gap = statistics.bootstrap_mean(difference.cpu().numpy())
+            gap = statistics.student_mean(difference.cpu().numpy())
             report |= {"gap": gap.mean, "gap_interval": [gap.low, gap.high]}
             means = [float(greedy_returns[role].mean()) for role in ("student", "teacher")]
             figures, remark = evaluation.beside_teacher(pair[0], env, seed, *means)

@@ -32,7 +32,10 @@ def test_the_report_has_the_figures_of_the_cells(toys: Path, capsys: pytest.Capt
     assert (weak["mean"], weak["sd"], weak["iqm"]) == (3.0, pytest.approx(math.sqrt(2.5)), 3.0)
     assert (weak["teacher"], weak["gap"], weak["env_steps"]) == (20.0, 17.0, 92.0)
     assert (strong["mean"], strong["gap"], strong["allowed_steps"]) == (9.0, 11.0, 100)
-    assert 1 <= weak["interval"][0] < 3 < weak["interval"][1] <= 5
+    assert weak["values"] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    half = 2.776445 * math.sqrt(2.5 / 5)  # Student's t of 4 degrees of freedom
+    assert weak["interval"] == pytest.approx([3 - half, 3 + half])
+    assert any("by Student's t" in note for note in report["notes"])
     assert "3.00 ± 1.58" in table and "9.00 ± 4.74" in table
     assert run.metrics == {"return/weak": 3.0, "return/strong": 9.0}
     with open(run.path / "results.csv", newline="") as file:
@@ -44,7 +47,10 @@ def test_the_report_has_the_figures_of_the_cells(toys: Path, capsys: pytest.Capt
     assert rows[0]["near"] == "0.5" and rows[0]["success_rate"] == ""
     assert (Path(rows[9]["learn cell"]) / "manifest.json").exists()
     text = (run.path / "table.md").read_text()
-    assert "| weak | 5 | 3.00 ± 1.58 |" in text and "tscli compare cartpole --methods weak,strong" in text
+    assert (
+        "| weak | 5 | 3.00 ± 1.58 | 1.04 to 4.96 | 1.00, 2.00, 3.00, 4.00, 5.00 | 3.00 |" in text
+        and "tscli compare cartpole --methods weak,strong" in text
+    )
     for name in ("bars.png", "curves.png"):
         assert f"]({name})" in text
         with Image.open(run.path / name) as image:

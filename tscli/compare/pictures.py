@@ -34,7 +34,7 @@ def draw(results: Results, folder: Path) -> Iterator[Path]:
         for lines, part in ((students, [c[0] for c in curves]), (teachers, [c[1] for c in curves])):
             whole = [curve for curve in part if curve is not None]
             if whole:
-                lines.append(Line(row.variant.label, colour(i), *mean_curve(whole)))
+                lines.append(Line(row.variant.label, colour(i), *mean_curve(whole, metric)))
     panels = [("student", students), ("its teacher", _joined(teachers))]
     title = f"{results.layout.task.name}: greedy evaluations during training, mean and 95 % interval"
     shown, x_label = [panel for panel in panels if panel[1]], "env steps, the teacher's included"

@@ -61,7 +61,7 @@ class Summary:
     outcomes: list[Outcome]  # of all seeds
     finished: list[Outcome]  # of the seeds that are in
     estimate: statistics.Estimate
-    iqm: statistics.Band | None
+    iqm: float | None
     teacher: float | None
     gap: float | None
     mean_return: float
@@ -171,14 +171,15 @@ def _summaries(found: Sequence[Outcome], metric: Metric) -> list[Summary]:
 def _summary(group: list[Outcome], metric: Metric) -> Summary:
     done = [outcome for outcome in group if metric.name in outcome.student]
     values = np.array([outcome.student[metric.name] for outcome in done])
+    several_shares = metric.percent and len(values) > 1
     gaps = [gap for outcome in done if (gap := outcome.gap(metric.name)) is not None]
     teachers = [outcome.teacher[metric.name] for outcome in done if metric.name in outcome.teacher]
     return Summary(
         variant=group[0].row.variant,
         outcomes=group,
         finished=done,
-        estimate=statistics.bootstrap_mean(values),
-        iqm=statistics.bootstrap_iqm(values) if len(values) >= IQM_FROM else None,
+        estimate=statistics.share(values) if several_shares else statistics.student_mean(values),
+        iqm=float(statistics.interquartile_mean(values)) if len(values) >= IQM_FROM else None,
         teacher=float(np.mean(teachers)) if teachers else None,
         gap=float(np.mean(gaps)) if gaps else None,
         mean_return=_mean([outcome.student.get("return", math.nan) for outcome in done]),
@@ -228,18 +229,19 @@ def _logged(run: Run, name: str, spent: int) -> Curve | None:
     return Curve(np.array(steps), np.array(values))
 
 
-def mean_curve(curves: Sequence[Curve]) -> tuple[np.ndarray, statistics.Band]:
-    """Mean over seeds at common steps, with its interval.
+def mean_curve(curves: Sequence[Curve], metric: Metric) -> tuple[np.ndarray, statistics.Band]:
+    """Mean over seeds at common steps, with its interval at each of them.
 
     A seed that stopped early keeps its last value from there on. Before all seeds have a first value there is no mean.
     """
+    mean = statistics.share_curve if metric.percent and len(curves) > 1 else statistics.student_curve
     if all(len(curve.steps) == 1 for curve in curves):
         values = np.array([curve.values for curve in curves])
-        return np.mean([curve.steps for curve in curves], axis=0), statistics.bootstrap_mean_curve(values)
+        return np.mean([curve.steps for curve in curves], axis=0), mean(values)
     start, end = max(curve.steps[0] for curve in curves), max(curve.steps[-1] for curve in curves)
     every = np.unique(np.concatenate([curve.steps for curve in curves]))
     steps = every[(every >= start) & (every <= end)]
     if len(steps) > 200:
         steps = np.linspace(start, end, 200)
     values = np.stack([np.interp(steps, curve.steps, curve.values) for curve in curves])
-    return steps, statistics.bootstrap_mean_curve(values)
+    return steps, mean(values)

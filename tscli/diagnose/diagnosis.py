@@ -29,7 +29,7 @@ from tscli.envs import VecEnv
 from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import ViewSpec
 from tscli.learning.episodes import run_episodes
-from tscli.learning.statistics import Estimate, bootstrap_mean
+from tscli.learning.statistics import Estimate, student_mean
 from tscli.networks import Policy, PolicySpec
 from tscli.networks.files import load_policy_file
 from tscli.pairs import Pairs
@@ -182,7 +182,7 @@ def how_good(teacher: Policy, task: Task, episodes: int, seed: int, device: torc
     finally:
         env.close()
     success = None if found.success is None else float(found.success.float().mean())
-    estimates = [bootstrap_mean(returns.cpu().numpy()) for returns in (found.returns, random.returns)]
+    estimates = [student_mean(returns.cpu().numpy()) for returns in (found.returns, random.returns)]
     return teacher_is_good(estimates[0], estimates[1], goal_of(task), success)
 
 

@@ -39,7 +39,7 @@ def draw_distinct(size: int, num_mazes: int, seed: int, split: str) -> np.ndarra
         draws += -(-draws // 2)
         mazes = draw_mazes(size, draws, seed, split)
         _, places = np.unique(mazes.reshape(draws, -1), axis=0, return_index=True)
-        if len(places) >= num_mazes or len(places) == known:
+        if len(places) >= num_mazes or len(places) == known or draws > 1 << 18:
             return mazes[np.sort(places)[:num_mazes]]
         known = len(places)
 

@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.markup import escape
 
-from tscli.terminal.tables import FitTable, decimals
+from tscli.terminal.tables import FitTable, decimals, interval
 
 
 def eval_table(report: dict[str, Any]) -> FitTable:
     """The report as a table: one row per policy and mode, and for greedy ones one per task of a mixture."""
     entries = report["policies"]
     has_success = any("success_rate" in entry["greedy"] for entry in entries.values())
-    numbers = ["return", "95 % interval", "sd", *(["success"] if has_success else []), "length"]
+    numbers = ["return", "95 % interval", "sd", *(["success", "its interval"] if has_success else []), "length"]
     table = FitTable(
         ["policy", "view", "acts", *numbers],
         right=numbers,
-        give_way={"view": 7},
+        give_way={"its interval": 0, "view": 7} if has_success else {"view": 7},
         title=f"{report['task']}: {report['episodes']} episodes, seed {report['seed']}",
         caption=_comparison(report) if "gap" in report else "",
     )
-    places = _decimals(report)
+    text = _text(report)
     rows = [(role, entry, mode, entry[mode]) for role, entry in entries.items() for mode in ("greedy", "sampled")]
     for role, entry, mode, whole in rows:
         tasks = whole.get("tasks", {}) if mode == "greedy" else {}
         for what, found in {role: whole, **{f"  {escape(name)}": part for name, part in tasks.items()}}.items():
             value = found["return"]
-            cells = [what, escape(entry["view"]), mode, f"[bold]{value['mean']:.{places}f}[/]"]
-            cells += [f"{value['low']:.{places}f} to {value['high']:.{places}f}", f"{value['sd']:.{places}f}"]
-            cells += [f"{100 * found['success_rate']['mean']:.0f} %"] if has_success else []
+            cells = [what, escape(entry["view"]), mode, f"[bold]{text(value['mean'])}[/]"]
+            cells += [interval(value["low"], value["high"], text), text(value["sd"])]
+            if has_success:
+                share = found["success_rate"]
+                cells += [f"{100 * share['mean']:.0f} %", f"{100 * share['low']:.1f} to {100 * share['high']:.1f} %"]
             table.add(*cells, f"{found['length']['mean']:.0f}")
     return table
 
 
-def _decimals(report: dict[str, Any]) -> int:
-    """As the largest return of the report asks for."""
+def _text(report: dict[str, Any]) -> Callable[[float], str]:
+    """How a return is written: with the decimals that the largest one of the report asks for."""
     means = (entry[mode]["return"]["mean"] for entry in report["policies"].values() for mode in ("greedy", "sampled"))
-    return decimals(max(map(abs, means)))
+    places = decimals(max(map(abs, means)))
+    return lambda value: f"{value:.{places}f}"
 
 
 def _comparison(report: dict[str, Any]) -> str:
@@ -46,6 +50,5 @@ def _comparison(report: dict[str, Any]) -> str:
     near = f"actions equal {100 * same:.1f} %" if same is not None else f"distance {states['action_distance']:.3g}"
     if "kl_teacher_student" in states:
         near += f", KL {states['kl_teacher_student']:.3g}"
-    places = _decimals(report)
-    gap, low, high = (f"{value:.{places}f}" for value in (report["gap"], *report["gap_interval"]))
-    return f"gap {gap} ({low} to {high})\non the student's states: {near}"
+    text, (low, high) = _text(report), report["gap_interval"]
+    return f"gap {text(report['gap'])} ({interval(low, high, text)})\non the student's states: {near}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ WIDE_GAP, NARROW_GAP, LEAST_GAP = 4, 2, 1
 def decimals(scale: float) -> int:
     """Decimals that tell returns of this size apart: 1 from 10 on, else 3 (many rewards add up to 1 at the most)."""
     return 1 if abs(scale) >= 10 else 3
+
+
+def interval(low: float, high: float, text: Callable[[float], str]) -> str:
+    """`-3.1 to 4.0`; where all values were alike nobody knows how far others would be off, and so it says."""
+    return "all alike" if math.isclose(low, high, rel_tol=1e-9) else f"{text(low)} to {text(high)}"
 
 
 class FitTable:

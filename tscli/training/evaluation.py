@@ -39,15 +39,15 @@ def summary(episodes: Episodes) -> dict[str, float]:
 
 
 def figures(found: Episodes, count: int) -> dict[str, Any]:
-    """Mean, deviation and 95 % interval of return, length (by bootstrap) and, where the env tells, success (Wilson's).
+    """Mean, deviation and 95 % interval of return, length (Student's) and, where the env tells, success (exact).
 
     Of the first `count` episodes. They stand in the order of the slots, so what is left out are the last slot's last
     ones, whatever became of them.
     """
     values = {"return": found.returns, "length": found.lengths}
-    out = {name: statistics.bootstrap_mean(value[:count].cpu().numpy()) for name, value in values.items()}
+    out = {name: statistics.student_mean(value[:count].cpu().numpy()) for name, value in values.items()}
     if found.success is not None:
-        out["success_rate"] = statistics.wilson(found.success[:count].cpu().numpy())
+        out["success_rate"] = statistics.share(found.success[:count].cpu().numpy())
     return {name: estimate._asdict() for name, estimate in out.items()}
 
 
