@@ -37,6 +37,10 @@ test *options:
 mutants *options:
     {{venv}}/python tests/tools/mutants.py {{options}}
 
+# Damaged files and careless words, 100 000 of them; `just damage --cases 5000 --damage-seed 7` for others.
+damage *options:
+    {{venv}}/pytest tests/test_damage.py -m slow -s {{options}}
+
 # Measure speed and results (benchmarks/README.md); some minutes, 2 GB of disk.
 bench:
     {{venv}}/python benchmarks/env_speed.py

@@ -26,7 +26,7 @@ class Config(BaseConfig):
 def main(config: Config, session: Session) -> None:
     """Read everything once and print it."""
     folder = find_pairs(session, config.path)
-    pairs = Pairs(folder, verify="size")
+    pairs = Pairs(folder, verify="full")
     schema, episodes = pairs.schema, pairs.episodes()
     finished = episodes[episodes["finished"]]
     files = [p for p in folder.rglob("*") if p.is_file()]

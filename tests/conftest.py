@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `just damage` takes."""
+    parser.addoption("--cases", type=int, default=100_000, help="of tests/test_damage.py's slow part")
+    parser.addoption("--damage-seed", type=int, default=2, help="of the same")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to stand in, with no runs yet."""

@@ -10,14 +10,19 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from tscli.config import UserError
+from typing import Any, NoReturn
 
 MOST_CHARACTERS = 4096  # of a word; a path has no more, and Python reads no number of more than 4300 digits
 _YAML_BYTES, _JSON_BYTES = 2**20, 2**28  # settings are written by hand, a sidecar has a line for each episode
 _MOST_DEPTH, _MOST_ENTRIES = 40, 20_000  # of a YAML file, each use of an alias counted
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # lone surrogates are bytes that were no UTF-8
+
+
+def _refuse(message: str) -> NoReturn:
+    # pydantic comes with UserError: the first page must not wait for it.
+    from tscli.config import UserError
+
+    raise UserError(message) from None
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -29,11 +34,9 @@ def check_words(words: Sequence[str]) -> None:
     for word in words:
         start = ascii(word[:40] + "..." * (len(word) > 40))
         if len(word) > MOST_CHARACTERS:
-            raise UserError(
-                f"argument {start} has {len(word)} characters: {MOST_CHARACTERS} at most, use --config FILE"
-            )
+            _refuse(f"argument {start} has {len(word)} characters: {MOST_CHARACTERS} at most, use --config FILE")
         if _CONTROL.search(word) or "\n" in word or "\t" in word:
-            raise UserError(f"argument {start} has a line break, a control character or no UTF-8: write it without")
+            _refuse(f"argument {start} has a line break, a control character or no UTF-8: write it without")
 
 
 def read_yaml(path: Path) -> Any:
@@ -64,9 +67,9 @@ def read_yaml(path: Path) -> Any:
         _check_plain(data)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line} is not valid YAML: {_brief(error.problem)}") from None
+        _refuse(f"{path}{line} is not valid YAML: {_brief(error.problem)}")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {_brief(error)}") from None
+        _refuse(f"{path} is not valid YAML: {_brief(error)}")
     return data
 
 
@@ -78,7 +81,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     data = read_yaml(path)
     if not isinstance(data, dict):
-        raise UserError(f"{path} holds no mapping: write one `key: value` per line")
+        _refuse(f"{path} holds no mapping: write one `key: value` per line")
     return data
 
 
@@ -105,7 +108,7 @@ def parse_json(text: str, owner: str) -> dict[str, Any]:
         if "\\u" in text:
             json.dumps(data, ensure_ascii=False).encode()  # a lone surrogate
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{owner} is damaged ({_brief(error)}): restore it from a copy") from None
+        _refuse(f"{owner} is damaged ({_brief(error)}): restore it from a copy")
     return data
 
 
@@ -118,11 +121,11 @@ def _read(path: Path, most: int, kind: str) -> str:
     except FileNotFoundError:
         if kind == "JSON":
             raise
-        raise UserError(f"cannot read {path}: No such file") from None
+        _refuse(f"cannot read {path}: No such file")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"it is not valid {kind}, which is UTF-8 text"
-        raise UserError(f"cannot read {path}: {reason}") from None
-    raise UserError(f"cannot read {path}: it is larger than {most // 2**20} MiB, which no {kind} file of ours is")
+        _refuse(f"cannot read {path}: {reason}")
+    _refuse(f"cannot read {path}: it is larger than {most // 2**20} MiB, which no {kind} file of ours is")
 
 
 def _brief(error: Any) -> str:

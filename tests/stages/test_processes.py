@@ -96,7 +96,7 @@ def test_what_cannot_be_shared_out_is_refused_before_any_work(folder: Path, capf
     assert main(["collect", "--num-processes", "2", "--quiet"]) == 2
     assert "works in one process" in capfd.readouterr().err
     assert main([*TEACHER, "--num-processes", "two"]) == 2
-    assert 'error: --num-processes "two": give a number from 1 on' in capfd.readouterr().err
+    assert 'error: --num-processes "two": give a number from 1 to' in capfd.readouterr().err
     assert list_runs(RUNS) == []
 
 

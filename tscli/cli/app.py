@@ -17,14 +17,18 @@ from typing import Any, NoReturn
 from tscli import ranks
 from tscli.cli.pages import first_page
 from tscli.launch.scripts import find_scripts
+from tscli.plain import check_words
+from tscli.traces import brief, own_line
 
 BAD_INPUT, CRASH, INTERRUPTED = 2, 1, 130
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a crash, 130 for Ctrl-C."""
-    args = normalize(sys.argv[1:] if argv is None else argv)
+    args = list(sys.argv[1:] if argv is None else argv)
     try:
+        check_words(args)
+        args = normalize(args)
         if "--trust" in args:
             from tscli.trust import TRUST
 
@@ -132,7 +136,9 @@ def _explain(error: Exception) -> int:
         return _say(f"error: {one_line(error, prefix='')}", BAD_INPUT)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f" ({error.filename})" if error.filename else ""
-        return _say(f"error: the disk is full{place}: free some space, then go on with --resume", BAD_INPUT)
+        return _say(f"error: the disk is full{place}: free some space or choose another place, then go on", BAD_INPUT)
+    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, ConnectionError):
+        return _say(f"error: {str(error.filename)[:200]}: {error.strerror}: name another file or folder", BAD_INPUT)
     if "typer" in sys.modules:
         import typer
 
@@ -146,8 +152,9 @@ def _explain(error: Exception) -> int:
 
         if isinstance(error, Stopped):
             return _say(f"stopped {error}: continue with --resume", INTERRUPTED)
-    text = " ".join(str(error).split())
-    return _say(f"error: {type(error).__name__}: {text}\nrun again with --debug for the traceback", CRASH)
+    own = own_line(error)
+    where = f"{own}: " if own else ""
+    return _say(f"error: {where}{brief(error)}\nrun again with --debug for the traceback", CRASH)
 
 
 def _usage(error: Any) -> str:

@@ -27,8 +27,9 @@ def wanted_processes(args: Sequence[str]) -> tuple[int, list[str]]:
         return 1, list(args)
     at = words.index("--num-processes")
     value = words[at + 1] if at + 1 < len(words) else ""
-    if not value.isdecimal() or int(value) < 1:
-        raise UserError(f'--num-processes "{value}": give a number from 1 on')
+    most = 4 * (os.cpu_count() or 1)
+    if not value.isdecimal() or not 1 <= int(value) <= most:
+        raise UserError(f'--num-processes "{value}": give a number from 1 to {most}, four for each core')
     return int(value), [*words[:at], *words[at + 2 :]]
 
 
