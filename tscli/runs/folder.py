@@ -30,6 +30,7 @@ from tscli.runs.locks import is_locked
 
 SCHEMA = 1
 TASK_FOLDER = "task"
+NOTE = "note.txt"  # what the user wrote about it; not in the manifest, which is the run's own
 # What every manifest has, by type; the rest has a default.
 _MANIFEST = {
     **{"number": int, "command": str, "task": str, "status": str, "created": str},
@@ -150,6 +151,14 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Final metrics."""
         return self.manifest["metrics"]
+
+    @property
+    def note(self) -> str:
+        """The line that its user wrote about it, or ""."""
+        try:
+            return " ".join((self.path / NOTE).read_text(encoding="utf-8")[:200].split())
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     @property
     def created(self) -> str:
