@@ -49,12 +49,13 @@ class Config(BaseConfig):
     episodes: int = Field(100, ge=2, description="Episodes of the teacher, and as many of random actions.")
     steps: int = Field(20_000, ge=100, description="Steps with the teacher's labels that are looked at.")
     seed: int = Field(1, ge=0, lt=2**31, description="Seed of the episodes and of the choice of steps.")
+    threads: int = Field(1, ge=0, description="CPU threads of torch; 0 takes all.")
     device: str = Field("cpu", description="Where the teacher acts: cpu, cuda, cuda:1, or auto.")
 
 
 def main(config: Config, session: Session) -> None:
     """Look at the teacher, then at steps with its labels, and say what was found."""
-    device = setup.prepare(StageConfig(device=config.device))
+    device = setup.prepare(StageConfig(device=config.device, threads=config.threads))
     teachers = find_teachers(session, config.teacher, "", "", config.pairs)
     if len(teachers.runs) != 1:
         raise UserError(f"several teachers ({teachers.name}) are looked at one by one: give --teacher one of them")

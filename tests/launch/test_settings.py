@@ -74,6 +74,12 @@ def test_a_wrong_settings_file_is_named(
     assert words in error_of(capsys, "train-teacher", "bare.yaml", "--config", "own.yaml")
 
 
+def test_a_tasks_settings_for_scripts_of_ones_own_do_not_stop_other_commands(folder: Path) -> None:
+    (folder / "train_techer.py").touch()  # nearly ours, but it is here
+    (folder / "toy.yaml").write_text(TASK.replace("stages:", "stages:\n  my-method: {x: 1}\n  train-techer: {x: 1}"))
+    assert config_of("train-teacher", "toy.yaml")["lr"] == 0.01
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

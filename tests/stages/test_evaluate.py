@@ -65,7 +65,8 @@ def test_everyone_gets_the_same_episodes_and_every_slot_the_same_number(
 ) -> None:
     passes = watch_episodes(monkeypatch)
     run = call("eval", "--episodes", "6", "--num-envs", "4")
-    assert len(passes) == 5  # student and teacher, greedy and sampled, and the student's own states
+    # Student and teacher, greedy and sampled, the student's own states, and what it is where nothing was learnt.
+    assert len(passes) == 6
     for one in passes:
         assert one["envs"] == 3  # the largest number up to 4 that divides 6
         assert torch.equal(one["first"], passes[0]["first"])
@@ -217,7 +218,7 @@ def test_a_gymnasium_env_is_filmed_by_its_own_pictures(folder: Path) -> None:
     call("train-teacher", "toy_envs:toy/Dict-v0", *TEACHER[2:], "--obs", "body")
     run = call("eval", "--episodes", "3", "--render", "gif")
     with Image.open(run.path / "film.gif") as film:
-        assert film.size == (80, 96)
+        assert film.size == (80 + 112, 96), "beside what is small stands its caption"
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="without ffmpeg there is no MP4")

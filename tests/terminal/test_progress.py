@@ -35,6 +35,13 @@ def pipe() -> tuple[Console, io.StringIO]:
     return Console(file=out, width=110), out
 
 
+def test_what_is_done_is_never_more_than_all(clock: Clock) -> None:
+    console, out = pipe()
+    with Progress(console, 40_000) as progress:
+        progress.update(40_960, {})
+    assert out.getvalue().startswith("41k/41k steps")
+
+
 def test_in_a_pipe_the_last_line_says_how_far_it_came(clock: Clock) -> None:
     console, out = pipe()
     with Progress(console, 40, "episodes") as progress:

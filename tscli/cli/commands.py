@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +13,10 @@ from typer.core import TyperCommand, TyperGroup
 from tscli import ranks
 from tscli.cli import pages
 from tscli.cli.flags import GENERAL, flags_of, given, parameter
-from tscli.config import StageConfig, UserError, did_you_mean
+from tscli.cli.words import closest, word_after
+from tscli.config import StageConfig, UserError
 from tscli.launch.scripts import Script, copy_of, find_script, find_scripts, light_config, methods_of, read_script
+from tscli.launch.settings import is_positional
 from tscli.launch.start import default_runs_dir, given_places, launch, plan
 
 # Flags that every script command has besides those of its config; the key is the parameter's name, which no setting's
@@ -74,8 +77,8 @@ class Commands(TyperGroup):
         if not family:
             if ctx.resilient_parsing:
                 return None, None, rest
-            raise UserError(f'unknown command "{name}": {_closest(name, self.list_commands(ctx))}')
-        method = _word_after("--method", rest) or _resumed_method(family, rest)
+            raise UserError(f'unknown command "{name}": {closest(name, self.list_commands(ctx))}')
+        method = word_after("--method", rest) or _resumed_method(family, rest)
         return name, script_command(find_script(name, method, scripts), family), rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -83,36 +86,14 @@ class Commands(TyperGroup):
         pages.first_page(find_scripts(), None, default_runs_dir())
 
 
-def _closest(name: str, commands: list[str]) -> str:
-    if name.endswith(".py"):
-        return f"to run a script of your own, `tscli run {name}`"
-    hint = did_you_mean(name, commands)
-    # "teacher" and "trian" mean train-teacher: compare with the words of a command as well.
-    words = {word: command for command in commands for word in command.split("-")}
-    if not hint.startswith("did"):
-        by_word = did_you_mean(name, words)
-        if by_word.startswith("did"):
-            return f'did you mean "{words[by_word.split(chr(34))[1]]}"?'
-    return hint
-
-
-def _word_after(option: str, words: list[str]) -> str | None:
-    for position, word in enumerate(words):
-        if word == option:
-            return words[position + 1] if position + 1 < len(words) else None
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
-
-
 def _resumed_method(family: list[Script], words: list[str]) -> str | None:
     """With `--resume` and no `--method`, the method is that of the run to continue."""
-    ref = _word_after("--resume", words)
+    ref = word_after("--resume", words)
     if ref is None or len(family) == 1:
         return None
     from tscli.runs import find_unfinished
 
-    runs_dir = _word_after("--runs-dir", words)
+    runs_dir = word_after("--runs-dir", words)
     return find_unfinished(Path(runs_dir) if runs_dir else default_runs_dir(), family[0].command, None, ref).method
 
 
@@ -127,13 +108,27 @@ def script_command(script: Script, family: list[Script]) -> Any:
             raise UserError(f'{script.path}: a setting cannot be called "{flag.path[0]}", every command has that flag')
     methods = [member.method for member in family if member.method]
 
+    # A stage that goes on from a teacher takes it without a flag, as those that go on from any run do.
+    from_teacher = ("teacher",) in [flag.path for flag in flags] and not any(
+        is_positional(flag.field) for flag in flags
+    )
+
     def call(**values: Any) -> None:
-        _run_script(script, given(flags, values), values)
+        settings = given(flags, values)
+        if values.get("_run"):
+            if "teacher" in settings:
+                raise UserError(f"{values['_run']} and --teacher {settings['teacher']} are two teachers: give one")
+            settings["teacher"] = values["_run"]
+        _run_script(script, settings, values)
 
     parameters = [parameter(flag) for flag in flags]
     if len(methods) > 1:
         text = f"{' '.join(f'{member.method}: {member.about}' for member in family)} [default {methods[0]}]"
         parameters.insert(0, _option("_method", str, "--method", "|".join(map(str, methods)), text, script.command))
+    if from_teacher:
+        argument = typer.Argument(metavar="RUN", help="The same as --teacher.", show_default=False)
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter("_run", kind, default=None, annotation=Annotated[str | None, argument]))
     for name, (kind, option, metavar, text) in common.items():
         parameters.append(_option(name, kind, option, metavar, text, GENERAL))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -185,6 +180,8 @@ def session(runs_dir: Path, quiet: bool, json: bool, log_to: list[str] | None = 
     from tscli.runs.sinks import parse_sinks
 
     sinks = parse_sinks(log_to) if log_to else None
+    if quiet:  # Gymnasium's remarks go through the standard library
+        warnings.filterwarnings("ignore", message=r"(\x1b\[\d+m)*(WARN|DEPRECATED)")
     log = pages.console(stderr=True)
     return Session(runs_dir, quiet=quiet, json=json, console=pages.console(), log=log, sinks=sinks)
 
@@ -230,15 +227,34 @@ def tasks(
 
 @app.command(cls=Page)
 def runs(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's number, name or path.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]", help="A run's number, name or path; or rm RUN ..., or note RUN TEXT."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="rm: remove without asking.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="rm: also what other runs were made from.")] = False,
     runs_dir: RunsDir = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The runs so far and what each was made from."""
-    from tscli.cli import show
+    """The runs so far and what each was made from.
 
-    show.runs(runs_dir or default_runs_dir(), run, json)
+    `tscli runs rm 3 4` removes runs, and asks first; `tscli runs note 3 the one for the talk` keeps a line beside a
+    run, which is shown here.
+    """
+    from tscli.cli import manage, show
+
+    where = runs_dir or default_runs_dir()
+    first, rest = (words or [None])[0], (words or [])[1:]
+    if first == "rm":
+        for removed in manage.remove(where, rest, yes, force):
+            print(f"removed {removed.path}")
+    elif first == "note":
+        show.runs(where, manage.note(where, rest).name, json)
+    elif rest:
+        raise UserError(f"tscli runs shows one run, or all: {first} {' '.join(rest)} are several")
+    else:
+        show.runs(where, first, json)
 
 
 @app.command(cls=Page)

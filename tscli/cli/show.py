@@ -148,7 +148,7 @@ def runs(runs_dir: Path, ref: str | None, as_json: bool) -> None:
 def run_data(run: Run) -> dict[str, Any]:
     """A run as plain data."""
     names = ("number", "name", "path", "command", "method", "task", "seed", "status", "holds", "role", "parents")
-    found = {name: getattr(run, name) for name in (*names, "created", "metrics")}
+    found = {name: getattr(run, name) for name in (*names, "created", "metrics", "note")}
     return found | {"path": str(run.path), "holds": list(run.holds)}
 
 
@@ -159,6 +159,7 @@ def _run_tree(out: Console, found: list[Run]) -> None:
     for guide, run in lineage(found):
         # A run that is finished has its result to say so.
         result = (headline(run) if run.status == "finished" else "") or status_text(run)
+        result += f"  [dim]{escape(run.note)}[/]" if run.note else ""
         took = short_time(float(run.manifest.get("seconds") or 0))
         cells = (escape(run.task_name), "" if run.seed is None else str(run.seed), result, took, _age(run.created))
         table.add(f"[dim]{guide}[/][bold cyan]{run.number}[/] {made_by(run)}", *cells)
@@ -221,6 +222,8 @@ def _run_page(out: Console, run: Run) -> None:
     table.add_row("made by", f"tscli {run.command}{method}, task {escape(run.task)}{seed}")
     table.add_row("when", f"{run.created} ({_age(run.created)}), {short_time(float(run.manifest.get('seconds') or 0))}")
     table.add_row("made from", ", ".join(run.parents) or "nothing")
+    if run.note:
+        table.add_row("note", escape(run.note))
     table.add_row("holds", ", ".join(run.holds) or "nothing")
     out.print(table)
     files = {name: _bytes(size) for name, size in _files(run).items()}

@@ -119,7 +119,7 @@ def task_layers(task: Task, script: Script, preset: str | None, model: type[Base
     What stands under a command is for all its methods, so a method passes over a setting that only another one has.
 
     Raises:
-        UserError: An unknown preset, command or setting in the task.
+        UserError: An unknown preset or setting in the task, or a command that is nearly one of ours.
     """
     scripts = find_scripts()
     known = {s.command for s in scripts} | {s.name for s in scripts} | {script.command, script.name}
@@ -132,8 +132,9 @@ def task_layers(task: Task, script: Script, preset: str | None, model: type[Base
     layers = []
     for source, commands in places:
         for command in commands:
-            if command not in known:
-                raise UserError(f'unknown command "{command}" in {source}: {did_you_mean(command, known)}')
+            hint = did_you_mean(command, known)
+            if command not in known and hint.startswith("did") and not _is_own(command, task):
+                raise UserError(f'unknown command "{command}" in {source}: {hint}')
         for command in dict.fromkeys((script.command, script.name)):
             settings = dict(commands.get(command) or {})
             unknown = {key for key in settings if _field_name(key) not in model.model_fields}
@@ -142,6 +143,12 @@ def task_layers(task: Task, script: Script, preset: str | None, model: type[Base
                 settings = {k: v for k, v in settings.items() if k not in unknown or _field_name(k) not in others}
             layers.append(make_layer(f"{source}.{command}", settings, model))
     return layers
+
+
+def _is_own(command: str, task: Task) -> bool:
+    """Whether it is a script of the user's own, here or beside the task's file: settings that the others pass over."""
+    folders = (Path(), Path(task.source).parent)
+    return any((folder / f"{command.replace('-', '_')}.py").is_file() for folder in folders)
 
 
 def _field_name(key: Any) -> str:

@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     import tkinter
 
 
+_SMALL, _BESIDE, _LINE = 240, 112, 14  # pixels: a width that a caption would cover, and its place beside it
+
+
 def caption(frame: np.ndarray, text: str) -> np.ndarray:
-    """Write a line into the top of a frame, uint8 [H, W, 3]; its size follows the frame's."""
+    """Write a line into the top of a frame, uint8 [H, W, 3], or beside a small one; its size follows the frame's.
+
+    Args:
+        frame: a picture.
+        text: of parts that three spaces divide, which stand below each other beside a small picture.
+    """
+    if frame.shape[1] < _SMALL:
+        return _beside(frame, text.split("   "))
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image)
     size = max(10, frame.shape[1] // 32)
@@ -29,6 +39,17 @@ def caption(frame: np.ndarray, text: str) -> np.ndarray:
     left, top, right, bottom = draw.textbbox((size // 2, size // 2), text, font=font)
     draw.rectangle((left - size // 3, top - size // 4, right + size // 3, bottom + size // 4), fill=(255, 255, 255))
     draw.text((size // 2, size // 2), text, fill=(31, 41, 55), font=font)
+    return np.asarray(image)
+
+
+def _beside(frame: np.ndarray, lines: Sequence[str]) -> np.ndarray:
+    """Five lines' room at the least, so that all frames of a film are of one size."""
+    height = max(frame.shape[0], 5 * _LINE)
+    image = Image.new("RGB", (frame.shape[1] + _BESIDE, height), (255, 255, 255))
+    image.paste(Image.fromarray(frame))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(11)
+    for i, line in enumerate(lines):
+        draw.text((frame.shape[1] + 6, i * _LINE + 1), line, fill=(31, 41, 55), font=font)
     return np.asarray(image)
 
 

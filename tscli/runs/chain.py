@@ -1,8 +1,9 @@
 """Which run is meant where none is named, or a task, or the best. Does not import torch.
 
-A stage goes on from where its user is: the newest finished run that fits, or else one that it was made from; only where
-neither does, the next newest. So after `collect --teacher 1` a bare `distill` learns from teacher 1, whatever was
-trained in between. Where another run could have been meant, the choice is said.
+A stage that needs a teacher or pairs goes on from where its user is: from the newest finished policy or pairs if that
+fits, or else from what it was made from; only where neither does, from the next newest. So after `collect --teacher 1`
+a bare `distill` learns from teacher 1, whatever was trained in between. What needs any policy, or a student's, takes
+the newest. Where another run could have been meant, the choice is said.
 """
 
 from __future__ import annotations
@@ -50,7 +51,12 @@ def chain_of(run: Run, by_name: dict[str, Run]) -> list[Run]:
 
 
 def followed_run(
-    runs_dir: Path, fits: Fits, flag: str, say: Say | None = None, rivals: Fits | None = None
+    runs_dir: Path,
+    fits: Fits,
+    flag: str,
+    say: Say | None = None,
+    rivals: Fits | None = None,
+    ends: Fits = lambda run: bool(run.offers),
 ) -> Run | None:
     """The run of the chain that the user is on, see the module's docstring; None where none fits.
 
@@ -60,10 +66,11 @@ def followed_run(
         flag: the setting that would name another one, for what is said; "" where it has no flag.
         say: is told of the newest of its rivals, where that one stands in another chain.
         rivals: what might have been meant as well; None: what fits.
+        ends: where a chain may end; a report is no such place.
     """
     runs = [run for run in list_runs(runs_dir) if run.status == FINISHED]
     by_name = {run.name: run for run in runs}
-    for end in reversed(runs):
+    for end in filter(ends, reversed(runs)):
         chain = chain_of(end, by_name)
         taken = next((run for run in chain if fits(run)), None)
         if taken is not None:
@@ -117,14 +124,17 @@ def newest_run(
         if run.status != FINISHED:
             raise UserError(f"{named}: {run.name} is {run.status}, not finished: resume it first (--resume)")
         return run
-    found = followed_run(runs_dir, suits, flag, say)
+    is_newest = holds == "policy" and role != "teacher"
+    found = (
+        followed_run(runs_dir, suits, flag, say, ends=suits) if is_newest else followed_run(runs_dir, suits, flag, say)
+    )
     if found is None:
         with_flag = f" with --{flag}" if flag else ""
         maker = "tscli distill" if role == "student" else "tscli train-teacher cartpole"
         if holds == "pairs":
             maker = "tscli collect"
         raise UserError(f"no finished run in {runs_dir} holds {what}: run `{maker}` first, or name one{with_flag}")
-    if say is not None and fits is None:
+    if say is not None and fits is None and not is_newest:
         newest = followed_run(runs_dir, lambda run: bool(run.offers), "")
         by_name = {run.name: run for run in list_runs(runs_dir)}
         if newest is not None and found.number < newest.number and found not in chain_of(newest, by_name):

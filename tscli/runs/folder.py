@@ -30,6 +30,7 @@ from tscli.runs.locks import is_locked
 from tscli.runs.manifest import SCHEMA, Manifest
 
 TASK_FOLDER = "task"
+NOTE = "note.txt"  # what the user wrote about it; not in the manifest, which is the run's own
 FINISHED, RUNNING, STOPPED, FAILED = "finished", "running", "stopped", "failed"
 
 
@@ -145,6 +146,14 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Final metrics."""
         return self.manifest["metrics"]
+
+    @property
+    def note(self) -> str:
+        """The line that its user wrote about it, or ""."""
+        try:
+            return " ".join((self.path / NOTE).read_text(encoding="utf-8")[:200].split())
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     @property
     def created(self) -> str:

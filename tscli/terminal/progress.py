@@ -91,7 +91,7 @@ class Progress:
     def _line(self, done: int, now: float, metrics: Mapping[str, float | None], end: float | None) -> str:
         elapsed = max(now - self._start, 1e-9)
         speed = (done - (self._first or 0)) / elapsed
-        parts = [f"{short_count(done)}/{short_count(self._total)} {self._unit}"]
+        parts = [f"{short_count(done)}/{short_count(max(done, self._total))} {self._unit}"]
         if speed > 0:
             parts.append(f"{short_count(speed)}/s")
         parts += [

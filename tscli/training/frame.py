@@ -258,8 +258,11 @@ class Training:
 
     def _teachers_return(self, final: Mapping[str, float]) -> float | None:
         """What the student's teacher reached in this task; None where there is no student, or not one such figure."""
-        parents = {role: run for role, run in (self._start["parents"] or {}).items() if role.startswith("teacher")}
-        alone = parents.get("teacher") if len(parents) == 1 else None
+        parents = self._start["parents"] or {}
+        teachers = {
+            run.name: run for role, run in parents.items() if role.startswith("teacher")
+        }  # also one named twice
+        alone = next(iter(teachers.values())) if len(teachers) == 1 else None
         if self._start["role"] != "student":
             return None
         if alone is not None and alone.task_name == self._task.name:
