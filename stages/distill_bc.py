@@ -84,7 +84,8 @@ def main(config: Config, session: Session) -> Run:
     at = State(updates=0, stale=0, best_loss=float("inf"))
     parts = {"student": student, "optimizer": optimizer, "shuffle": shuffle_stream, "noise": noise_stream, "at": at}
     frame = (parts, {"policy": student}, "student", config.num_epochs)
-    options = {"unit": "epoch", "parents": {"pairs": pairs_run, **teachers.parents}, "details": teachers.details}
+    epoch = {"unit": "epoch", "unit_steps": num_batches * batch_size * window}
+    options = {**epoch, "parents": {"pairs": pairs_run, **teachers.parents}, "details": teachers.details}
 
     with Training(session, config, task, *frame, **options) as training:
         for _ in training.iterations():

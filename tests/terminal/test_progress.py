@@ -60,6 +60,15 @@ def test_nothing_is_said_twice(clock: Clock) -> None:
         progress.update(2, {})
 
 
+def test_the_loop_and_its_evaluations_are_told_apart(clock: Clock) -> None:
+    console, out = pipe()
+    with Progress(console, 1000) as progress:
+        progress.update(0, {})
+        clock.now += 10
+        progress.update(100, {}, evaluating=7.5)
+    assert out.getvalue().splitlines()[1] == "100/1k steps  40/s  evaluation 75% of the time  at most 1m30s left"
+
+
 def test_time_left_is_that_of_the_nearer_end(clock: Clock) -> None:
     console, out = pipe()
     with Progress(console, 1000) as progress:

@@ -23,6 +23,7 @@ from tscli.training import State, Training, frame, setup
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 CPU = torch.device("cpu")
+eval_envs = setup.eval_envs
 
 
 @pytest.fixture
@@ -34,11 +35,15 @@ def policy() -> Policy:
 
 @pytest.fixture
 def returns(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let greedy evaluations give these returns, one after the other."""
+    """Let greedy evaluations give these returns, one after the other, and take some steps each."""
 
-    def give(*values: float) -> None:
+    def give(*values: float, steps: float = 0.0) -> None:
         left = list(values)
-        monkeypatch.setattr(frame, "measure", lambda *args: {"eval/return": left.pop(0) if left else 0.0})
+
+        def measure(*args: Any) -> dict[str, float]:
+            return {"eval/return": left.pop(0) if left else 0.0, "eval/steps": steps}
+
+        monkeypatch.setattr(frame, "measure", measure)
 
     return give
 
@@ -144,6 +149,34 @@ def test_an_evaluation_can_be_put_off_but_for_the_last(tmp_path: Path, policy: P
     monkeypatch.setattr(frame, "measure", lambda *args: {"eval/return": 1.0})
     run = idle(tmp_path, policy, measure=False)
     assert ["eval/return" in line for line in lines(run)] == [False, False, True]
+
+
+def test_elsewhere_than_in_native_envs_evaluations_wait_until_they_take_a_fifth_of_the_steps(
+    tmp_path: Path, policy: Policy, returns: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returns(steps=3)
+    monkeypatch.setattr(setup, "eval_envs", eval_envs_of_others)
+    run = train(tmp_path, policy, total=70)  # the first is free, two take 30 steps, and the last always comes
+    measured = [(line["iteration"], line["eval/steps"]) for line in lines(run) if "eval/return" in line]
+    assert measured == [(1, 3), (3, 6), (5, 9), (6, 12), (7, 15)]
+
+
+def test_what_evaluations_took_is_counted_on_after_a_resume(
+    tmp_path: Path, policy: Policy, returns: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returns(steps=3)
+    monkeypatch.setattr(setup, "eval_envs", eval_envs_of_others)
+    saved: dict[str, Any] = {}
+    monkeypatch.setattr(frame, "snapshot", lambda parts: saved.update(parts["frame"].state_dict()) or {})
+    train(tmp_path, policy, total=40, checkpoint_every=0)
+    assert saved["eval_steps"] == 6 and saved["latest_steps"] == 3
+
+
+def eval_envs_of_others(*args: Any) -> Any:
+    envs = eval_envs(*args)
+    for env in envs:
+        env.is_native = False
+    return envs
 
 
 def test_a_goal_of_success_needs_an_env_that_tells(tmp_path: Path, policy: Policy) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,7 @@ def short_time(seconds: float) -> str:
 
 
 class Progress:
-    """Steps done, steps/s, chosen metrics and the time left.
+    """Steps done, steps/s of the loop, the share of time that evaluations take, chosen metrics and the time left.
 
     On a terminal one line is redrawn a few times a second; in a pipe a plain line comes every few seconds. It is drawn
     from the caller's thread, so that it costs nothing between updates.
@@ -46,7 +46,7 @@ class Progress:
         self._start = time.monotonic()
         self._first: int | None = None
         self._next = self._start
-        self._unsaid: tuple[int, float, Mapping[str, float | None], float | None] | None = None
+        self._unsaid: tuple[int, float, Mapping[str, float | None], float | None, float] | None = None
 
     def __enter__(self) -> Progress:
         if self._console is not None and self._console.is_terminal:
@@ -62,38 +62,45 @@ class Progress:
         elif self._unsaid is not None:  # a log ends with how far it came
             self._say(*self._unsaid)
 
-    def update(self, done: int, metrics: Mapping[str, float | None], end: float | None = None) -> None:
+    def update(
+        self, done: int, metrics: Mapping[str, float | None], end: float | None = None, evaluating: float = 0.0
+    ) -> None:
         """Say that `done` steps are done. Cheap: what would not be drawn is not formatted.
 
         Args:
             done: steps.
             metrics: what to show beside them.
             end: steps at which the stage will probably end, where that is known better than by `total`.
+            evaluating: seconds of all this time that went into evaluations.
         """
         if self._first is None:
             self._first = done
         now = time.monotonic()
-        self._unsaid = done, now, metrics, end
+        self._unsaid = done, now, metrics, end, evaluating
         if self._console is not None and now >= self._next:
             self._next = now + (0.15 if self._live is not None else 5.0)
             self._say(*self._unsaid)
 
-    def _say(self, done: int, now: float, metrics: Mapping[str, float | None], end: float | None) -> None:
+    def _say(self, *what: Any) -> None:
         self._unsaid = None
         if self._console is None:
             return
-        text = self._line(done, now, metrics, end)
+        text = self._line(*what)
         if self._live is not None:
             self._live.update(text, refresh=True)
         else:
             self._console.print(text, highlight=False, soft_wrap=True)
 
-    def _line(self, done: int, now: float, metrics: Mapping[str, float | None], end: float | None) -> str:
-        elapsed = max(now - self._start, 1e-9)
-        speed = (done - (self._first or 0)) / elapsed
+    def _line(
+        self, done: int, now: float, metrics: Mapping[str, float | None], end: float | None, evaluating: float
+    ) -> str:
+        elapsed, new = max(now - self._start, 1e-9), done - (self._first or 0)
+        speed = new / elapsed
         parts = [f"{short_count(done)}/{short_count(max(done, self._total))} {self._unit}"]
         if speed > 0:
-            parts.append(f"{short_count(speed)}/s")
+            parts.append(f"{short_count(new / max(elapsed - evaluating, 1e-9))}/s")
+        if (share := evaluating / elapsed) >= 0.01:
+            parts.append(f"evaluation {share:.0%} of the time")
         parts += [
             f"{name} {value:.4g}" for name, value in metrics.items() if value is not None and math.isfinite(value)
         ]

@@ -22,11 +22,16 @@ FAR_BELOW = 0.8
 
 
 def measure(policies: Mapping[str, Policy], env: VecEnv, seed: int, per_slot: int = 1) -> dict[str, float]:
-    """`summary` of several policies on the same episodes, under "<role>/return" and so on."""
-    out: dict[str, float] = {}
+    """`summary` of several policies on the same episodes, under "<role>/return" and so on.
+
+    And "eval/steps", those of all slots of the env for all of the policies.
+    """
+    out: dict[str, float] = {"eval/steps": 0.0}
     for role, policy in policies.items():
-        found = summary(run_episodes(policy, env, seed, per_slot))
-        out |= {key.replace("eval/", f"{role}/"): value for key, value in found.items()}
+        found = run_episodes(policy, env, seed, per_slot)
+        out |= {key.replace("eval/", f"{role}/"): value for key, value in summary(found).items()}
+        # Every slot steps on until the last one has played all of its episodes.
+        out["eval/steps"] += env.num_envs * float(found.lengths.view(-1, per_slot).sum(1).max())
     return out
 
 

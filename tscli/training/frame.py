@@ -26,6 +26,7 @@ from torch import nn
 from tscli import ranks, streams
 from tscli.config import TrainingConfig, UserError
 from tscli.envs import VecEnv
+from tscli.learning.episodes import EpisodeStats
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy
 from tscli.networks.files import check_loadable, load_policy_file
@@ -37,6 +38,10 @@ from tscli.training import setup
 from tscli.training.evaluation import beside_teacher, measure
 from tscli.training.latents import understood
 from tscli.training.state import Clock, State, restore, resume_note, snapshot
+
+# Of the env steps of training: what evaluations may take. Steps are counted, not seconds, so that a resumed run skips
+# the same evaluations.
+_EVAL_SHARE = 0.2
 
 
 class Training:
@@ -60,6 +65,7 @@ class Training:
         parents: runs that this one is made from.
         unit: "step" of all envs of all processes, or "epoch".
         count: name under which iterations are logged; left out where an iteration is an epoch.
+        unit_steps: env steps, or recorded ones, that a unit stands for.
         score: the metric that chooses the best; of several the first that the env tells.
         details: more for the manifest.
         blame: the setting to lower when the losses diverge.
@@ -79,6 +85,7 @@ class Training:
         parents: dict[str, Run] | None = None,
         unit: Literal["step", "epoch"] = "step",
         count: str = "iteration",
+        unit_steps: int = 1,
         score: Sequence[str] = ("eval/return",),
         details: Mapping[str, Any] | None = None,
         blame: str = "--lr",
@@ -89,7 +96,7 @@ class Training:
         named = {"command": session.command, "method": session.method, "task": task.source}
         self._start = {**named, "role": role, "parents": parents}
         self._total, self.per_iteration, self._unit = total, per_iteration, unit
-        self._count = "epoch" if unit == "epoch" else count
+        self._count, self._unit_steps = "epoch" if unit == "epoch" else count, unit_steps
         self._score, self._details, self._blame = score, details or {}, blame
         self.num_iterations = -(-total // per_iteration)
         for policy in keep.values():
@@ -99,7 +106,11 @@ class Training:
         self._envs = setup.eval_envs(task, config.eval_episodes, self._device)
         if config.stop_success is not None and not self._envs[0].has_success:
             raise UserError(f"--stop-success: task {task.name} does not tell success, give --stop-return instead")
-        self._now = State(iteration=0, best=-math.inf, streak=0, seconds=0.0, first=None)
+        # A row of a native env costs next to nothing, and its tasks stop early by what evaluations say.
+        self._spares = not self._envs[0].is_native
+        self._now = State(
+            iteration=0, best=-math.inf, streak=0, seconds=0.0, first=None, eval_steps=0.0, latest_steps=0.0
+        )
 
     def __enter__(self) -> Training:
         self._stack = ExitStack()
@@ -136,7 +147,7 @@ class Training:
     def keep_as_it_is(self) -> None:
         """Measure and save the policies before they learn; only what is better than that will replace them."""
         if not self.resumed:
-            self._now.first = self._now.best = self._score_of(self._measure(self._keep, self._envs[0], "select"))
+            self._now.first = self._now.best = self._score_of(self._select())
             self._save()
             self._session.say(f"the student as it is: return {self._now.first:.1f}")
             self.clock = Clock()
@@ -166,9 +177,20 @@ class Training:
         return self._now.iteration * self.per_iteration
 
     def is_due(self, last: bool = False) -> bool:
-        """Whether this iteration ends with an evaluation; the last one always does."""
-        every, n = self._config.eval_every, self._now.iteration
-        return last or n == self.num_iterations or bool(every and n % every == 0)
+        """Whether this iteration ends with an evaluation; the last one always does.
+
+        In an env that is not native others wait until all of them, with one more, take no more than a fifth of the
+        steps of training. One more is as long as the episodes of training are, or as the latest evaluation was.
+        """
+        config, now = self._config, self._now
+        if last or now.iteration == self.num_iterations:
+            return True
+        if not config.eval_every or now.iteration % config.eval_every:
+            return False
+        lengths = [stats.latest["rollout/length"] for stats in self._parts.values() if isinstance(stats, EpisodeStats)]
+        played = len(self._keep) * config.eval_episodes
+        expected = played * lengths[0] if lengths and lengths[0] else now.latest_steps
+        return not self._spares or now.eval_steps + expected <= _EVAL_SHARE * self.done * self._unit_steps
 
     def log(
         self,
@@ -198,8 +220,8 @@ class Training:
         last = last or now.iteration == self.num_iterations
         if last or (measure and self.is_due()):
             with self.clock:
-                found = self._measure(self._keep, self._envs[0], "select")
-            line |= found
+                found = self._select()
+            line |= {**found, "eval/steps": now.eval_steps}
             score = self._score_of(found)
             # Among equals the later one has seen more; but what was kept as it was is not left for an equal.
             if score >= now.best if now.first is None else score > now.best:
@@ -210,7 +232,7 @@ class Training:
             now.streak = now.streak + 1 if reached else 0
         self.run.log(line)
         shown = {name.split("/")[-1]: line.get(name) for name in ("rollout/return", *show)}
-        self._line.update(self.done, {**shown, "best greedy": now.best}, end)
+        self._line.update(self.done, {**shown, "best greedy": now.best}, end, self.clock.paused)
         self._done = last or now.streak >= config.stop_patience
 
     def report(
@@ -235,6 +257,7 @@ class Training:
         kept = {name: load_policy_file(self.run.path / f"{name}.safetensors", self._device) for name in self._keep}
         measured = {**kept, **(also or {})}
         final: dict[str, Any] = self._measure(measured, self._envs[1], "report")
+        del final["eval/steps"]
         student, teacher = measured["policy"], measured.get("teacher")
         if teacher is not None and student.spec.latent and teacher.spec.latent:
             seed = streams.derive(self._config.seed, "probe")
@@ -268,6 +291,13 @@ class Training:
         if alone is not None and alone.task_name == self._task.name:
             return alone.metrics.get("eval/return")
         return final.get("eval_teacher/return")
+
+    def _select(self) -> dict[str, float]:
+        """Figures that choose the best, with the steps that they took counted."""
+        found, now = self._measure(self._keep, self._envs[0], "select"), self._now
+        now.latest_steps = found.pop("eval/steps")
+        now.eval_steps += now.latest_steps
+        return found
 
     def _measure(self, policies: Mapping[str, Policy], env: VecEnv, purpose: str) -> dict[str, float]:
         named = {"eval" if name == "policy" else f"eval_{name}": policy for name, policy in policies.items()}

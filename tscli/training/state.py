@@ -103,6 +103,11 @@ class Clock:
         self._paused += time.perf_counter() - self._pause
 
     @property
+    def paused(self) -> float:
+        """Time spent in `with clock:` blocks since it was made."""
+        return self._paused
+
+    @property
     def seconds(self) -> float:
         """Time spent outside `with clock:` blocks."""
         return time.perf_counter() - self._start - self._paused
