@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from tscli.config import UserError
 from tscli.files import atomic_write
+from tscli.runs.seals import content_hash
 
 
 class PairsError(UserError):
@@ -20,14 +20,9 @@ class PairsError(UserError):
         )
 
 
-def _check(data: dict[str, Any]) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
     """Write JSON with a checksum of its content (key `check`)."""
-    atomic_write(path, json.dumps({**data, "check": _check(data)}))
+    atomic_write(path, json.dumps({**data, "check": content_hash(data)}))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -38,7 +33,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """
     try:
         data = json.loads(path.read_bytes())
-        if data.pop("check") == _check(data):
+        if data.pop("check") == content_hash(data):
             return data
     except FileNotFoundError:
         raise PairsError(path, "missing") from None

@@ -26,6 +26,7 @@ import yaml
 from tscli.config import UserError, did_you_mean, is_yaml
 from tscli.files import file_hash
 from tscli.runs.locks import is_locked
+from tscli.runs.seals import unseal
 
 SCHEMA = 1
 TASK_FOLDER = "task"
@@ -75,7 +76,7 @@ class Run:
     def task_copy(self) -> Path | None:
         """The task's YAML file as it was when the run began; None where the task is no file."""
         path = self.path / TASK_FOLDER / Path(self.manifest["task"]).name
-        return path.resolve() if path.is_file() else None
+        return self._kept(f"{TASK_FOLDER}/{path.name}").resolve() if path.is_file() else None
 
     @property
     def task_name(self) -> str:
@@ -146,7 +147,18 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """Its resolved settings."""
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        return yaml.safe_load(self._kept("config.yaml").read_text(encoding="utf-8"))
+
+    def _kept(self, name: str) -> Path:
+        """A file that it began with.
+
+        Raises:
+            UserError: it is missing or has changed.
+        """
+        path, sha256 = self.path / name, self.manifest.get("files", {}).get(name)
+        if sha256 is not None and (not path.is_file() or file_hash(path) != sha256):
+            raise UserError(f"{path} has changed since the run began: restore it from a copy, or start anew")
+        return path
 
     def parent(self, role: str) -> Run:
         """The run it was made from, in that role ("teacher", "pairs", "policy"), unchanged since.
@@ -226,6 +238,7 @@ def read_run(path: Path) -> Run:
                 _entry(manifest, "seed", int)
             for parent in manifest["parents"].values():
                 _entry(parent, "name", str)
+            manifest = unseal(manifest)
     except FileNotFoundError:
         raise UserError(f"{path} is no run folder: it has no manifest.json") from None
     except (OSError, ValueError, RecursionError) as error:
