@@ -285,6 +285,9 @@ def find_run(runs_dir: Path, ref: str) -> Run:
     for run in runs:
         if ref == run.name or (ref.isdigit() and int(ref) == run.number):
             return run
+    if ref.isdecimal():
+        for manifest in runs_dir.glob(f"{ref.zfill(4)}-*/manifest.json"):
+            read_run(manifest.parent)  # one that is there and is damaged: it says how
     if path.is_dir():
         raise UserError(f"{path} is no run folder: it has no manifest.json")
     if not runs:
