@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What `just damage` takes."""
     parser.addoption("--cases", type=int, default=100_000, help="of tests/test_damage.py's slow part")
     parser.addoption("--damage-seed", type=int, default=2, help="of the same")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What this user has named is kept here, and not among the real user's."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    return Path(os.environ["XDG_STATE_HOME"])
 
 
 @pytest.fixture

@@ -1,8 +1,19 @@
-"""Whose code may run: what this user named in settings of their own and, with --trust, what a run names."""
+"""Whose code may run: what this user named on this machine and, with --trust, what somebody else's run names.
+
+What was named is kept by hashes in a file of the user's own (`record`), where no received folder can put any.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib.machinery
+import json
 import os
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
 
 from tscli.config import UserError
 
@@ -10,22 +21,93 @@ TRUST = "TSCLI_TRUST"  # the environment variable behind --trust, so that proces
 _allowed: set[str] = set()
 
 
-def allow(sha256: str) -> None:
-    """Take note of the content of a file that the user named."""
+def record() -> Path:
+    """The file that keeps, over all processes, the hashes of what this user has named."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "tscli" / "trusted"
+
+
+def allow(sha256: str, keep: bool = True) -> None:
+    """Take note of something that the user named: of the content of a file, or of code (`named_code`).
+
+    With `keep` False it counts in this process alone: what --trust lets run once is not the user's own by that.
+    """
+    if _is_allowed(sha256):
+        return
     _allowed.add(sha256)
+    if not keep:
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # without a home they are asked again in the next process
+        record().parent.mkdir(parents=True, exist_ok=True)
+        with open(record(), "a", encoding="ascii") as file:
+            file.write(f"{sha256}\n")
 
 
-def check(file: str, sha256: str, owner: str) -> None:
-    """Refuse to run a file that a run names, unless the user has named its content or trusts all.
+def check(code: str, sha256: str, owner: str) -> None:
+    """Refuse to run code that a run names, unless the user has named it or trusts all.
 
     Args:
-        file: where it is, for the error line.
-        sha256: of its content.
+        code: a file or a module, for the error line.
+        sha256: what `allow` was told of it.
         owner: what names it.
 
     Raises:
         UserError: says whose code would run, and what to do.
     """
-    if sha256 not in _allowed and os.environ.get(TRUST) != "1":
-        advice = "read it, then add --trust (in Python: load_policy(..., trust=True))"
-        raise UserError(f"{owner} would run code of its own, {file}: {advice}")
+    if os.environ.get(TRUST) != "1" and not _is_allowed(sha256):
+        advice = "read it, then add --trust (in Python: trust=True, or TSCLI_TRUST=1 in the environment)"
+        raise UserError(f"{owner} would run code of its own, {code}: {advice}")
+
+
+def _is_allowed(sha256: str) -> bool:
+    if sha256 not in _allowed:
+        with contextlib.suppress(OSError, RuntimeError, UnicodeDecodeError):
+            _allowed.update(record().read_text(encoding="ascii").split())
+    return sha256 in _allowed
+
+
+def in_run(path: Path) -> bool:
+    """Whether a file lies in a run folder: a run names it then, whoever wrote its path."""
+    return any((folder / "manifest.json").exists() for folder in path.absolute().parents)
+
+
+def named_code(env: dict[str, Any], folder: Path | None) -> tuple[str, str] | None:
+    """Code that the settings of an env name, as `check` takes it: its name, and the hash of how it would be called.
+
+    The hash is of all these settings that name code or are handed to it, and of the folders where the modules would be
+    found: a module of the same name that somebody else has put elsewhere is another one.
+
+    Args:
+        env: with its `kind`.
+        folder: of the task's file, where modules may lie beside it.
+    """
+    kind = str(env.get("kind"))
+    called = {key: value for key, value in sorted(env.items()) if key in ("entry_point", "id", "kwargs", "wrappers")}
+    written = texts([value for key, value in called.items() if key != "kwargs"])
+    # Gymnasium's GymV21Environment and GymV26Environment import what their arguments name.
+    names = sorted({text for text in written if ":" in text or (kind == "gym" and text.startswith("GymV2"))})
+    if kind not in ("gym", "rsl") or not names:
+        return None
+    places = {name: _place(name.partition(":")[0], folder) for name in names}
+    content = json.dumps([kind, called, places], sort_keys=True, default=str)
+    return ", ".join(names), hashlib.sha256(content.encode()).hexdigest()
+
+
+def texts(value: Any) -> list[str]:
+    """All texts in plain data."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    return [text for part in value for text in texts(part)] if isinstance(value, (list, tuple)) else [str(value)]
+
+
+def _place(module: str, folder: Path | None) -> str | None:
+    """The folder that a module's package would be imported from; None for an installed one. Imports nothing."""
+    package = module.partition(".")[0]
+    with contextlib.suppress(ValueError, ImportError, OSError):
+        spec = importlib.machinery.PathFinder.find_spec(package, [*sys.path, *([str(folder)] if folder else [])])
+        if spec is not None:
+            found = [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
+            place = sorted({str(Path(one).resolve()) for one in found})
+            installed = [str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib", "stdlib")]
+            if not all(one.startswith(tuple(f"{folder}{os.sep}" for folder in installed)) for one in place):
+                return os.pathsep.join(place)
+    return None

@@ -27,6 +27,7 @@ from tscli.envs.views import resolve_view
 from tscli.files import atomic_write, file_hash
 from tscli.learning.optim import FlatAdam
 from tscli.networks import LatentSpec, Policy, PolicySpec
+from tscli.networks import files as policy_files
 from tscli.networks.files import check_loadable, load_policy_file, save_policy_file
 from tscli.runs.checkpoint import load_state, save_state
 
@@ -264,3 +265,40 @@ def test_a_policy_that_is_no_longer_numbers_is_not_written(tmp_path: Path, bad: 
     with pytest.raises(UserError, match=r"diverged \(the policy's head.linear.bias is no longer finite\)"):
         save_policy_file(tmp_path / "policy.safetensors", policy)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden": [9000, 9000]},
+        {"hidden": [8] * 100_000},
+        {"memory": 10**9},
+        {"memory_layers": 10**9},
+        {"history": 10**9},
+    ],
+)
+def test_a_spec_of_sizes_that_its_file_does_not_hold_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    policy = make_policy("history" if "history" in change else "rnn", "state")
+    data = policy.spec.to_json()
+    data["network"] |= change
+    save_file(policy.state_dict(), tmp_path / "a", {"tscli": json.dumps({"format": 2, **data})})
+    devices: set[str] = set()
+
+    def made(spec: PolicySpec) -> Policy:
+        devices.add(torch.get_default_device().type)
+        return Policy(spec)
+
+    monkeypatch.setattr(policy_files, "Policy", made)
+    assert "is damaged" in one_line(tmp_path / "a")
+    assert devices <= {"meta"}
+
+
+def test_a_header_of_shapes_that_its_file_does_not_hold_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for shape in ([2**62, 2**62], [2**40], [3]):
+        entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * shape[0] % 2**63]}
+        header = json.dumps({"__metadata__": {"tscli": "{}"}, "w": entry}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        assert "is damaged" in one_line(path)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,8 @@ def mine(folder: Path, no_plots: None, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a new process."""
+    """As in a new process of somebody else, who has named nothing yet."""
+    monkeypatch.setenv("XDG_STATE_HOME", tempfile.mkdtemp(dir="."))
     monkeypatch.setattr(trust, "_allowed", set())
     monkeypatch.setattr(own, "_modules", {})
     monkeypatch.setattr(own, "_sources", {})

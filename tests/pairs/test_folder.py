@@ -12,7 +12,7 @@ from pairs_data import SCHEMA, make_step, write
 from tscli.cli.app import main
 from tscli.config import UserError
 from tscli.pairs import Pairs, pairs_folder
-from tscli.pairs.sealed import PairsError
+from tscli.pairs.sealed import PairsError, read_sealed, write_sealed
 from tscli.pairs.writer import PairsWriter
 
 
@@ -58,4 +58,22 @@ def test_a_surplus_shard_is_refused(dataset):
     for suffix in (".h5", ".json"):
         shutil.copyfile(dataset / "shards" / f"00003{suffix}", dataset / "shards" / f"00004{suffix}")
     with pytest.raises(PairsError, match=r"00004.json: does not belong"):
+        Pairs(dataset)
+
+
+@pytest.mark.parametrize("number", [2**63, 10**30])
+def test_a_header_that_tells_of_more_shards_than_can_be_takes_no_memory(dataset, number):
+    header = read_sealed(dataset / "pairs.json")
+    write_sealed(dataset / "pairs.json", header | {"num_shards": number})
+    with pytest.raises(PairsError, match=r"00004\.json: missing"):
+        Pairs(dataset)
+
+
+@pytest.mark.parametrize("offset", [2**62, -64])
+def test_a_sidecar_that_places_rows_outside_of_its_file_is_refused(dataset, offset):
+    path = dataset / "shards" / "00001.json"
+    sidecar = read_sealed(path)
+    sidecar["fields"]["reward"]["offset"] = offset
+    write_sealed(path, sidecar)
+    with pytest.raises(PairsError, match=r"00001\.json: says of more rows than the \d+ bytes of 00001\.h5 hold"):
         Pairs(dataset)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,3 +196,68 @@ def test_resuming_without_the_unfinished_shard_is_refused(tmp_path):
     (tmp_path / "shards" / "00000.part").unlink()
     with pytest.raises(PairsError, match=r"00000.part: missing"):
         PairsWriter.resume(tmp_path, state)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A dataset of two finished shards and a live one, killed some steps after the state; and that state."""
+    folder = tmp_path_factory.mktemp("stopped") / "pairs"
+    writer = PairsWriter(folder, SCHEMA, 3, shard_bytes=70_000)
+    for t in range(44):
+        writer.append(**make_step(SCHEMA, 3, t))
+    state = writer.state_dict()
+    for t in range(44, 47):
+        writer.append(**make_step(SCHEMA, 3, t))
+    writer.flush()
+    assert writer.num_shards == 2
+    return folder, state
+
+
+@pytest.mark.parametrize("name", ["pairs.json", "00000.h5", "00000.json", "00001.h5", "00001.json", "00002.part"])
+def test_a_flipped_bit_in_any_file_is_refused_or_was_not_of_the_state(tmp_path, stopped, name):
+    folder, state = stopped
+    write(tmp_path / "whole", steps=50)
+    size = next(folder.rglob(name)).stat().st_size
+    refused = 0
+    for bit in random.Random(name).sample(range(size * 8), 12):
+        copy = Path(shutil.copytree(folder, tmp_path / str(bit)))
+        path = next(copy.rglob(name))
+        content = bytearray(path.read_bytes())
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            writer = PairsWriter.resume(copy, state)
+        except PairsError as error:
+            refused += 1
+            assert path.name in str(error) or path.stem in str(error)
+            continue
+        for t in range(44, 50):
+            writer.append(**make_step(SCHEMA, 3, t))
+        writer.close()
+        assert digest(copy) == digest(tmp_path / "whole"), bit
+    assert refused > 3 if name.endswith(".part") else refused == 12
+
+
+@pytest.mark.parametrize("size", [0, 100, 50_000])
+def test_a_live_file_that_was_cut_short_is_refused(tmp_path, stopped, size):
+    folder = Path(shutil.copytree(stopped[0], tmp_path / "pairs"))
+    os.truncate(folder / "shards" / "00002.part", size)
+    with pytest.raises(PairsError, match=rf"00002\.part: has {size} bytes instead of"):
+        PairsWriter.resume(folder, stopped[1])
+
+
+def test_a_shard_in_the_place_of_another_is_refused(tmp_path, stopped):
+    folder = Path(shutil.copytree(stopped[0], tmp_path / "pairs"))
+    for ending in ("h5", "json"):
+        shutil.copy(folder / "shards" / f"00001.{ending}", folder / "shards" / f"00000.{ending}")
+    with pytest.raises(PairsError, match=r"00000\.h5: is another one than at the checkpoint"):
+        PairsWriter.resume(folder, stopped[1])
+
+
+def test_states_of_versions_without_hashes_go_on(tmp_path, stopped):
+    folder = Path(shutil.copytree(stopped[0], tmp_path / "pairs"))
+    old = {key: value for key, value in stopped[1].items() if key not in ("sha256", "shards")}
+    assert PairsWriter.resume(folder, old).step == 44

@@ -110,8 +110,8 @@ def test_a_full_disk_is_told_in_one_line_and_the_run_can_be_resumed(session: Ses
         pytest.raises(UserError, match=r"cannot write .*metrics.jsonl: No space left on device"),
         start(session) as run,
     ):
-        run._log_file.close()
-        run._log_file = open("/dev/full", "ab")  # noqa: SIM115 - the run closes it
+        run._journal.close()
+        run._journal._file = open("/dev/full", "ab")  # noqa: SIM115 - the run closes it
         run.log({"step": 1})
     assert find_unfinished(session.runs_dir, "train-teacher", None, "").status == "failed"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -34,7 +33,7 @@ from tscli.cli.app import main
 from tscli.files import file_hash
 from tscli.networks.files import load_policy_file
 from tscli.pairs.writer import PairsWriter
-from tscli.runs import Run, list_runs
+from tscli.runs import Run, list_runs, read_run
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -212,7 +211,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
 def test_an_unfinished_or_changed_teacher_is_refused(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     student = call(*DAGGER, *SMALL, *MIXED)
     path = next(teachers.glob("0002-*"))
-    manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+    manifest = read_run(path).manifest
     (path / "manifest.json").write_text(json.dumps(manifest | {"status": "stopped"}))
     assert f"--teacher 2: {path.name} is stopped, not finished" in error_of(capsys, *ONLINE, *SMALL, *MIXED)
     (path / "manifest.json").write_text(json.dumps(manifest | {"artifacts": {"policy.safetensors": "other"}}))

@@ -25,7 +25,7 @@ def tasks(name: str | None, as_json: bool) -> None:
     Raises:
         UserError: There is no such task, or its file or its views are wrong.
     """
-    chosen = [load_task(name)] if name else [load_task(each) for each in task_names()]
+    chosen = [load_task(name, named=True)] if name else [load_task(each) for each in task_names()]
     if as_json:
         described = [_describe(task) for task in chosen]
         print(json_module.dumps(described[0] if name else described, indent=2))

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tscli import trust
 from tscli.compare.board import Board
 from tscli.compare.crew import CellsStopped, Crew, usable_cpus
 from tscli.compare.plan import Comparison, Layout, lay_out, parse_seeds
@@ -16,6 +17,7 @@ from tscli.config import UserError, is_yaml, one_line
 from tscli.launch.methods import choose_methods, known_methods
 from tscli.launch.start import default_runs_dir
 from tscli.runs import Run, Stopped, find_unfinished, list_runs
+from tscli.runs.seals import content_hash
 from tscli.runs.session import Session
 from tscli.tasks import Task, load_task
 from tscli.terminal.progress import short_count
@@ -35,13 +37,22 @@ def describe(task: str, methods: str, seeds: str, methods_file: Path | None, set
     """
     values = {name: value for name, value in settings.items() if value is not None}
     values["task"] = str(Path(task).absolute()) if is_yaml(task) else task
-    values["methods"] = choose_methods(methods, known_methods(load_task(task), methods_file))
+    values["methods"] = choose_methods(methods, known_methods(load_task(task, named=True), methods_file))
     values["methods_file"] = str(methods_file) if methods_file is not None else None
     values["seeds"] = parse_seeds(seeds)
     try:
-        return Comparison.model_validate(values)
+        comparison = Comparison.model_validate(values)
     except ValidationError as error:
         raise UserError(one_line(error, Comparison)) from None
+    for _, sha256 in _files(comparison):
+        trust.allow(sha256)
+    return comparison
+
+
+def _files(comparison: Comparison) -> list[tuple[str, str]]:
+    """The user's own scripts and bodies that it names, with the hash of all that it says."""
+    settings = comparison.model_dump(mode="json")
+    return [(text, content_hash(settings)) for text in trust.texts(settings) if ".py" in text]
 
 
 def find_comparison(wanted: Comparison | None, resume: str | None, session: Session) -> Comparison:
@@ -65,6 +76,8 @@ def find_comparison(wanted: Comparison | None, resume: str | None, session: Sess
         return wanted
     session.resume = find_unfinished(session.runs_dir, COMMAND, None, resume)
     found = _described(session.resume)
+    for what, sha256 in _files(found):
+        trust.check(what, sha256, session.resume.name)
     if wanted is not None and found != wanted:
         raise UserError(
             f"--resume: {session.resume.name} compares something else: leave out all but --resume to continue it, "

@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import importlib
 import random
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,8 @@ from tscli.envs.globals import GlobalStreams
 from tscli.envs.remote import Remote
 from tscli.envs.spaces import ActionSpec, Group
 
+# An entry point is called with arguments that a task chooses: what can be made to do anything is none.
+_NO_SIMULATORS = sys.stdlib_module_names | {"torch", "numpy", "gymnasium", "pip", "setuptools"}
 _FINAL_KEYS = ("final_observation", "final_obs")
 
 Observations = dict[str, Tensor]  # by group, [N, *group.shape]
@@ -78,6 +81,8 @@ class EnvConfig(Config):
         module, _, function = value.partition(":")
         if not (module and function.isidentifier()):
             raise ValueError("write it as module:function")
+        if (package := module.partition(".")[0]) in _NO_SIMULATORS:
+            raise ValueError(f"{package} has no environments: name a function that builds a VecEnv")
         return value
 
     @field_validator("kwargs")

@@ -69,7 +69,7 @@ def describe(what: str) -> tuple[Description, str]:
                 return Description.model_validate(data), Path(what).name
             except ValidationError as error:
                 raise UserError(f"{what}: {one_line(error, Description, prefix='')}") from None
-    stages = load_task(what).pipeline
+    stages = load_task(what, named=True).pipeline
     values = {"task": what, "stages": DEFAULT_STAGES if stages is None else stages}
     return Description.model_validate(values), "the default pipeline" if stages is None else f"task {what}, pipeline"
 

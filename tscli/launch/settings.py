@@ -180,7 +180,8 @@ def stage_layers(
         return own
     from tscli.tasks import load_task
 
-    return [replace(layer, by_user=by_user) for layer in task_layers(load_task(str(name)), script, preset, model)] + own
+    theirs = task_layers(load_task(str(name), by_user), script, preset, model)
+    return [replace(layer, by_user=by_user) for layer in theirs] + own
 
 
 def build_config(model: type[Config], layers: list[Layer], command: str) -> Config:

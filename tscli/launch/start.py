@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tscli import trust
 from tscli.config import Config, NetworkConfig, StageConfig, UserError, is_yaml
+from tscli.files import file_hash
 from tscli.launch.scripts import Script, find_script, light_config, load_script
 from tscli.launch.settings import Layer, build_config, make_layer, parse_assignments, stage_layers
 from tscli.plain import read_yaml
@@ -87,15 +88,35 @@ def _check_code(config: Config, layers: list[Layer]) -> None:
     for name, network in _own_bodies(config).items():
         given = [(layer, layer.values[name]) for layer in layers if name in layer.values]
         naming = [layer for layer, value in given if not isinstance(value, dict) or "kind" in value]
-        if naming and not naming[-1].by_user:
+        if naming and naming[-1].by_user:
+            trust.allow(network.sha256)
+        elif naming:
             trust.check(network.kind, network.sha256, naming[-1].source)
 
 
 def given_places(config: Path | None, assignments: list[str], source: str, values: Mapping[str, Any]) -> list[Place]:
     """The places of one call: a settings file, then `--set`, then what was given directly."""
     places: list[Place] = [(config.name, read_yaml(config) or {})] if config is not None else []
+    if config is not None and trust.in_run(config):
+        _check_settings(config, places[0][1])
     places.append(("--set", parse_assignments(assignments)))
     return [*places, (source, values)]
+
+
+def _check_settings(file: Path, values: Any) -> None:
+    """Refuse code that the settings of a run name, where they are given as a file of settings.
+
+    Raises:
+        UserError: says which, and what to do.
+    """
+    from tscli.tasks import load_task
+
+    task = values.get("task") if isinstance(values, dict) else None
+    if task and isinstance(task, str):
+        load_task(task)
+    for text in trust.texts(values):
+        if text.endswith(".py") and Path(text).is_file():
+            trust.check(text, file_hash(Path(text)), str(file))
 
 
 def _resumed(
@@ -134,7 +155,7 @@ def launch(what: Plan, session: Session) -> Run | None:
     module = load_script(what.script)
     config = build_config(module.Config, what.layers, what.script.command)
     for network in _own_bodies(config).values():
-        trust.allow(network.sha256)  # also of a run that was made with the same file
+        trust.allow(network.sha256, keep=False)  # also of a run that was made with the same file
     session.resume = what.resume
     session.command, session.method = what.script.command, what.script.method
     return module.main(config, session)

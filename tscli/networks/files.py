@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from tscli import trust
 from tscli.config import UserError
@@ -108,7 +109,10 @@ def load_policy_file(path: Path, device: torch.device | str = "cpu", trusted: bo
         found = int(data.pop("format"))
         if found > FORMAT:
             raise UserError(f"{path} has format {found}, this tscli reads up to {FORMAT}: upgrade tscli")
-        policy = Policy(PolicySpec.from_json(data, _own_files(path, data, trusted)))
+        networks = [data["network"], *([data["latent"]["network"]] if "latent" in data else [])]
+        spec = PolicySpec.from_json(data, _own_files(path, networks, trusted))
+        _check_sizes(spec, networks, tensors)
+        policy = Policy(spec)
         policy.load_state_dict(tensors)
     except UserError:
         raise
@@ -117,10 +121,30 @@ def load_policy_file(path: Path, device: torch.device | str = "cpu", trusted: bo
     return policy.to(device).eval().requires_grad_(False)
 
 
-def _own_files(path: Path, data: dict[str, Any], trusted: bool) -> dict[str, Path]:
+def _check_sizes(spec: PolicySpec, networks: list[dict[str, Any]], tensors: dict[str, Tensor]) -> None:
+    """Compare what a spec tells of with the tensors that are there, before memory or time is spent on it.
+
+    Raises:
+        ValueError: they differ.
+    """
+    for network in networks:
+        layers = sum(len(value) for value in network.values() if isinstance(value, list))
+        if layers + int(network.get("memory_layers") or 0) > len(tensors):
+            raise ValueError("its spec tells of more layers than it has tensors")
+    with torch.device("meta"):
+        made = Policy(spec).state_dict()
+    for name in {**made, **tensors}:
+        if name not in tensors or name not in made:
+            raise ValueError(f"{'Unexpected' if name in tensors else 'Missing'} key {name}")
+        if made[name].shape != tensors[name].shape:
+            held, told = list(tensors[name].shape), list(made[name].shape)
+            raise ValueError(f"size mismatch for {name}: {held} in the file, {told} by its spec")
+
+
+def _own_files(path: Path, networks: list[dict[str, Any]], trusted: bool) -> dict[str, Path]:
     """The copies of bodies of the user's own that a policy needs, unchanged and free to run, by name."""
     found = {}
-    for network in [data["network"], *([data["latent"]["network"]] if "latent" in data else [])]:
+    for network in networks:
         name = str(network["kind"])
         if name.endswith(".py"):
             found[name] = copy = path.parent / COPIES / name

@@ -95,7 +95,8 @@ def open_folder(folder: Path, verify: Literal["full", "size"]) -> tuple[PairsSch
     schema, about = read_header(folder)
     found = list_shards(folder)
     expected = about.num_shards if about.closed else (found[-1] + 1 if found else 0)
-    missing = next((number for number, there in enumerate([*found, -1]) if number != there), expected)
+    # The header may say any number, so no more of them are counted than there are files.
+    missing = next((i for i, index in enumerate(found) if i != index), len(found))
     if missing < expected:
         raise PairsError(folder / "shards" / f"{missing:05d}.json", "missing")
     if len(found) > expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 from tscli.files import replacing, sync_file, sync_folder
 from tscli.pairs.hdf5 import create_shard_file
 from tscli.pairs.schema import Fields
-from tscli.pairs.shard import Layout, Shard, map_fields
+from tscli.pairs.sealed import PairsError
+from tscli.pairs.shard import Layout, Shard, map_fields, needed_bytes
 
 # Small rows are collected for a few steps and then written env by env: a lone store into each env's page costs more
 # than the copy (N=1024, six floats: 54 us against 12 us). Large rows gain nothing and go straight to the file.
@@ -46,6 +48,8 @@ class LiveShard:
     def rewind(self) -> None:
         """Begin with the first step again."""
         self.steps = self._synced = 0  # the second: how many are in the file
+        self._hashed = 0  # and how many of these are in the hashes, which take them step by step
+        self._digests = {name: hashlib.sha256() for name in self._fields}
 
     def create(self, part: Path) -> None:
         """Make an empty file."""
@@ -56,7 +60,14 @@ class LiveShard:
         self.open(part)
 
     def open(self, part: Path) -> None:
-        """Map a file that is there."""
+        """Map a file that is there.
+
+        Raises:
+            PairsError: it is too short.
+        """
+        needed, size = needed_bytes(self._layout), part.stat().st_size
+        if size < needed:
+            raise PairsError(part, f"has {size} bytes instead of {needed}")
         self.rows, self._map = map_fields(part, self._layout, "r+")
         self._by_env = {
             name: rows.reshape((self._num_envs, self.capacity, *rows.shape[1:])) for name, rows in self.rows.items()
@@ -145,7 +156,38 @@ class LiveShard:
         """What `load_state_dict` needs besides the file. Flushes, so that both agree."""
         self.flush()
         offsets = {name: offset for name, (offset, _, _) in self._layout.items()}
-        return {"capacity": self.capacity, "offsets": offsets}
+        return {"capacity": self.capacity, "offsets": offsets, "sha256": self._hash_rows()}
+
+    def check(self, part: Path, sha256: dict[str, str] | None) -> None:
+        """Compare the rows with the `sha256` of a state; None, which older ones have, takes any.
+
+        Raises:
+            PairsError: they differ.
+        """
+        found = self._hash_rows()
+        if sha256 not in (None, found):
+            raise PairsError(part, "damaged (its rows are not those of the checkpoint)")
+
+    def _hash_rows(self) -> dict[str, str]:
+        """The hash of every field's rows; only those that are new since the last time are read."""
+        while self._hashed < self._synced:
+            end = min(self._hashed + _STAGED_STEPS, self._synced)
+            for name, rows in self._by_env.items():
+                self._digests[name].update(rows[:, self._hashed : end].swapaxes(0, 1).tobytes())
+            self._hashed = end
+        found = {name: digest.hexdigest() for name, digest in self._digests.items()}
+        if self._map is not None:
+            found["between"] = self._hash_between(self._map)
+        return found
+
+    def _hash_between(self, content: np.memmap) -> str:
+        """The hash of what lies beside the rows: HDF5's own description of the file, which is small."""
+        digest, end = hashlib.sha256(), 0
+        for start, shape, dtype in sorted(self._layout.values(), key=lambda one: one[0]):
+            digest.update(content[end:start].tobytes())
+            end = start + math.prod(shape) * dtype.itemsize
+        digest.update(content[end:].tobytes())
+        return digest.hexdigest()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, once the file is opened."""

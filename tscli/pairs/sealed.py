@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from tscli.config import UserError, one_line
 from tscli.files import atomic_write
 from tscli.plain import read_json
+from tscli.runs.seals import content_hash
 
 
 class PairsError(UserError):
@@ -25,14 +25,9 @@ class PairsError(UserError):
         )
 
 
-def _check(data: dict[str, Any]) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
     """Write JSON with a checksum of its content (key `check`)."""
-    atomic_write(path, json.dumps({**data, "check": _check(data)}))
+    atomic_write(path, json.dumps({**data, "check": content_hash(data)}))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -43,7 +38,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """
     try:
         data = read_json(path)
-        if data.pop("check", None) == _check(data):
+        if data.pop("check", None) == content_hash(data):
             return data
     except FileNotFoundError:
         raise PairsError(path, "missing") from None

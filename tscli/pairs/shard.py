@@ -59,6 +59,11 @@ def list_shards(folder: Path) -> list[int]:
     return sorted(int(p.stem) for p in (folder / "shards").glob("*.json") if p.stem.isdecimal())
 
 
+def needed_bytes(layout: Layout) -> int:
+    """The least size of a file of that layout."""
+    return max((start + math.prod(shape) * dtype.itemsize for start, shape, dtype in layout.values()), default=0)
+
+
 def map_fields(path: Path, layout: Layout, mode: Literal["r", "r+"] = "r") -> tuple[dict[str, np.ndarray], np.memmap]:
     """Map a file once and view each dataset in it."""
     whole = np.memmap(path, np.uint8, mode)
@@ -87,22 +92,22 @@ class _Sidecar(BaseModel):
     episodes: dict[str, list[Any]]
 
 
-def write_sidecar(
-    path: Path, layout: Layout, segments: np.ndarray, episodes: np.ndarray, about: dict[str, int]
-) -> None:
-    """Declare a shard finished. `about` has `num_envs`, `rows`, `first_step`, `steps`, `capacity`."""
+def write_sidecar(path: Path, layout: Layout, segments: np.ndarray, episodes: np.ndarray, about: dict[str, int]) -> str:
+    """Declare a shard finished; returns its sha256. `about`: `num_envs`, `rows`, `first_step`, `steps`, `capacity`."""
+    sha256 = file_hash(path)
     write_sealed(
         path.with_suffix(".json"),
         {
             "schema": SCHEMA,
             "bytes": path.stat().st_size,
-            "sha256": file_hash(path),
+            "sha256": sha256,
             **about,
             "fields": {n: {"offset": o, "shape": list(s), "dtype": d.name} for n, (o, s, d) in layout.items()},
             "segments": table_to_columns(segments),
             "episodes": table_to_columns(episodes),
         },
     )
+    return sha256
 
 
 def read_sidecar(folder: Path, index: int, schema: PairsSchema) -> dict[str, Any]:
@@ -145,6 +150,8 @@ def load_shard(folder: Path, index: int, sidecar: dict[str, Any], verify: Litera
     size = path.stat().st_size
     if size != sidecar["bytes"]:
         raise PairsError(path, f"has {size} bytes instead of {sidecar['bytes']}")
+    if needed_bytes(sidecar["layout"]) > size or any(start < 0 for start, _, _ in sidecar["layout"].values()):
+        raise PairsError(path.with_suffix(".json"), f"says of more rows than the {size} bytes of {path.name} hold")
     fields, whole = map_fields(path, sidecar["layout"])
     # Hashing the map itself has the system enter its pages into the page table: the first random reads are faster.
     if verify == "full" and hashlib.sha256(whole.data).hexdigest() != sidecar["sha256"]:

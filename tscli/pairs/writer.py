@@ -80,6 +80,7 @@ class PairsWriter:
     def _set_up(self, folder: Path, schema: PairsSchema, num_envs: int, capacity: int) -> None:
         self.folder, self.schema, self.num_envs = folder, schema, num_envs
         self.num_shards = 0
+        self._shards: list[str] = []  # the sha256 of each that is finished
         self._live = LiveShard(schema.row_fields(), num_envs, capacity)
         self._tables = TableWriter(schema, num_envs, capacity)
         self._closed = False
@@ -183,7 +184,8 @@ class PairsWriter:
             path, part = shard_path(self.folder, self.num_shards), self._part
             layout, segments = live.finish(part, path, segments)
             about = {"num_envs": self.num_envs, "rows": rows, "steps": live.steps, "capacity": live.capacity}
-            write_sidecar(path, layout, segments, episodes, {**about, "first_step": first_step})
+            sha256 = write_sidecar(path, layout, segments, episodes, {**about, "first_step": first_step})
+            self._shards.append(sha256)
             # Only now: until the sidecar is there, a resumed run needs the part.
             part.unlink(missing_ok=True)
             self.num_shards += 1
@@ -206,7 +208,7 @@ class PairsWriter:
 
     def state_dict(self) -> dict[str, Any]:
         """What `resume` needs besides the files: numbers, strings and lists. Flushes, so that both agree."""
-        counts = {"num_shards": self.num_shards, "num_envs": self.num_envs}
+        counts = {"num_shards": self.num_shards, "num_envs": self.num_envs, "shards": list(self._shards)}
         return {**counts, **self._live.state_dict(), **self._tables.state_dict()}
 
     @classmethod
@@ -217,43 +219,55 @@ class PairsWriter:
             UserError: shards that the state counts on are missing or damaged.
         """
         folder = Path(folder)
-        schema = read_header(folder)[0]
+        schema, about = read_header(folder)
+        if about.num_envs != state["num_envs"]:
+            raise PairsError(folder / "pairs.json", f"is of {about.num_envs} envs instead of {state['num_envs']}")
         writer = cls.__new__(cls)
         writer._set_up(folder, schema, int(state["num_envs"]), int(state["capacity"]))
         writer.num_shards = int(state["num_shards"])
         writer._live.load_state_dict(state)
         writer._tables.load_state_dict(state)
+        writer._check_shards(state.get("shards"))
         write_header(folder, schema, writer.num_envs)
-        writer._discard_later_shards()
+        writer._discard_later_shards(state.get("sha256"))
         return writer
 
-    def _discard_later_shards(self) -> None:
+    def _check_shards(self, expected: list[str] | None) -> None:
+        """Read the finished shards again; `expected` has the sha256 of each, None in older states."""
+        for index in range(self.num_shards):
+            sidecar = read_sidecar(self.folder, index, self.schema)
+            if expected is not None and sidecar["sha256"] != expected[index]:
+                raise PairsError(shard_path(self.folder, index), "is another one than at the checkpoint")
+            load_shard(self.folder, index, sidecar, "full")
+            self._shards.append(sidecar["sha256"])
+
+    def _discard_later_shards(self, sha256: dict[str, str] | None) -> None:
         live = self.num_shards
-        for index in range(live):
-            load_shard(self.folder, index, read_sidecar(self.folder, index, self.schema), "size")
         # Sidecars first: a shard without one does not exist.
         for path in sorted((self.folder / "shards").iterdir(), key=lambda p: p.suffix != ".json"):
             later = path.stem.isdecimal() and int(path.stem) > live
             if later or path.suffix == ".tmp" or (path.suffix == ".part" and path != self._part):
                 path.unlink()
         path = shard_path(self.folder, live)
-        if self._live.steps and not self._part.exists():
-            self._reopen(path)
+        if self._live.steps and not self._part.exists() and self._reopen(path):
+            sha256 = None  # rows without an episode were left out of it
         path.with_suffix(".json").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         if self._live.steps:
             self._live.open(self._part)
+            self._live.check(self._part, sha256)
         else:
             self._part.unlink(missing_ok=True)
         write_dataset_file(self.folder, self.schema)
 
-    def _reopen(self, path: Path) -> None:
-        """Make the live file out of a shard that was finished after the state was taken."""
+    def _reopen(self, path: Path) -> bool:
+        """Make the live file out of a shard that was finished after the state was taken; True if it was hashed."""
         if self.num_shards in list_shards(self.folder):
             sidecar = read_sidecar(self.folder, self.num_shards, self.schema)
             self._live.restore(self._part, load_shard(self.folder, self.num_shards, sidecar, "full"))
-        elif path.exists():
+            return True
+        if path.exists():
             # Renamed, but killed before its sidecar was written: that is the live file, whole.
             os.replace(path, self._part)
-        else:
-            raise PairsError(self._part, "missing")
+            return False
+        raise PairsError(self._part, "missing")

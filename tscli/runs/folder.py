@@ -28,6 +28,7 @@ from tscli.files import file_hash
 from tscli.plain import read_json, read_mapping
 from tscli.runs.locks import is_locked
 from tscli.runs.manifest import SCHEMA, Manifest
+from tscli.runs.seals import unseal
 
 TASK_FOLDER = "task"
 NOTE = "note.txt"  # what the user wrote about it; not in the manifest, which is the run's own
@@ -84,7 +85,7 @@ class Run:
     def task_copy(self) -> Path | None:
         """The task's YAML file as it was when the run began; None where the task is no file."""
         path = self.path / TASK_FOLDER / Path(self.manifest["task"]).name
-        return path.resolve() if path.is_file() else None
+        return self._kept(f"{TASK_FOLDER}/{path.name}").resolve() if path.is_file() else None
 
     @property
     def task_name(self) -> str:
@@ -163,7 +164,18 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """Its resolved settings."""
-        return read_mapping(self.path / "config.yaml")
+        return read_mapping(self._kept("config.yaml"))
+
+    def _kept(self, name: str) -> Path:
+        """A file that it began with.
+
+        Raises:
+            UserError: it is missing or has changed.
+        """
+        path, sha256 = self.path / name, self.manifest.get("files", {}).get(name)
+        if sha256 is not None and (not path.is_file() or file_hash(path) != sha256):
+            raise UserError(f"{path} has changed since the run began: restore it from a copy, or start anew")
+        return path
 
     def parent(self, role: str) -> Run:
         """The run it was made from, in that role ("teacher", "pairs", "policy"), unchanged since.
@@ -228,9 +240,10 @@ def read_run(path: Path) -> Run:
         raise UserError(f"{path.name} has schema {schema}, this tscli reads up to {SCHEMA}: upgrade tscli")
     try:
         Manifest.model_validate(manifest)
-    except ValidationError as error:
-        raise UserError(f"{file} is damaged ({one_line(error, prefix='')}): restore it, or delete the run") from None
-    return Run(path, manifest)
+        return Run(path, unseal(manifest))
+    except ValueError as error:
+        why = one_line(error, prefix="") if isinstance(error, ValidationError) else error
+        raise UserError(f"{file} is damaged ({why}): restore it, or delete the run") from None
 
 
 def list_runs(runs_dir: Path) -> list[Run]:
@@ -258,6 +271,9 @@ def find_run(runs_dir: Path, ref: str) -> Run:
     for run in runs:
         if ref == run.name or (ref.isdecimal() and int(ref) == run.number):
             return run
+    if ref.isdecimal():
+        for manifest in runs_dir.glob(f"{ref.zfill(4)}-*/manifest.json"):
+            read_run(manifest.parent)  # one that is there and is damaged: it says how
     if path.is_dir():
         raise UserError(f"{path} is no run folder: it has no manifest.json")
     if not runs:

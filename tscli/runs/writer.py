@@ -11,16 +11,13 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -29,8 +26,21 @@ import yaml
 from tscli import ranks
 from tscli.config import Config, UserError, is_yaml
 from tscli.files import atomic_write, file_hash
-from tscli.runs.folder import FAILED, FINISHED, RUNNING, SCHEMA, STOPPED, TASK_FOLDER, Run, task_stem, teacher_roles
+from tscli.runs.folder import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    SCHEMA,
+    STOPPED,
+    TASK_FOLDER,
+    Run,
+    read_run,
+    task_stem,
+    teacher_roles,
+)
 from tscli.runs.locks import lock_folder
+from tscli.runs.provenance import git_commit, versions
+from tscli.runs.seals import Journal, seal
 
 if TYPE_CHECKING:
     from tscli.networks import Policy
@@ -86,26 +96,21 @@ class RunWriter:
                 "created": _now(),
                 "config_hash": config_hash,
                 "parents": entries,
+                "files": {},
                 "holds": [],
                 "artifacts": {},
                 "metrics": {},
                 "seconds": 0.0,
             }
         else:
-            self.path, self.manifest = session.resume.path, dict(session.resume.manifest)
-            if (began := self.manifest.get("processes", 1)) != ranks.size():
-                raise UserError(
-                    f"--resume: {self.name} was begun by {began} processes, not {ranks.size()}: use as many"
-                )
-            if self.manifest["config_hash"] != config_hash:
-                raise UserError(f"--resume: the settings of {self.name} have changed since: restore its config.yaml")
-            if self.manifest["parents"] != entries:
-                raise UserError(f"--resume: a run that {self.name} was made from has changed since: start it anew")
+            self.path = session.resume.path
         self._metrics = self.path / "metrics.jsonl"
         self._checkpoint = self.path / "checkpoint.pt"
         self._started = self._last_checkpoint = time.monotonic()
         self._lock = lock_folder(self.path)
         try:
+            if session.resume is not None:
+                self.manifest = self._taken_up(config_hash, entries)
             self._open(settings)
             self._open_sinks(settings)
         except BaseException as error:
@@ -116,10 +121,37 @@ class RunWriter:
                 raise UserError(f"cannot write {self.path}: {error.strerror}: free some space") from None
             raise
 
+    def _taken_up(self, config_hash: str, entries: dict[str, Any]) -> dict[str, Any]:
+        """The manifest of the run to resume, read once nobody else can write it any more.
+
+        Raises:
+            UserError: it cannot go on with these settings, or a policy is not the one that it wrote.
+        """
+        manifest = dict(read_run(self.path).manifest)
+        if manifest["status"] == FINISHED:
+            raise UserError(f"--resume: {self.name} is finished, there is nothing to resume")
+        if (began := manifest.get("processes", 1)) != ranks.size():
+            raise UserError(f"--resume: {self.name} was begun by {began} processes, not {ranks.size()}: use as many")
+        if manifest["config_hash"] != config_hash:
+            raise UserError(f"--resume: the settings of {self.name} have changed since: restore its config.yaml")
+        if manifest["parents"] != entries:
+            raise UserError(f"--resume: a run that {self.name} was made from has changed since: start it anew")
+        replaced = manifest.pop("replaced", {})
+        for name, sha256 in list(manifest["artifacts"].items()):
+            path = self.path / name
+            found = file_hash(path) if path.is_file() else None
+            if found != sha256 and (name not in replaced or found != replaced[name]):
+                raise UserError(f"{path} has changed since the run wrote it: restore it, or start anew")
+            if found is not None:
+                manifest["artifacts"][name] = found
+            else:  # killed before the first one took its place
+                del manifest["artifacts"][name]
+        return manifest
+
     def _open(self, settings: dict[str, Any]) -> None:
         """Read the checkpoint, then write what says that the run is being worked on."""
         if self._session.resume is None:
-            atomic_write(self.path / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+            self._keep("config.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
             self._keep_task_file()
         elif self._checkpoint.exists():
             from tscli.runs.checkpoint import load_state
@@ -129,15 +161,15 @@ class RunWriter:
                 raise UserError(f"{self._checkpoint} is another run's: restore it, or start anew without --resume")
             self.manifest["seconds"] = self.state["_seconds"]
         ranks.agree((self.path, self.state.get("_token", 0) if self.state else 0))  # the others wait for the folder
-        self._truncate_metrics(self.state["_metrics_bytes"] if self.state else 0)
+        logged = self.state or {"_metrics_bytes": 0}
+        self._journal = Journal(self._metrics, logged["_metrics_bytes"], logged.get("_metrics_sha256"))
         self._seconds_before = float(self.manifest["seconds"])
-        self._log_file = open(self._metrics, "ab")  # noqa: SIM115 - open for the run's life
         self.manifest |= {
             "status": RUNNING,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "versions": _versions(),
-            "git_commit": _git_commit(),
+            "versions": versions(),
+            "git_commit": git_commit(),
         }
         if ranks.size() > 1:
             self.manifest["processes"] = ranks.size()
@@ -158,7 +190,12 @@ class RunWriter:
         source = Path(self.manifest["task"])
         if is_yaml(source.name) and source.is_file():
             (self.path / TASK_FOLDER).mkdir()
-            atomic_write(self.path / TASK_FOLDER / source.name, source.read_bytes())
+            self._keep(f"{TASK_FOLDER}/{source.name}", source.read_bytes())
+
+    def _keep(self, name: str, data: bytes) -> None:
+        """Write a file that stays as it is, and note its hash."""
+        atomic_write(self.path / name, data)
+        self.manifest["files"][name] = hashlib.sha256(data).hexdigest()
 
     @property
     def name(self) -> str:
@@ -175,7 +212,7 @@ class RunWriter:
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         with contextlib.suppress(OSError):  # a full disk, of which `log` has told
-            self._log_file.close()
+            self._journal.close()
         if self._sinks is not None:
             self._sinks.close(self.manifest["metrics"], self.manifest["status"] == FINISHED)
         if self.manifest["status"] == RUNNING:
@@ -195,8 +232,7 @@ class RunWriter:
         """
         line = _finite(metrics)
         with self._telling_of_a_full_disk():
-            self._log_file.write(json.dumps(line).encode() + b"\n")
-            self._log_file.flush()
+            self._journal.append(json.dumps(line).encode() + b"\n")
         if self._sinks is not None:
             self._sinks.log(line)
 
@@ -217,14 +253,19 @@ class RunWriter:
         from tscli.networks.files import save_policy_file
 
         path = self.path / f"{which}.safetensors"
-        save_policy_file(path, policy)
+        new = path.with_name(f".{path.name}.new")
+        save_policy_file(new, policy)
         self._best_is_newer |= which == "policy"
-        self.manifest["artifacts"][path.name] = file_hash(path)
+        # The manifest first: after a kill in between, the file is the one that is replaced.
+        artifacts = self.manifest["artifacts"]
+        self.manifest["replaced"] = self.manifest.get("replaced", {}) | {path.name: artifacts.get(path.name)}
+        artifacts[path.name] = file_hash(new)
         if "policy" not in self.manifest["holds"]:
             self.manifest["holds"].append("policy")
         self.manifest["view"] = policy.spec.view.to_json()
         self.manifest["action"] = policy.spec.action.to_json()
         self._write_manifest()
+        os.replace(new, path)
 
     def save_if_due(self, state: Callable[[], dict[str, Any]], every: float, exact: bool = True) -> None:
         """At the end of an iteration: write a checkpoint when `every` seconds have passed or the user wants to stop.
@@ -251,9 +292,9 @@ class RunWriter:
         from tscli.runs.checkpoint import save_state
 
         with self._telling_of_a_full_disk():
-            os.fsync(self._log_file.fileno())
-        size = self._log_file.tell()
-        extra = {"_run": self._identity, "_metrics_bytes": size, "_seconds": self._seconds()}
+            size, sha256 = self._journal.committed()
+        extra = {"_run": self._identity, "_metrics_bytes": size, "_metrics_sha256": sha256}
+        extra["_seconds"] = self._seconds()
         if ranks.size() > 1:  # those of the others are named by a token, so that all that is resumed is of one moment
             extra["_token"] = ranks.agree(size)
             ranks.barrier()
@@ -267,7 +308,8 @@ class RunWriter:
         self.manifest |= {"status": FINISHED, "metrics": _finite(metrics), "seconds": self._seconds()}
         self.manifest["finished"] = _now()
         self.manifest["holds"] = sorted({*self.manifest["holds"], *holds})
-        self.manifest.pop("error", None)
+        for name in ("error", "replaced"):
+            self.manifest.pop(name, None)
         self._write_manifest()
         for path in self.path.glob("checkpoint*.pt"):
             path.unlink()
@@ -285,11 +327,7 @@ class RunWriter:
         return round(self._seconds_before + time.monotonic() - self._started, 3)
 
     def _write_manifest(self) -> None:
-        atomic_write(self.path / "manifest.json", json.dumps(self.manifest, indent=1))
-
-    def _truncate_metrics(self, size: int) -> None:
-        self._metrics.touch()
-        os.truncate(self._metrics, min(size, self._metrics.stat().st_size))
+        atomic_write(self.path / "manifest.json", json.dumps(seal(self.manifest), indent=1))
 
     def _on_signal(self, number: int, frame: object) -> None:
         if self._stop_asked or not self._checkpoints:  # the second one does not wait for the iteration
@@ -347,25 +385,3 @@ def _parent_entry(run: Run, runs_dir: Path) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in ("tscli", "torch", "numpy", "gymnasium", "h5py"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
-
-
-def _git_commit() -> str | None:
-    """Of the checkout that the code runs from; None for an installed wheel."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from tscli import trust
 from tscli.config import Config, UserError, ViewPart, did_you_mean, is_yaml, merge_nested, one_line, parse_view
 from tscli.plain import read_mapping
 
@@ -67,6 +68,12 @@ class Task(Config):
                 raise ValueError(f'{role}: there is no view "{view}": {did_you_mean(view, self.views)}')
         return self
 
+    def code(self) -> set[tuple[str, str]]:
+        """What code its envs name, as `trust.check` takes it."""
+        folder = Path(self.source).absolute().parent if is_yaml(self.source) else None
+        overlays = (self.teacher_env, self.eval_env, self.eval_env | self.report_env)
+        return {code for overlay in overlays for code in _code(self.env | overlay, folder)}
+
     def view(self, expression: str) -> tuple[ViewPart, ...]:
         """A named view, or one written out (`0,2`, `state[position] + previous_action`)."""
         if expression in self.views:
@@ -77,6 +84,14 @@ class Task(Config):
         if looks_like_name and did_you_mean(expression, self.views).startswith("did"):
             raise UserError(f'task {self.name} has no view "{expression}": {did_you_mean(expression, self.views)}')
         return parts
+
+
+def _code(env: dict[str, Any], folder: Path | None) -> set[tuple[str, str]]:
+    found = {trust.named_code(env, folder)} - {None}
+    members = env.get("tasks")
+    for member in members.values() if isinstance(members, dict) else ():  # of a mixture: settings, or names of tasks
+        found |= _code(member, folder) if isinstance(member, dict) else _code({"kind": "gym", "id": member}, None)
+    return {code for code in found if code is not None}
 
 
 def _parse_parts(name: str, parts: Any) -> list[Any]:
@@ -108,26 +123,43 @@ def task_names() -> list[str]:
     return list(_bundled())
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str, named: bool = False) -> Task:
     """A task by name, by the path of a YAML file, or by a Gymnasium id.
 
     An id gets an automatic task of Gymnasium's own env with one view, "full" (all groups). So `Pendulum-v1` is that env
     with the settings' defaults, and `pendulum` the task that comes with tscli, tuned and with a student's view.
 
+    Args:
+        name: one of these.
+        named: this user has named it, and so the code that its env names may run, now and later. A file in a run folder
+            is named by that run, and not by whoever writes its path.
+
     Raises:
-        UserError: no such task, or a file that is not a valid one.
+        UserError: no such task, a file that is not a valid one, or one that names code which nobody here has named.
     """
-    task = _find(name)
+    bundled = _bundled()
+    if name in bundled:
+        task = _read(bundled[name])
+    elif is_yaml(name):
+        task = _read(Path(name))
+        task._source = name
+        _check_code(task.code(), name, named and not trust.in_run(Path(name)))
+    else:
+        _check_code(_code({"kind": "gym", "id": name}, None), f"task {name}", named)
+        task = _by_id(name, bundled)
     task._source = name
     return task
 
 
-def _find(name: str) -> Task:
-    bundled = _bundled()
-    if name in bundled:
-        return _read(bundled[name])
-    if is_yaml(name):
-        return _read(Path(name))
+def _check_code(code: set[tuple[str, str]], owner: str, named: bool) -> None:
+    for what, sha256 in sorted(code):
+        if named:
+            trust.allow(sha256)
+        else:
+            trust.check(what, sha256, owner)
+
+
+def _by_id(name: str, bundled: dict[str, Path]) -> Task:
     import gymnasium
 
     if name in gymnasium.registry or ":" in name:
