@@ -221,6 +221,59 @@ def test_what_fails_in_the_other_process_is_said_here() -> None:
     assert "gave 5 envs where 3 were asked for" in refused(name="make_five", own_process=True)
 
 
+def test_entries_are_named_after_the_managers_terms() -> None:
+    env = build("make_managed")
+    assert env.groups["policy"].fields == ("place",)
+    assert env.groups["critic"].fields == ("place", "count_0", "count_1")
+    assert env.groups["sensors.camera"].fields == () and build().groups["critic"].fields == ()
+    assert env.action.names == ("push_0", "push_1")
+
+
+def test_what_the_simulator_prints_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    for own_process in (False, True):
+        env = build("make_managed", own_process=own_process)
+        env.step(push(env, 0.0))
+        env.close()
+        out, err = capfd.readouterr()
+        assert out == "" and "Base Environment" in err and "step" in err
+
+
+def test_episodes_without_an_end_are_refused() -> None:
+    assert "its episodes last 5e+10 steps, as those of a play configuration do" in refused(name="make_play")
+
+
+def test_what_the_simulator_reports_becomes_metrics_once() -> None:
+    env = build("make_managed")
+    assert env.metrics() == {}
+    for _ in range(3):
+        env.step(push(env, 0.0))
+    assert env.metrics() == {"env/Curriculum/steps": 2.0}  # of 1, 2 and 3
+    assert env.metrics() == {}
+
+
+def test_the_counter_that_curricula_go_by_survives_a_resume() -> None:
+    env, other = build("make_managed"), build("make_managed")
+    for _ in range(3):
+        env.step(push(env, 0.0))
+    other.load_state_dict(env.state_dict())
+    other.step(push(other, 0.0))
+    assert other.metrics() == {"env/Curriculum/steps": 4.0}
+    old = {name: value for name, value in env.state_dict().items() if name != "steps"}
+    build().load_state_dict(old)  # as earlier versions saved it
+    assert build().state_dict()["steps"] is None
+
+
+def test_an_env_that_does_not_reset_itself_shows_what_was_seen_last() -> None:
+    env = build("make_managed", kwargs={"auto_reset": False})
+    env.reset(1)
+    for _ in range(STEPS):
+        result = env.step(push(env, 0.5))
+    assert result.truncated.all()
+    assert env.final_observation("critic", torch.arange(3))[:, 2].tolist() == [STEPS] * 3
+    assert env.observe("critic")[:, 2].tolist() == [0] * 3 and env.observe("critic")[:, 1].tolist() == [1] * 3
+    assert env.metrics()["env/Episode/reward"] == 1.0
+
+
 # --- the stages -------------------------------------------------------------------------------------------------------
 
 
@@ -275,3 +328,9 @@ def test_a_second_instance_in_one_process_is_refused_with_the_setting_that_helps
     error = error_of(capsys, "train-teacher", "single.yaml", *TEACHER[2:])
     assert "(the simulation app is running already)" in error and "own_process: true" in error
     assert list_runs(RUNS) == []
+
+
+def test_reports_of_the_simulator_stand_among_the_metrics(task: Path) -> None:
+    (task / "managed.yaml").write_text(TASK.replace("make_walk", "make_managed"))
+    lines = metrics_of(call(TEACHER[0], "managed.yaml", *TEACHER[2:]))
+    assert [line["env/Curriculum/steps"] for line in lines] == [8.5, 24.5, 40.5]  # of 16 steps each

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -76,6 +77,67 @@ class Screen(Walk):
     def render(self) -> Any:
         """A picture of the first env."""
         return self.picture[0].movedim(0, -1).numpy()
+
+
+class _Managers:
+    """What Isaac Lab's and mjlab's managers tell of `Walk`."""
+
+    active_terms: ClassVar[dict[str, list[str]]] = {
+        "policy": ["place"],
+        "critic": ["place", "count"],
+        "sensors": ["camera"],
+    }
+    group_obs_term_dim: ClassVar[dict[str, list[tuple[int, ...]]]] = {
+        "policy": [(1,)],
+        "critic": [(1,), (2,)],
+        "sensors": [(3, 12, 10)],
+    }
+    group_obs_concatenate: ClassVar[dict[str, bool]] = {"policy": True, "critic": True, "sensors": False}
+
+
+class Managed(Walk):
+    """As Isaac Lab and mjlab build theirs: it prints, has managers, counts its steps, and reports as episodes end."""
+
+    def __init__(self, num_envs: int, device: str, auto_reset: bool = True) -> None:
+        print("Base Environment")
+        self.observation_manager = _Managers()
+        self.action_manager = SimpleNamespace(active_terms=["push"], action_term_dim=[2])
+        self.common_step_counter, self.auto_reset = 0, auto_reset
+        super().__init__(num_envs, device)
+        self.cfg = SimpleNamespace(auto_reset=auto_reset)
+
+    def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, dict[str, Any]]:
+        """Report the counter, and leave ended rows where they are unless it resets itself."""
+        print("step")
+        self.common_step_counter += 1
+        begin, self._begin = self._begin, self._begin if self.auto_reset else (lambda rows: None)
+        obs, reward, dones, extras = super().step(actions)
+        self._begin = begin
+        extras["log"] = {"Curriculum/steps": torch.tensor(float(self.common_step_counter)), "note": "text"}
+        return obs, reward, dones, extras
+
+    def reset(self, env_ids: Tensor | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start all envs anew, or some."""
+        if env_ids is None:
+            return super().reset()
+        rows = torch.zeros(self.num_envs, dtype=torch.bool)
+        rows[env_ids] = True
+        self._begin(rows)
+        return self.get_observations(), {"log": {"Episode/reward": 1.0}}
+
+
+def make_managed(num_envs: int, device: str, auto_reset: bool = True) -> Any:
+    """In a wrapper that has no `reset` of its own, as Isaac Lab's newer one."""
+    inner = Managed(num_envs, device, auto_reset)
+    kept = ("num_envs", "num_actions", "max_episode_length", "episode_length_buf", "device", "step", "get_observations")
+    return SimpleNamespace(env=inner, unwrapped=inner, **{name: getattr(inner, name) for name in kept})
+
+
+def make_play(num_envs: int, device: str) -> Walk:
+    """One whose episodes never end."""
+    walk = Walk(num_envs, device)
+    walk.max_episode_length = 50_000_000_000
+    return walk
 
 
 def make_walk(num_envs: int, device: str, tells_time_outs: bool = True, gives_final: bool = False) -> Walk:

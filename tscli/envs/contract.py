@@ -106,6 +106,10 @@ class VecEnv(ABC):
             "use --no-random-start"
         )
 
+    def metrics(self) -> dict[str, float]:
+        """What the env tells of the steps since this was asked last, by name: a simulator's rewards by term."""
+        return {}
+
     def map_cells(self) -> Tensor:
         """The map's cell in which each env's agent stands, row * columns + column: int64 [N]."""
         raise NotImplementedError(f"{type(self).__name__} has no map")

@@ -2,12 +2,16 @@
 
 A task names a function that builds it, `entry_point: "my_module:make_env"`. It is called as
 `make_env(num_envs=..., device=..., **kwargs)` and gives a `VecEnv` with exactly so many envs. Beside rsl_rl's own
-interface it needs `reset()`; `seed(number)` and `render()` are used where it has them.
+interface it needs `reset()`, its own or that of the `env` inside; `seed(number)` and `render()` are used where it has
+them. What it prints goes to stderr. `extras["log"]` becomes metrics, `env/...`, means over an iteration.
 
 Groups: one per entry of the TensorDict, nested names joined by "." (`sensors.camera`):
 
     uint8 [N, H, W, C]          uint8 picture; [N, C, H, W] is put channels last, [N, H, W] gets a channel axis
     anything else               float32 vector, flattened, without bounds
+
+Entries of a group are named after the terms of the env's observation manager where it has one, as Isaac Lab and mjlab
+do (`joint_pos_0`), and those of an action after the action manager's.
 
 Actions: continuous, [N, num_actions], within +-`clip_actions`, or without bounds where that is none.
 Reward: the simulator's.
@@ -16,7 +20,8 @@ only the simulator knows, and its `time_outs` decides; one that gives no `time_o
 Success: `extras[success_key]`, [N], at an episode's last step; without that setting none is told.
 
 Final observations: a VecEnv resets ended envs within the step, and most never give what was seen last. Where `extras`
-has "final_observation" or "final_obs" (a mapping of the same groups, [N, ...]), that is taken. Where it has not,
+has "final_observation" or "final_obs" (a mapping of the same groups, [N, ...]), that is taken. An env with
+`cfg.auto_reset = False` (mjlab) shows it by itself, and is reset here, `reset(env_ids=...)`. Where there is neither,
 `final_observation` gives the observation *before* the last step, so that PPO bootstraps a truncated episode with V of
 that one, as rsl_rl itself does: an approximation, off by one control step. (A critic with memory is shown that
 observation twice.) Nothing else uses it. Recorded pairs and rollouts hold only what stood when the action was chosen,
@@ -26,7 +31,8 @@ Seeds: a reset seeds `random`, NumPy and torch, and calls `seed` where there is 
 state of these global streams, so that an evaluation does not make training repeat itself. Episodes then repeat as far
 as the simulator draws from them, for the same number of envs; a simulator with random numbers of its own (Warp's,
 PhysX's) repeats what its `seed` makes it repeat.
-Resume: a simulator cannot be saved, so `load_state_dict` starts new episodes, from seeds not used before.
+Resume: a simulator cannot be saved, so `load_state_dict` starts new episodes, from seeds not used before. Its
+`common_step_counter`, by which curricula go, continues.
 
 A stage builds two or three instances: one to train in, one to evaluate in, one to film. A simulator that allows one
 instance per process needs `own_process: true`; then each runs in a process of its own, and what it gives is copied
@@ -35,9 +41,12 @@ through the CPU. Each of them takes the simulator's memory.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import random
 import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +56,7 @@ from torch import Tensor
 
 from tscli import streams
 from tscli.config import Config, UserError, did_you_mean
-from tscli.envs import EnvStep
+from tscli.envs import EnvStep, managers
 from tscli.envs.contract import RestartedEnv, first_line
 from tscli.envs.globals import GlobalStreams
 from tscli.envs.remote import Remote
@@ -56,6 +65,7 @@ from tscli.envs.spaces import ActionSpec, Group
 # An entry point is called with arguments that a task chooses: what can be made to do anything is none.
 _NO_SIMULATORS = sys.stdlib_module_names | {"torch", "numpy", "gymnasium", "pip", "setuptools"}
 _FINAL_KEYS = ("final_observation", "final_obs")
+_ENDLESS = 1_000_000  # steps of an episode that no evaluation would wait for
 
 Observations = dict[str, Tensor]  # by group, [N, *group.shape]
 
@@ -121,14 +131,19 @@ class Env(RestartedEnv):
         else:
             self._simulator = _Simulator(config, num_envs, self.device)
         size, self._limit, self.control_dt = self._simulator.constants()
+        names, of_action = self._simulator.names()
         # Some end an episode when its length passes the limit, others when it reaches it.
         self.max_episode_steps = self._limit + 1
         bound = float("inf") if config.clip_actions is None else config.clip_actions
-        self.action = ActionSpec("continuous", low=(-bound,) * size, high=(bound,) * size)
+        self.action = ActionSpec("continuous", low=(-bound,) * size, high=(bound,) * size, names=of_action)
         self._false = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self.reset(0)
         self.groups = {
-            name: Group(tuple(value.shape[1:]), "uint8" if value.dtype == torch.uint8 else "float32")
+            name: Group(
+                tuple(value.shape[1:]),
+                "uint8" if value.dtype == torch.uint8 else "float32",
+                fields=names.get(name, ()) if value.shape[1:] == (len(names.get(name, ())),) else (),
+            )
             for name, value in self._obs.items()
         }
 
@@ -163,6 +178,18 @@ class Env(RestartedEnv):
         lengths = torch.randint(self._limit, (self.num_envs,), generator=generator, device=generator.device)
         self._simulator.set_lengths(lengths)
 
+    def metrics(self) -> dict[str, float]:
+        """Means of `extras["log"]`."""
+        return self._simulator.take_log()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "steps": self._simulator.steps()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.get("steps") is not None:
+            self._simulator.set_steps(int(state["steps"]))  # before the reset, which asks the curricula
+        super().load_state_dict(state)
+
     def render(self, row: int = 0) -> np.ndarray:
         """The simulator's own picture, uint8 [H, W, 3]: of all its envs where it does not draw one alone.
 
@@ -181,35 +208,59 @@ class _Simulator:
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device) -> None:
         self._config, self._num_envs, self._device = config, num_envs, device
-        self._streams = GlobalStreams(device)
-        with self._streams:
+        self._streams, self._log = GlobalStreams(device), managers.Log()
+        with self._theirs():
             self._venv: Any = _build(config, num_envs, device)
         _check(self._venv, config, num_envs)
+        self._inner: Any = getattr(self._venv, "unwrapped", self._venv)
+        self._resets_itself = bool(getattr(getattr(self._inner, "cfg", None), "auto_reset", True))
+
+    @contextlib.contextmanager
+    def _theirs(self) -> Iterator[None]:
+        """While the simulator's code runs: its own random streams, and what it prints goes to stderr."""
+        with self._streams, contextlib.redirect_stdout(sys.stderr):
+            yield
 
     def constants(self) -> tuple[int, int, float | None]:
         """Numbers of an action, steps to the time limit, and seconds between actions."""
-        venv = self._venv
-        inner = getattr(venv, "unwrapped", venv)
-        dt = getattr(inner, "step_dt", getattr(inner, "dt", None))
-        limit = int(torch.as_tensor(venv.max_episode_length).max())
-        return int(venv.num_actions), limit, float(dt) if isinstance(dt, (int, float)) and dt > 0 else None
+        dt = getattr(self._inner, "step_dt", getattr(self._inner, "dt", None))
+        limit = int(torch.as_tensor(self._venv.max_episode_length).max())
+        return int(self._venv.num_actions), limit, float(dt) if isinstance(dt, (int, float)) and dt > 0 else None
+
+    def names(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+        """Names of the entries of each group, and of the actions, where it has them."""
+        found = managers.action_names(self._inner)
+        return managers.observation_names(self._inner), found if len(found) == self._venv.num_actions else ()
+
+    def take_log(self) -> dict[str, float]:
+        """Means of what it reported since they were taken last."""
+        return self._log.take()
+
+    def steps(self) -> int | None:
+        """Its count of steps, by which curricula go; None where it keeps none."""
+        counter = getattr(self._inner, "common_step_counter", None)
+        return None if counter is None else int(counter)
+
+    def set_steps(self, steps: int) -> None:
+        """Count from there."""
+        self._inner.common_step_counter = steps
 
     def reset(self, seed: int) -> Observations:
         """Start every env anew."""
-        with self._streams:
+        with self._theirs():
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)
             if callable(getattr(self._venv, "seed", None)):
                 self._venv.seed(seed)
-            self._venv.reset()
+            _reset_of(self._venv)()
             return self._read(self._venv.get_observations())
 
     def step(self, action: Tensor) -> _Result:
         """Act in every env: [N, num_actions]."""
-        with self._streams:
+        with self._theirs():
             obs, reward, done, extras = self._venv.step(action.to(self._venv.device))
-        done = self._flags(done)
+        done, found = self._flags(done), self._read(obs)
         success = None
         key = self._config.success_key
         if key is not None:
@@ -218,13 +269,19 @@ class _Simulator:
             success = self._flags(extras[key])
         time_out = self._flags(extras["time_outs"]) if "time_outs" in extras else torch.zeros_like(done)
         given = next((extras[name] for name in _FINAL_KEYS if extras.get(name) is not None), None)
-        found, final = self._read(obs), None if given is None else self._read(given)
+        final = None if given is None else self._read(given)
         if final is not None and final.keys() != found.keys():
             raise UserError(
                 f"{self._config.entry_point}: extras give {', '.join(final)} as the final observation and the groups "
                 f"are {', '.join(found)}: give all of them there, or none"
             )
         reward = reward.detach().to(self._device, torch.float32, copy=True).reshape(self._num_envs)
+        if not self._resets_itself and bool(done.any()):
+            final = found
+            with self._theirs():
+                extras = self._inner.reset(env_ids=done.nonzero().squeeze(-1).to(self._venv.device))[1]
+                found = self._read(self._venv.get_observations())
+        self._log.add(extras)
         return _Result(found, reward, done, time_out, success, final)
 
     def set_lengths(self, lengths: Tensor) -> None:
@@ -238,7 +295,7 @@ class _Simulator:
         draw = getattr(self._venv, "render", None) or getattr(getattr(self._venv, "unwrapped", None), "render", None)
         if not callable(draw):
             raise UserError(f"{self._config.entry_point} gives a VecEnv without render(): it cannot be drawn")
-        with self._streams:
+        with self._theirs():
             frame: Any = draw()
         frame = np.asarray(frame.cpu() if isinstance(frame, Tensor) else frame)
         frame = frame[row] if frame.ndim == 4 else frame
@@ -252,7 +309,8 @@ class _Simulator:
     def close(self) -> None:
         """End it, where it can be told to."""
         if self._venv is not None and callable(getattr(self._venv, "close", None)):
-            self._venv.close()
+            with self._theirs():
+                self._venv.close()
         self._venv = None
 
     def _flags(self, flags: Tensor) -> Tensor:
@@ -312,9 +370,8 @@ def _check(venv: Any, config: EnvConfig, num_envs: int) -> None:
     """Refuse what is no VecEnv that can be used here."""
     needed = ("num_envs", "num_actions", "max_episode_length", "episode_length_buf", "device")
     missing = [name for name in needed if not hasattr(venv, name)]
-    missing += [
-        f"{name}()" for name in ("reset", "step", "get_observations") if not callable(getattr(venv, name, None))
-    ]
+    missing += [f"{name}()" for name in ("step", "get_observations") if not callable(getattr(venv, name, None))]
+    missing += [] if _reset_of(venv) else ["reset()"]
     if missing:
         raise UserError(
             f"{config.entry_point} gave a {type(venv).__name__} without {', '.join(missing)}: return an rsl_rl VecEnv "
@@ -324,8 +381,20 @@ def _check(venv: Any, config: EnvConfig, num_envs: int) -> None:
         raise UserError(
             f"{config.entry_point} gave {venv.num_envs} envs where {num_envs} were asked for: let it take num_envs"
         )
+    limit = float(torch.as_tensor(venv.max_episode_length).max())
+    if not 0 < limit <= _ENDLESS:
+        raise UserError(
+            f"{config.entry_point}: its episodes last {limit:.3g} steps, as those of a play configuration do, and "
+            "cannot be measured: build the one for training (play=False), or set episode_length_s"
+        )
+
+
+def _reset_of(venv: Any) -> Any:
+    """Its `reset`; Isaac Lab's newer wrapper has none but that of the env inside."""
+    return getattr(venv, "reset", None) or getattr(getattr(venv, "env", None), "reset", None)
 
 
 def _simulate(settings: dict[str, Any], num_envs: int, device: str) -> _Simulator:
-    """The simulator, as another process builds it."""
+    """The simulator, as another process builds it; there even what compiled code prints goes to stderr."""
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return _Simulator(EnvConfig.model_validate(settings), num_envs, torch.device(device))

@@ -212,7 +212,8 @@ class Training:
         now, config, seconds = self._now, self._config, self.clock.seconds
         for viewed in self._viewed:
             viewed.check()
-        metrics = ranks.mean_of(metrics)
+        told = {name: value for viewed in self._viewed for name, value in viewed.env.metrics().items()}
+        metrics = {**ranks.mean_of(metrics), **told}
         line = {self._unit: self.done, self._count: now.iteration, **metrics, "loop_seconds": seconds}
         if self._unit == "step":
             line["steps_per_second"] = self.done / seconds
