@@ -122,8 +122,10 @@ def test_pairs_are_of_the_same_rows_and_the_proxys_memory_goes_on(
             torch.testing.assert_close(hiddens[-1], expected)
 
     Watch(monkeypatch, check)
-    # Long enough that envs fall at different times.
-    call("sitt", short_task("max_episode_steps: 14"), *SITT, *settings, "--paired-fraction", "0.5")
+    # Envs whose episodes end at different times.
+    tasks = ", ".join(f"{name}: {{kind: cartpole, max_episode_steps: {n}}}" for name, n in (("a", 3), ("b", 5)))
+    Path("two.yaml").write_text(f"env: {{kind: mixed, tasks: {{{tasks}}}}}\nviews: {{full: [state]}}\n")
+    call("sitt", "two.yaml", *SITT, *settings, "--paired-fraction", "0.5")
     assert any(differ)
     assert len(hiddens) == (4 if settings else 1) and hiddens[-1].any() == bool(settings)
 

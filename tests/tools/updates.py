@@ -77,6 +77,7 @@ class Watch:
         self.rewards: list[Tensor] = []
         self._steps: list[tuple[Step, Any]] = []
         self._reset = torch.ones(0, dtype=torch.bool)
+        self._memory = torch.zeros(0)  # the critic's, after the rollout before
         self._scaled: tuple[Tensor, Tensor] = torch.zeros(0), torch.zeros(0)
         self._patch(monkeypatch, check)
 
@@ -163,6 +164,12 @@ class Watch:
                         expected[t, final.rows] = critic(final.obs, critic.initial_hidden(1))[0]
             torch.testing.assert_close(value, said[:-1])
             torch.testing.assert_close(next_value, expected)
+        else:
+            before = self._memory if self.rollouts else critic.initial_hidden(done.shape[1])
+            with torch.no_grad():
+                said, self._memory = critic({"vector": obs["vector"][:-1]}, before, self.rollout.reset[:-1])
+            torch.testing.assert_close(value, said)
+            torch.testing.assert_close(self.parts["at"].critic_hidden, self._memory)
         self.rollouts += 1
 
     def _has(self, name: str) -> bool:
