@@ -42,7 +42,7 @@ class Config(StageConfig):
         "", description="Run whose policy is measured: number, name, path, task or best; empty: the newest."
     )
     task: str = Field("", description="Measure on another task of the same groups and actions; empty: the run's own.")
-    episodes: int = Field(100, ge=1, description="Episodes per policy and mode.")
+    episodes: int = Field(100, ge=1, le=1_000_000, description="Episodes per policy and mode.")
     num_envs: int = Field(100, ge=1, description="Env slots at the most; each plays the same number of episodes.")
     teacher: bool = Field(True, description="Measure a student's teacher beside it.")
     which: Literal["policy", "last", "teacher"] = Field(
@@ -51,7 +51,7 @@ class Config(StageConfig):
     render: Literal["none", "gif", "mp4", "human"] = Field(
         "none", description="Film the greedy policy, or show it live."
     )
-    render_episodes: int = Field(1, ge=1, description="Episodes in the film.")
+    render_episodes: int = Field(1, ge=1, le=1_000, description="Episodes in the film.")
     render_teacher: bool = Field(False, description="Film a student's teacher beside it, in the same episodes.")
 
 

@@ -21,11 +21,12 @@ An id of another package is written with its module in front: `ale_py:ALE/Pong-v
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import gymnasium
@@ -40,7 +41,9 @@ from torch import Tensor
 from tscli.config import Config, UserError, did_you_mean
 from tscli.envs import EnvStep
 from tscli.envs.contract import RestartedEnv, first_line
+from tscli.envs.episodes import Episodes, derive
 from tscli.envs.sources import action_spec, group_sources
+from tscli.traces import at_most
 
 # What to install for the families of environments that come with Gymnasium.
 _EXTRAS = {
@@ -68,6 +71,9 @@ class EnvConfig(Config):
         description="Steps after which an episode is truncated; none keeps the id's own.",
     )
     render: bool = Field(default=False, description="Build the environments so that pictures of them can be drawn.")
+    step_seconds: float = Field(
+        default=300.0, gt=0, description="Longest that one step or reset of all envs may take; more is an error."
+    )
     success_key: str | None = Field(
         default=None,
         description="Entry of info that tells success at an episode's end; none looks for is_success or success.",
@@ -110,17 +116,19 @@ class Env(RestartedEnv):
         self.reset(0)
 
     def _start(self) -> None:
-        seeds: Any = [_derive(self._seed, self._resumes, self.first + i) for i in range(self.num_envs)]
+        seeds: Any = [derive(self._seed, self._resumes, self.first + i) for i in range(self.num_envs)]
         if self._config.vectorization == "vector_entry_point":
             seeds = seeds[0]
-        self._obs, _ = self._venv.reset(seed=seeds)
+        with self._watched("in reset"):
+            self._obs, _ = self._venv.reset(seed=seeds)
         self._seen: dict[str, Tensor] = {}
         self._final_obs: Any = None
         self._done = np.zeros(self.num_envs, dtype=bool)
 
     def step(self, action: Tensor) -> EnvStep:
         """Act in every env; what was seen before an autoreset is kept for `final_observation`."""
-        obs, reward, terminated, truncated, info = self._venv.step(self._to_env(action))
+        with self._watched("in a step"):
+            obs, reward, terminated, truncated, info = self._venv.step(self._to_env(action))
         terminated = np.array(terminated, dtype=bool)
         truncated = np.array(truncated, dtype=bool) & ~terminated
         self._done = done = terminated | truncated
@@ -132,6 +140,20 @@ class Env(RestartedEnv):
         self._obs, self._seen = obs, {}
         parts = (np.array(reward, dtype=np.float32), terminated, truncated, success)
         return EnvStep(*(torch.from_numpy(part).to(self.device) for part in parts))
+
+    @contextlib.contextmanager
+    def _watched(self, doing: str) -> Iterator[None]:
+        name = self._config.id
+        try:
+            with at_most(self._config.step_seconds, name, doing=f"{doing}"):
+                yield
+        except (EOFError, ConnectionError) as error:
+            self._venv.close(terminate=True)
+            raise UserError(f"a process of {name} has ended by itself {doing}: its output is above") from error
+        except UserError:
+            if isinstance(self._venv, AsyncVectorEnv):  # which would wait for the others
+                self._venv.close(terminate=True)
+            raise
 
     def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
         """Current observation of a group, made a tensor when first asked for in a step."""
@@ -198,29 +220,6 @@ class Env(RestartedEnv):
         return np.zeros(self.num_envs, dtype=bool)
 
 
-class _Episodes(gymnasium.Wrapper):
-    """One sub-env whose k-th episode depends on (seed, k) alone and whose last observation is safe to keep."""
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        if seed is None:
-            self._episode += 1
-        else:
-            self._seed, self._episode = seed, 0
-        return self.env.reset(seed=_derive(self._seed, self._episode), options=options)
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        if terminated or truncated:
-            # The autoreset comes before anyone reads this, and may write over an array that the env uses again.
-            obs = copy.deepcopy(obs)
-        return obs, reward, bool(terminated), bool(truncated), info
-
-
-def _derive(*numbers: int) -> int:
-    """A seed of 31 bits, which is what environments take, that depends on all the numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1)
-
-
 def _find_spec(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     if module:
@@ -245,14 +244,17 @@ def _find_spec(env_id: str) -> EnvSpec:
 def _build(config: EnvConfig, spec: EnvSpec, make: Callable[[], Any]) -> Any:
     """Call a constructor that runs code of the environment; what goes wrong in it becomes one line."""
     try:
-        return make()
+        with at_most(config.step_seconds, config.id, doing="while it is built"):
+            return make()
+    except UserError:
+        raise
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         why = first_line(error)
         entry_point = str(spec.entry_point or spec.vector_entry_point)
         extra = next((extra for module, extra in _EXTRAS.items() if entry_point.startswith(module)), None)
         fix = f': pip install "gymnasium[{extra}]"' if extra and "pip install" not in why else ""
         raise UserError(f"{config.id} needs a package that is not installed ({why}){fix}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = first_line(error).partition(" was raised from")[0]  # Gymnasium repeats the arguments after that
         given = f" with kwargs {config.kwargs}" if config.kwargs else ""
         raise UserError(f"{config.id} cannot be built{given}: {why}") from error
@@ -293,7 +295,7 @@ def _from_single_envs(config: EnvConfig, spec: EnvSpec, num_envs: int) -> tuple[
     def make(index: int, render_mode: str | None = None) -> gymnasium.Env:
         # Gymnasium's checks of an env's first steps are the same for every copy, so one has them.
         arguments = _arguments(config, render_mode)
-        return _Episodes(gymnasium.make(spec, disable_env_checker=index > 0, **arguments))
+        return Episodes(gymnasium.make(spec, disable_env_checker=index > 0, **arguments), config.id)
 
     # One env ahead of the rest: what does not work is said before N of them, or N processes, are started.
     probe = _build(config, spec, lambda: make(1))

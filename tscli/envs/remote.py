@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tscli.config import UserError
+from tscli.traces import brief, own_line
 
 
 class _Sent(NamedTuple):
@@ -75,6 +76,8 @@ class Remote:
             ) from None
         if kind == "bad input":
             raise UserError(value)
+        if kind == "in its own code":
+            raise UserError(f"{self._owner} failed: {value}")
         if kind == "error":
             raise RuntimeError(f"in the process of {self._owner}:\n{value}")
         return _over_torch(value, self._device)
@@ -97,8 +100,10 @@ def _serve(pipe: Any, make: Callable[..., Any], args: tuple[Any, ...], device: s
                 pipe.send(("bad input", str(error)))
             except EOFError:
                 raise
-            except Exception:
-                pipe.send(("error", traceback.format_exc()))
+            except (Exception, SystemExit) as error:
+                own = own_line(error)
+                kind = "in its own code" if own else "error"
+                pipe.send((kind, f"{own}: {brief(error)}" if own else traceback.format_exc()))
             if made is None:
                 return
 
