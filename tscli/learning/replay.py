@@ -92,7 +92,7 @@ class Replay:
         length = self._window + int(self._random(2 * spread + 1, 1)[0]) - spread
         at = np.maximum(np.searchsorted(self._key, _key(self._episode, self._step), side="right") - 1, 0)
         offset = self._step - self._whole.step[at]
-        goes_on = (self._whole.episode[at] == self._episode) & (offset < self._whole.valid_length[at])
+        goes_on = (self._whole.episode[at] == self._episode) & (offset >= 0) & (offset < self._whole.valid_length[at])
         self._draw(np.flatnonzero(~goes_on), at, offset)
         self.hidden = self.hidden * torch.from_numpy(goes_on).to(self.hidden)[:, None]
         windows, blind = self._whole.stretch(at, offset, length), self._blind
