@@ -181,7 +181,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=300, help="rollouts of 6144 env steps")
-    parser.add_argument("--teacher", type=Path, help="folder of a finished teacher's run, instead of a new one")
     args = parser.parse_args()
     time.perf_counter = time.process_time  # what our stages measure their loops by
     torch.set_num_threads(1)
@@ -190,7 +189,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         session, task = Session(Path(folder), quiet=True), Path(folder) / "joints.yaml"
         task.write_text(TASK)
-        teacher = Run.load(args.teacher) if args.teacher else run_stage(train_teacher, teacher_config(task), session)
+        teacher = run_stage(train_teacher, teacher_config(task), session)
         print(f"teacher: return {teacher.metrics['eval/return']:.1f}")
         print(f"{'seed':>4} {'method':8}{'steps/s':>9}{'loss':>9}{'return':>8}")
         for seed in range(1, args.seeds + 1):
