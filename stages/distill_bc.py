@@ -7,8 +7,6 @@ student is measured in the env on seeds of its own; the best one is kept, and re
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from pydantic import Field
@@ -18,6 +16,7 @@ from tscli.config import StudentConfig, WindowsConfig
 from tscli.diagnose.diagnosis import before_distillation
 from tscli.learning import imitation
 from tscli.learning.optim import FlatAdam
+from tscli.learning.replay import Replay
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs
 from tscli.pictures import curves
@@ -43,9 +42,6 @@ class Config(StudentConfig, WindowsConfig):
     pairs: str = Field("", description="Run of collected pairs; empty takes those of the newest run and its parents.")
     num_epochs: int = Field(50, ge=1, description="Passes over the pairs at the most.")
     max_updates: int | None = Field(None, ge=1, description="Gradient steps at the most; none: only num_epochs counts.")
-    window_start: Literal["anywhere", "episode"] = Field(
-        "anywhere", description="Where windows begin: anywhere in an episode, or at its first step alone."
-    )
     patience: int = Field(10, ge=1, description="Epochs without a better loss on held-out episodes until it stops.")
 
 
@@ -72,17 +68,20 @@ def main(config: Config, session: Session) -> Run:
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)
     shuffle_stream = streams.generator(config.seed, "bc/shuffle")
     noise_stream = streams.generator(config.seed, "bc/noise", device)
-    window, burn_in = imitation.window_lengths(student, config.window, config.burn_in)
     train, held_out = pairs.split_episodes(config.validation_fraction, config.seed)
-    index = pairs.windows(window, start=config.window_start, episodes=train)
-    # Overlapping windows show every step several times: an epoch is as many as show each step once.
-    per_epoch = -(-len(index) // window) if config.window_start == "anywhere" else len(index)
-    # Batches of one size; the few windows that are left over are others in each epoch.
+    index = pairs.windows(1, episodes=train)
+    # Batches of one size; the few steps that are left over are others in each epoch.
+    window = config.window if student.is_recurrent else 1
+    per_epoch = -(-len(index) // window)
     num_batches = max(1, round(per_epoch / config.batch_size))
     batch_size = per_epoch // num_batches
+    replay = Replay(student, window, batch_size, shuffle_stream)
+    if student.is_recurrent:
+        replay.choose(pairs, train)
 
     at = State(updates=0, stale=0, best_loss=float("inf"))
-    parts = {"student": student, "optimizer": optimizer, "shuffle": shuffle_stream, "noise": noise_stream, "at": at}
+    parts = {"student": student, "optimizer": optimizer, "replay": replay, "at": at}
+    parts |= {"shuffle": shuffle_stream, "noise": noise_stream}
     frame = (parts, {"policy": student}, "student", config.num_epochs)
     epoch = {"unit": "epoch", "unit_steps": num_batches * batch_size * window}
     options = {**epoch, "parents": {"pairs": pairs_run, **teachers.parents}, "details": teachers.details}
@@ -93,11 +92,15 @@ def main(config: Config, session: Session) -> Run:
                 optimizer.lr = config.lr * training.left
 
             losses = []
-            order = torch.randperm(len(index), generator=shuffle_stream)[: num_batches * batch_size].numpy()
-            drawn = index[np.sort(order.reshape(num_batches, batch_size)).ravel()]
-            reading = (student_view, burn_in, noise_stream, device)
-            for batch in imitation.read_batches(pairs, drawn, batch_size, *reading, flat=not student.is_recurrent):
-                loss = imitation.batch_loss(student, batch, config.loss)
+            if student.is_recurrent:
+                batches = replay.batches(num_batches, noise_stream)
+            else:
+                order = torch.randperm(len(index), generator=shuffle_stream)[: num_batches * batch_size].numpy()
+                drawn = index[np.sort(order.reshape(num_batches, batch_size)).ravel()]
+                reading = (student_view, noise_stream, device, True)
+                batches = imitation.read_batches(pairs, drawn, batch_size, *reading)
+            for batch in batches:
+                loss = replay.loss(batch, config.loss)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -111,7 +114,7 @@ def main(config: Config, session: Session) -> Run:
             samples = training.done * num_batches * batch_size * window
             metrics["samples_per_second"] = samples / training.clock.seconds
             if len(held_out):
-                loss = imitation.mean_loss(student, pairs, held_out, window, burn_in, config.loss)
+                loss = imitation.mean_loss(student, pairs, held_out, config.loss)
                 metrics["loss/validation"] = loss
                 at.stale = 0 if loss < at.best_loss else at.stale + 1
                 at.best_loss = min(at.best_loss, loss)

@@ -1,8 +1,9 @@
 """Distill a student by DAgger: the student acts, the teacher labels, and everything labelled so far is learnt from.
 
 Dataset aggregation (Ross et al. 2011). A round lets the mixture of teacher and student act for some steps in every env,
-appends what was seen and what the teacher would have done to the pairs on disk, and takes gradient steps on windows
-drawn from all of it. It starts from collected pairs of the same teacher, or from episodes of the teacher itself.
+appends what was seen and what the teacher would have done to the pairs on disk, and takes gradient steps on what is
+drawn from all of it: single steps, or for a student with memory stretches of episodes, with the memory that it has
+there. It starts from collected pairs of the same teacher, or from episodes of the teacher itself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tscli.learning import imitation
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Recorder
+from tscli.learning.replay import Replay
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs, PairsWriter
@@ -102,7 +104,7 @@ def main(config: Config, session: Session) -> Run:
     mix_stream = streams.generator(config.seed, "dagger/mix", device)
     draw_stream = streams.generator(config.seed, "dagger/draw")
     noise_stream = streams.generator(config.seed, "dagger/noise", device)
-    window, burn_in = imitation.window_lengths(student, config.window, config.burn_in)
+    replay = Replay(student, config.window, config.batch_size, draw_stream)
 
     viewed = ViewedEnv(env, {"teacher": teacher.spec.view, "student": student_view}, config.seed)
     episodes = EpisodeStats(num_envs)
@@ -116,7 +118,7 @@ def main(config: Config, session: Session) -> Run:
         forgotten=0,  # transitions
     )
     parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes, "at": at}
-    parts |= {"act": act_stream, "mix": mix_stream, "draw": draw_stream, "noise": noise_stream}
+    parts |= {"act": act_stream, "mix": mix_stream, "draw": draw_stream, "noise": noise_stream, "replay": replay}
     parents = teachers.parents | ({"pairs": pairs_run} if pairs_run else {})
     frame = (parts, {"policy": student}, "student", config.total_steps, num_envs * config.round_steps)
 
@@ -177,13 +179,10 @@ def main(config: Config, session: Session) -> Run:
                 imitation.match_std(student, pairs)
             kept = min(config.memory or pairs.num_steps, pairs.num_steps - at.forgotten)
             train, held_out = pairs.split_episodes(config.validation_fraction, config.seed)
-            choice = pairs.windows(window, memory=kept, episodes=train)
             # A small memory may hold nothing but episodes that are held out; then the round only adds to it.
-            num_updates = config.updates_per_round if len(choice) else 0
-            drawn = choice.sample_batches(draw_stream, config.batch_size, num_updates) if num_updates else []
-            for windows in drawn:
-                batch = imitation.read_batch(pairs, windows, student_view, burn_in, noise_stream, device)
-                loss = imitation.batch_loss(student, batch, config.loss)
+            num_updates = config.updates_per_round if replay.choose(pairs, train, kept) else 0
+            for batch in replay.batches(num_updates, noise_stream):
+                loss = replay.loss(batch, config.loss)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -194,9 +193,8 @@ def main(config: Config, session: Session) -> Run:
             metrics["loss/imitation"] = float(torch.stack(losses).mean()) if losses else None
             out_of_episodes = config.total_episodes is not None and episodes.episodes >= config.total_episodes
             if training.is_due(out_of_episodes) and len(held_out):
-                measuring = (student, pairs, held_out, window, burn_in, config.loss)
                 with training.clock:
-                    metrics["loss/validation"] = imitation.mean_loss(*measuring)
+                    metrics["loss/validation"] = imitation.mean_loss(student, pairs, held_out, config.loss)
             # An episode takes as many of all envs' steps as it is long.
             length, end = metrics["rollout/length"], None
             if config.total_episodes is not None and length is not None:

@@ -6,16 +6,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fake_env import DISCRETE, GROUPS, FakeEnv
+from fake_env import DISCRETE
+from imitation_data import ARM, make_student, record
 
-from tscli.config import NetworkConfig, UserError, ViewPart, parse_view
+from tscli.config import UserError, ViewPart
 from tscli.envs.spaces import ActionSpec
-from tscli.envs.views import resolve_view
 from tscli.learning import imitation
 from tscli.learning.imitation import (
     Batch,
@@ -27,58 +26,7 @@ from tscli.learning.imitation import (
     mean_loss,
     read_batch,
     read_batches,
-    window_lengths,
 )
-from tscli.learning.rollout import ViewedEnv
-from tscli.networks import Policy, PolicySpec
-from tscli.pairs import Pairs, PairsSchema
-from tscli.pairs.writer import PairsWriter
-
-ARM = ActionSpec("continuous", low=(-1.0,), high=(1.0,))
-
-
-def record(folder: Path, action: ActionSpec = DISCRETE, steps: int = 20, **extra: Any) -> Pairs:
-    """Three envs; env 0's episodes last 7 and 3 steps, env 1's 5, env 2's never end. The teacher looks at the step."""
-    env = FakeEnv([[7, -3], [-5], [1000]], action)
-    viewed = ViewedEnv(env, {}, 0)
-    writer = PairsWriter(folder, PairsSchema(GROUPS, action, extra=extra), 3)
-    for _ in range(steps):
-        obs = {name: env.observe(name) for name in GROUPS}
-        step = obs["flag"]
-        if action.is_continuous:
-            label = torch.sin(step)[:, None]
-            dist = {"mean": label, "std": torch.full((3, 1), 0.5)}
-        else:
-            label = step.long() % 2
-            dist = {"logits": torch.stack([step, 3.0 - step], dim=1)}
-        taken = viewed.step(label)
-        ends = (taken.reward, taken.terminated, taken.truncated)
-        dist = {} if extra.get("distribution") == "none" else dist
-        writer.append(obs, taken.action, label, dist, *ends, torch.ones(3, dtype=torch.uint8))
-    writer.close()
-    return Pairs(folder)
-
-
-def make_student(pairs: Pairs, *parts: ViewPart | str, **network: Any) -> Policy:
-    found = [part for p in parts for part in (parse_view(p) if isinstance(p, str) else (p,))]
-    spec = resolve_view("student", tuple(found), pairs.schema.groups, pairs.schema.action)
-    torch.manual_seed(0)
-    config = NetworkConfig.model_validate({"hidden": (8,), "memory": 4, **network})
-    return Policy(PolicySpec(spec, pairs.schema.action, config))
-
-
-def test_burn_in_spares_windows_that_begin_with_their_episode(tmp_path: Path) -> None:
-    pairs = record(tmp_path)
-    view = make_student(pairs, "state").spec.view
-    windows = pairs.windows(4, start="tile")[:]
-    batch = read_batch(pairs, windows, view, burn_in=2)
-    for b in range(len(windows)):
-        begins, count = windows.step[b] == 0, int(windows.valid_length[b])
-        expected = [float(t < count and (begins or t >= 2)) for t in range(4)]
-        assert batch.weight[:, b].tolist() == expected
-    assert {True, False} == set((windows.step == 0).tolist()) and (windows.valid_length < 4).any()
-    none = read_batch(pairs, windows, view)
-    assert none.weight.sum() == 60  # every step once
 
 
 def test_labels_and_teacher_are_those_of_the_step(tmp_path: Path) -> None:
@@ -99,8 +47,8 @@ def test_batches_are_the_same_however_many_are_read_at_once(
     view = make_student(pairs, "state + previous_action").spec.view
     windows = pairs.windows(length)[np.arange(31)[::-1]]
     begins = range(0, 31, 4)
-    for begin, found in zip(begins, read_batches(pairs, windows, 4, view, burn_in=1), strict=True):
-        expected = read_batch(pairs, windows.part(slice(begin, begin + 4)), view, burn_in=1)
+    for begin, found in zip(begins, read_batches(pairs, windows, 4, view), strict=True):
+        expected = read_batch(pairs, windows.part(slice(begin, begin + 4)), view)
         assert torch.equal(found.obs["vector"], expected.obs["vector"])
         assert torch.equal(found.label, expected.label) and torch.equal(found.weight, expected.weight)
         assert all(torch.equal(v, expected.teacher.params()[k]) for k, v in found.teacher.params().items())
@@ -122,8 +70,13 @@ def test_without_memory_the_loss_is_the_same_without_the_time_axis(tmp_path: Pat
 def test_padding_and_burn_in_carry_no_loss(tmp_path: Path) -> None:
     pairs = record(tmp_path)
     student = make_student(pairs, "state", kind="rnn")
-    batch = read_batch(pairs, pairs.windows(4, start="tile")[:], student.spec.view, burn_in=2)
-    assert (batch.weight == 0).any()
+    windows = pairs.windows(4, start="tile")[:]
+    burn_in = np.where(windows.step == 0, 0, 2)
+    batch = read_batch(pairs, windows, student.spec.view, burn_in)
+    for b in range(len(windows)):
+        expected = [float(burn_in[b] <= t < windows.valid_length[b]) for t in range(4)]
+        assert batch.weight[:, b].tolist() == expected
+    assert (burn_in > 0).any() and (windows.valid_length < 4).any()
     student.requires_grad_(False)
     base = batch_loss(student, batch, "cross_entropy")
     wrong = torch.where(batch.weight > 0, batch.label, 1 - batch.label)
@@ -136,7 +89,7 @@ def test_the_loss_is_the_mean_over_the_steps_that_count(tmp_path: Path) -> None:
     pairs = record(tmp_path)
     student = make_student(pairs, "state")
     torch.nn.init.zeros_(student.head.linear.weight)  # all but fair coins
-    batch = read_batch(pairs, pairs.windows(4, start="tile")[:], student.spec.view, burn_in=1)
+    batch = read_batch(pairs, pairs.windows(4, start="tile")[:], student.spec.view)
     assert batch_loss(student, batch, "cross_entropy").item() == pytest.approx(math.log(2))
     nothing = Batch(batch.obs, batch.teacher, batch.label, torch.zeros_like(batch.weight))
     assert batch_loss(student, nothing, "cross_entropy").item() == 0.0
@@ -145,7 +98,8 @@ def test_the_loss_is_the_mean_over_the_steps_that_count(tmp_path: Path) -> None:
 def test_burn_in_builds_up_memory(tmp_path: Path) -> None:
     pairs = record(tmp_path)
     student = make_student(pairs, "state", kind="gru")
-    batch = read_batch(pairs, pairs.windows(6, start="full")[:], student.spec.view, burn_in=3)
+    windows = pairs.windows(6, start="full")[:]
+    batch = read_batch(pairs, windows, student.spec.view, np.full(len(windows), 3))
     later = batch.obs["vector"].clone()
     later[0] += 1  # a step without loss still changes what is remembered
     assert (batch.weight[0] == 0).any()
@@ -158,11 +112,11 @@ def test_the_mean_loss_is_always_the_same(tmp_path: Path, noise: float) -> None:
     part = ViewPart.model_validate({"group": "state", "noise": noise, "dropout": noise / 2})
     student = make_student(pairs, part, kind="rnn", normalize=False)
     episodes = np.arange(pairs.num_episodes)
-    first = mean_loss(student, pairs, episodes, 4, 1, "kl")
+    first = mean_loss(student, pairs, episodes, "kl")
     torch.rand(3)
-    assert mean_loss(student, pairs, episodes, 4, 1, "kl") == first
+    assert mean_loss(student, pairs, episodes, "kl") == first
     clean = make_student(pairs, "state", kind="rnn", normalize=False)
-    assert (mean_loss(clean, pairs, episodes, 4, 1, "kl") == first) == (noise == 0)
+    assert (mean_loss(clean, pairs, episodes, "kl") == first) == (noise == 0)
 
 
 def test_the_mean_loss_is_of_the_given_episodes_and_a_bounded_number_of_windows(tmp_path: Path) -> None:
@@ -171,12 +125,12 @@ def test_the_mean_loss_is_of_the_given_episodes_and_a_bounded_number_of_windows(
     one = pairs.windows(1, start="tile", episodes=np.array([1]))[:]
     with torch.no_grad():
         expected = float(batch_loss(student, read_batch(pairs, one, student.spec.view), "kl"))
-    assert mean_loss(student, pairs, np.array([1]), 1, 0, "kl") == pytest.approx(expected)
+    assert mean_loss(student, pairs, np.array([1]), "kl") == pytest.approx(expected)
     episodes = np.arange(pairs.num_episodes)
     ends = pairs.windows(1, start="tile")[[0, 59]]
     with torch.no_grad():
         expected = float(batch_loss(student, read_batch(pairs, ends, student.spec.view), "kl"))
-    assert mean_loss(student, pairs, episodes, 1, 0, "kl", most=2) == pytest.approx(expected)
+    assert mean_loss(student, pairs, episodes, "kl", most=2) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("chunk", [1, 7])
@@ -184,46 +138,21 @@ def test_the_mean_loss_does_not_depend_on_how_many_windows_are_read_at_once(tmp_
     pairs = record(tmp_path)
     student = make_student(pairs, "state", kind="gru")
     episodes = np.arange(pairs.num_episodes)
-    whole = mean_loss(student, pairs, episodes, 4, 1, "kl")
-    assert mean_loss(student, pairs, episodes, 4, 1, "kl", chunk=chunk) == pytest.approx(whole, rel=1e-5)
+    whole = mean_loss(student, pairs, episodes, "kl")
+    assert mean_loss(student, pairs, episodes, "kl", chunk=chunk) == pytest.approx(whole, rel=1e-5)
 
 
-def test_windows_are_as_long_as_a_students_memory_asks_for(tmp_path: Path) -> None:
+def test_a_student_with_memory_is_measured_on_whole_episodes(tmp_path: Path) -> None:
     pairs = record(tmp_path)
-
-    def lengths(**network: Any) -> tuple[int, int]:
-        return window_lengths(make_student(pairs, "state", **network), 10, 3)
-
-    assert lengths(kind="mlp") == (1, 0)
-    assert lengths(kind="gru") == lengths(kind="rnn") == (13, 3)
-    assert lengths(kind="history", history=4) == lengths(kind="history", history=2) == (13, 3)
-    assert lengths(kind="history", history=8) == (17, 7)
-
-
-def test_a_student_that_stacks_its_history_learns_from_true_ones_alone(tmp_path: Path) -> None:
-    pairs = record(tmp_path)
-    student = make_student(pairs, "state", kind="history", history=4, normalize=False)
-    window, burn_in = window_lengths(student, 3, 0)
-    assert (window, burn_in) == (6, 3)
-
-    def says(length: int, start: Any) -> tuple[Batch, torch.Tensor]:
-        batch = read_batch(pairs, pairs.windows(length, start=start)[:], student.spec.view, burn_in)
+    student = make_student(pairs, "state", kind="gru")
+    total = steps = 0.0
+    for number, length in enumerate(pairs.episodes()["length"].tolist()):
+        index = pairs.windows(length, start="episode", episodes=np.array([number]))
         with torch.no_grad():
-            dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[1]))
-        return batch, dist.params()["logits"]
-
-    whole, expected = says(20, "episode")  # from an episode's first step on: what it says when it acts
-    valid = whole.weight > 0
-    by_step = dict(zip(map(tuple, whole.obs["vector"][valid].tolist()), expected[valid], strict=True))
-    assert len(by_step) == 60
-    batch, found = says(window, "anywhere")
-    counted = batch.weight > 0
-    steps = list(map(tuple, batch.obs["vector"][counted].tolist()))
-    assert set(steps) == set(by_step)  # the first steps of an episode are learnt from too
-    torch.testing.assert_close(found[counted], torch.stack([by_step[step] for step in steps]))
-    assert not torch.allclose(
-        found[~counted], torch.stack([by_step[s] for s in map(tuple, batch.obs["vector"][~counted].tolist())])
-    )
+            batch = read_batch(pairs, index[:], student.spec.view)
+            total, steps = total + length * float(batch_loss(student, batch, "kl")), steps + length
+    found = mean_loss(student, pairs, np.arange(pairs.num_episodes), "kl", chunk=7)
+    assert found == pytest.approx(total / steps, rel=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [7, 4096])

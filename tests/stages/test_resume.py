@@ -58,7 +58,7 @@ DAGGER_RNN = (
     *("--shard-mb", "0.002", "--lr-schedule", "linear"),
 )
 SHARDED = (*COLLECT, "--episodes", "9", "--shard-mb", "0.002", "--noise", "0.1")
-BC_NOISY = (*BC, *SMALL, "--student", "gru", "--burn-in", "2", "--lr-schedule", "linear")
+BC_NOISY = (*BC, *SMALL, "--student", "gru", "--window", "4", "--lr-schedule", "linear")
 
 ONLINE_RNN = (*ONLINE, *SMALL, "--student", "rnn", "--num-epochs", "2", "--noise", "0.2", "--lr-schedule", "linear")
 

@@ -167,12 +167,8 @@ class WindowsConfig(TrainingConfig):
     lr: LearningRate = 1e-3
     lr_schedule: Falling = "constant"
     batch_size: int = Field(128, ge=1, description="Windows per gradient step.")
-    window: int = Field(16, ge=1, description="Steps of a window for a student with memory; without memory it is 1.")
-    burn_in: int = Field(
-        0,
-        ge=0,
-        description="Steps before a window that build up memory and carry no loss; 0: memory starts empty. A history "
-        "network has one less than its length at the least.",
+    window: int = Field(
+        16, ge=1, description="Steps through which the gradient of a student's memory flows; without memory it is 1."
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
     validation_fraction: Share = 0.1

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
     obs: what the student sees, dict of [T, B, ...].
     teacher: distribution over [T, B]; `label` [T, B, ...] is its greedy action, and all of it where no more is known.
-    weight: [T, B], 1 where a step counts: not padding, and not burn-in of a window that begins within an episode.
+    weight: [T, B], 1 where a step counts: not padding, and not what only builds up a history.
     """
 
     obs: Obs
@@ -52,7 +52,7 @@ def read_batch(
     pairs: Pairs,
     windows: Windows,
     view: ViewSpec,
-    burn_in: int = 0,
+    burn_in: np.ndarray | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Batch:
@@ -62,8 +62,7 @@ def read_batch(
         pairs: the dataset.
         windows: drawn from it.
         view: the student's.
-        burn_in: first steps of a window that only build up memory. A window that begins at an episode's start needs
-            none, since zeros are the true hidden state there.
+        burn_in: [B], first steps of each window that only build up memory and do not count; None: all count.
         generator: of the view's noise and dropout.
         device: to place it on.
     """
@@ -72,10 +71,8 @@ def read_batch(
     obs, raw = read_view(pairs, windows, view, ["teacher_action", *labels], generator, device)
     params = {name: raw[f"teacher_{name}"] for name in schema.teacher_fields}
     label, weight = raw["teacher_action"], raw["valid"]
-    if burn_in:
-        at_start = raw["first"][:1]
-        later = torch.arange(len(weight), device=weight.device)[:, None] >= burn_in
-        weight = weight & (at_start | later)
+    if burn_in is not None:
+        weight = weight & (torch.arange(len(weight))[:, None] >= torch.from_numpy(burn_in)).to(weight.device)
     return Batch(
         obs,
         from_params(params, schema.action, squash=bool(schema.extra.get("squash")))
@@ -91,7 +88,6 @@ def read_batches(
     windows: Windows,
     size: int,
     view: ViewSpec,
-    burn_in: int = 0,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
     flat: bool = False,
@@ -109,7 +105,7 @@ def read_batches(
     at_once = size * max(1, _READ_BYTES // (size * windows.length * step_bytes))
     action, squash = pairs.schema.action, bool(pairs.schema.extra.get("squash"))
     for begin in range(0, len(windows), at_once):
-        found = read_batch(pairs, windows.part(slice(begin, begin + at_once)), view, burn_in, generator, device)
+        found = read_batch(pairs, windows.part(slice(begin, begin + at_once)), view, None, generator, device)
         obs, params = found.obs, found.teacher.params()
         columns = [*obs.values(), *params.values(), found.label, found.weight]
         parts = [value.squeeze(0).split(size) if flat else value.split(size, dim=1) for value in columns]
@@ -155,55 +151,50 @@ def check_labels(kind: str, schema: PairsSchema, name: str) -> None:
         )
 
 
-def window_lengths(student: Policy, window: int, burn_in: int) -> tuple[int, int]:
-    """Steps of the windows that a student learns from, and how many of them are burn-in.
-
-    Args:
-        student: without memory it learns from single steps. One that stacks its last observations needs all of them
-            before a step counts: zeros, as they stand before an episode, would be a history that it never meets later.
-        window: steps that carry a loss.
-        burn_in: steps before them that carry none, at the least.
-    """
-    if not student.is_recurrent:
-        return 1, 0
-    burn_in = max(burn_in, student.encoder.lookback)
-    return window + burn_in, burn_in
-
-
 def batch_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
     """Mean imitation loss over the steps that count; hidden state zero at the windows' starts."""
-    return _summed_loss(student, batch, kind) / batch.weight.sum().clamp(min=1.0)
+    return carried_loss(student, batch, student.initial_hidden(batch.weight.shape[-1]), kind)[0]
 
 
-def _summed_loss(student: Policy, batch: Batch, kind: str) -> Tensor:
+def carried_loss(student: Policy, batch: Batch, hidden: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Mean imitation loss over the steps that count, and the hidden state behind the windows' last step.
+
+    `hidden` [B, S] is the one before their first, which is that of the episode where a window begins with one.
+    """
+    loss, hidden = _summed_loss(student, batch, hidden, kind)
+    return loss / batch.weight.sum().clamp(min=1.0), hidden
+
+
+def _summed_loss(student: Policy, batch: Batch, hidden: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     # A window lies within one episode, so its only reset can be at its start, where hidden is zero anyway.
-    dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[-1]), None)
-    return (imitation.imitation_loss(dist, batch.teacher, batch.label, kind) * batch.weight).sum()
+    dist, hidden = student(batch.obs, hidden, None)
+    return (imitation.imitation_loss(dist, batch.teacher, batch.label, kind) * batch.weight).sum(), hidden
 
 
 @torch.no_grad()
 def mean_loss(
-    student: Policy,
-    pairs: Pairs,
-    episodes: np.ndarray,
-    window: int,
-    burn_in: int,
-    kind: str,
-    most: int = 1024,
-    chunk: int = 128,
+    student: Policy, pairs: Pairs, episodes: np.ndarray, kind: str, most: int = 16384, chunk: int = 2048
 ) -> float:
-    """Mean loss on the given episodes, over at most `most` windows, spread evenly and always the same.
+    """Mean loss on the given episodes, over at most about `most` steps, spread evenly and always the same.
 
-    They are read `chunk` at a time: all of them at once would take gigabytes where there are pictures.
+    A student without memory is shown single steps, one with memory whole segments of episodes. About `chunk` steps are
+    read at a time: all of them at once would take gigabytes where there are pictures.
     """
-    index = pairs.windows(window, start="tile", episodes=episodes)
-    numbers = np.unique(np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64))
+    length = 1
+    if student.is_recurrent:
+        lengths = pairs.windows(2**31, start="tile", episodes=episodes)[:].valid_length
+        length = int(lengths.max(initial=1))
+    index = pairs.windows(length, start="tile", episodes=episodes)
+    numbers = np.unique(np.linspace(0, len(index) - 1, min(max(1, most // length), len(index))).astype(np.int64))
     device = next(student.parameters()).device
     noise = stream(0, "imitation/mean_loss", device)
     loss, weight = torch.zeros((), device=device), torch.zeros((), device=device)
-    for begin in range(0, len(numbers), chunk):
-        batch = read_batch(pairs, index[numbers[begin : begin + chunk]], student.spec.view, burn_in, noise, device)
-        loss += _summed_loss(student, batch, kind)
+    at_once = max(1, chunk // length)
+    for begin in range(0, len(numbers), at_once):
+        windows = index[numbers[begin : begin + at_once]]
+        burn_in = np.where(windows.step == 0, 0, student.encoder.lookback)
+        batch = read_batch(pairs, windows, student.spec.view, burn_in, noise, device)
+        loss += _summed_loss(student, batch, student.initial_hidden(len(windows)), kind)[0]
         weight += batch.weight.sum()
     return float(loss / weight.clamp(min=1.0))
 

@@ -159,9 +159,13 @@ class FlatRMSprop(FlatOptimizer):
 def make_optimizer(
     kind: str, parameters: Iterable[nn.Parameter], lr: float, max_grad_norm: float | None
 ) -> FlatOptimizer:
-    """`adam`, `adamw` (weight decay .01), `sgd` (no momentum) or `rmsprop` (decay .99)."""
+    """`adam`, `adamw` (weight decay .01), `sgd` (no momentum) or `rmsprop` (decay .99), with torch's constants.
+
+    Adam's epsilon is 1e-8, not PPO's usual 1e-5: near the teacher gradients of an imitation loss are as small as that,
+    and would be slowed down by it.
+    """
     if kind == "sgd":
         return FlatSGD(parameters, lr, max_grad_norm)
     if kind == "rmsprop":
         return FlatRMSprop(parameters, lr, max_grad_norm)
-    return FlatAdam(parameters, lr, max_grad_norm, weight_decay=0.01 if kind == "adamw" else 0.0)
+    return FlatAdam(parameters, lr, max_grad_norm, eps=1e-8, weight_decay=0.01 if kind == "adamw" else 0.0)

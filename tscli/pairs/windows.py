@@ -46,9 +46,24 @@ class Windows:
     def __len__(self) -> int:
         return len(self.row)
 
-    def part(self, which: slice) -> Windows:
+    def part(self, which: slice | np.ndarray) -> Windows:
         """Some of the windows."""
         return Windows(self.length, *(getattr(self, name)[which] for name in _ARRAYS), generation=self.generation)
+
+    def stretch(self, which: np.ndarray, offset: np.ndarray, length: int) -> Windows:
+        """Of the windows of those numbers, `length` steps from `offset` on, as far as they go."""
+        whole = self.part(which)
+        return Windows(
+            length=length,
+            shard=whole.shard,
+            row=whole.row + offset,
+            valid_length=np.minimum(whole.valid_length - offset, length),
+            episode=whole.episode,
+            step=whole.step + offset,
+            cut=whole.cut & (offset == 0),
+            previous_action=whole.previous_action,
+            generation=whole.generation,
+        )
 
     @property
     def valid(self) -> np.ndarray:
