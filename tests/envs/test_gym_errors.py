@@ -51,7 +51,7 @@ class Broken(gymnasium.Env):
 
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> None:
-    gymnasium.register("tests/Broken-v0", entry_point=Broken)
+    gymnasium.register("tests/Broken-v0", entry_point=lambda **given: Broken(**given))
 
 
 @pytest.mark.parametrize(

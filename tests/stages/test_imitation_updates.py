@@ -16,7 +16,7 @@ from torch import Tensor
 from updates import MEMORY, TINY, Watch, short_task
 
 import tscli
-from tscli.learning import imitation
+from tscli.learning import imitation, replay
 from tscli.learning.optim import FlatOptimizer
 from tscli.networks import Policy
 from tscli.networks.distributions import Categorical
@@ -30,7 +30,7 @@ STUDENT = ("--student", "gru", "--student.hidden", "8", "--student.memory", "8",
 LEARN = ("--debug", "--lr", "0.02", "--eval-every", "0", "--eval-episodes", "2", "--lr-schedule", "linear")
 DAGGER = (
     *("distill", *STUDENT, *LEARN, "--total-steps", "128", "--num-envs", "4", "--round-steps", "8"),
-    *("--updates-per-round", "3", "--batch-size", "8", "--window", "3", "--burn-in", "1"),
+    *("--updates-per-round", "3", "--batch-size", "8", "--window", "3"),
 )
 ONLINE = (
     *("distill", "--method", "online", *STUDENT, *LEARN, "--total-steps", "120", "--num-envs", "4"),
@@ -176,81 +176,63 @@ def test_a_dagger_student_acts_as_it_is_told(teacher: None, monkeypatch: pytest.
     assert torch.equal(torch.stack(modes), torch.stack(watch.actions)) == (act == "greedy")
 
 
-def test_daggers_steps_are_of_windows_of_all_but_the_held_out_episodes(
-    teacher: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batches: list[imitation.Batch] = []
-    seen: list[set[int]] = []
-    validated: list[set[int]] = []
-    read = imitation.read_batch
+class Replayed:
+    """What a stage that replays pairs learns from, and that each gradient is that of its loss on it."""
 
-    def watched(pairs: Pairs, windows: Windows, *args: Any, **options: Any) -> imitation.Batch:
-        batches.append(read(pairs, windows, *args, **options))
-        if len(windows) == 8:
-            seen.append(set(windows.episode.tolist()))
-            assert args[1] == 1, "burn-in"
-        else:
-            validated.append(set(windows.episode.tolist()))
-        return batches[-1]
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[Windows] = []  # learnt from
+        self.validated: set[int] = set()  # episodes
+        self._last: Any = None
+        read, carried, mean_loss = replay.read_batch, replay.carried_loss, imitation.mean_loss
 
-    def check(watch: Watch, name: str) -> None:
-        batch, student = batches[-1], watch.parts["student"]
-        dist, _ = student(batch.obs, student.initial_hidden(8))
+        def reading(pairs: Pairs, windows: Windows, *args: Any) -> imitation.Batch:
+            self.seen.append(windows)
+            return read(pairs, windows, *args)
+
+        def learning(student: Policy, batch: imitation.Batch, hidden: Tensor, kind: str) -> Any:
+            self._last = batch, hidden
+            return carried(student, batch, hidden, kind)
+
+        def measuring(student: Policy, pairs: Pairs, episodes: np.ndarray, *args: Any) -> float:
+            self.validated.update(episodes.tolist())
+            return mean_loss(student, pairs, episodes, *args)
+
+        monkeypatch.setattr(replay, "read_batch", reading)
+        monkeypatch.setattr(replay, "carried_loss", learning)
+        monkeypatch.setattr(imitation, "mean_loss", measuring)
+        self.watch = Watch(monkeypatch, self._check)
+
+    def _check(self, watch: Watch, name: str) -> None:
+        batch, hidden = self._last
+        dist, _ = watch.parts["student"](batch.obs, hidden)
         each = imitation.imitation_loss(dist, batch.teacher, batch.label, "kl") * batch.weight
         watch.assert_gradient(name, each.sum() / batch.weight.sum())
 
-    monkeypatch.setattr(imitation, "read_batch", watched)
-    watch = Watch(monkeypatch, check)
+    @property
+    def episodes(self) -> set[int]:
+        """That were learnt from."""
+        return set(np.concatenate([windows.episode for windows in self.seen]).tolist())
+
+
+def test_daggers_steps_are_of_all_but_the_held_out_episodes(teacher: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed = Replayed(monkeypatch)
     call(*DAGGER, "--validation-fraction", "0.4")
-    assert watch.updates == {"optimizer": 12}
+    assert replayed.watch.updates == {"optimizer": 12}
     collected = Pairs("runs/0002-collect-short-seed1").num_steps
-    assert watch.counts() == {"student": collected + 128}
-    held_out = validated[-1]
-    assert held_out and not held_out & set.union(*seen)
+    assert replayed.watch.counts() == {"student": collected + 128}
+    assert replayed.validated and not replayed.validated & replayed.episodes
 
 
 # --- behaviour cloning ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", ["anywhere", "episode"])
-def test_clonings_epochs_show_other_windows_of_all_but_the_held_out_episodes(
-    teacher: None, monkeypatch: pytest.MonkeyPatch, start: str
-) -> None:
-    epochs: list[np.ndarray] = []
-    validated: set[int] = set()
-    batches: list[imitation.Batch] = []
-    read_batches, mean_loss = imitation.read_batches, imitation.mean_loss
-
-    def watched(pairs: Pairs, windows: Windows, size: int, view: Any, burn_in: int, *args: Any, **options: Any) -> Any:
-        epochs.append(np.stack([windows.episode, windows.row, windows.valid_length]))
-        assert burn_in == 1
-        for batch in read_batches(pairs, windows, size, view, burn_in, *args, **options):
-            batches.append(batch)
-            yield batch
-
-    def measured(student: Policy, pairs: Pairs, episodes: np.ndarray, *args: Any) -> float:
-        validated.update(episodes.tolist())
-        return mean_loss(student, pairs, episodes, *args)
-
-    def check(watch: Watch, name: str) -> None:
-        batch, student = batches[-1], watch.parts["student"]
-        dist, _ = student(batch.obs, student.initial_hidden(batch.weight.shape[1]))
-        each = imitation.imitation_loss(dist, batch.teacher, batch.label, "kl") * batch.weight
-        watch.assert_gradient(name, each.sum() / batch.weight.sum())
-
-    monkeypatch.setattr(imitation, "read_batches", watched)
-    monkeypatch.setattr(imitation, "mean_loss", measured)
-    given = rates(monkeypatch)
-    watch = Watch(monkeypatch, check)
-    call(*BC, "--window-start", start, "--validation-fraction", "0.3", "--burn-in", "1")
+def test_clonings_epochs_are_of_all_but_the_held_out_episodes(teacher: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed, given = Replayed(monkeypatch), rates(monkeypatch)
+    call(*BC, "--validation-fraction", "0.3")
     pairs = Pairs("runs/0002-collect-short-seed1")
-    assert watch.counts() == {"student": pairs.num_steps}
-    train = sorted(set(range(pairs.num_episodes)) - validated)
-    index = pairs.windows(4, start=start, episodes=np.array(train))  # type: ignore[arg-type]
-    wanted = len(index) if start == "episode" else len(index) / 4
-    assert all(abs(epoch.shape[1] - wanted) <= 8 for epoch in epochs) and len(epochs) == 4
-    assert validated and not validated & set(np.concatenate([epoch[0] for epoch in epochs]).tolist())
-    assert start == "episode" or any(not np.array_equal(epochs[0], epoch) for epoch in epochs[1:])
+    assert replayed.watch.counts() == {"student": pairs.num_steps}
+    assert replayed.episodes | replayed.validated == set(range(pairs.num_episodes))
+    assert replayed.validated and not replayed.validated & replayed.episodes
     per_epoch = len(given) // 4
     assert given == pytest.approx([0.02 * share for share in (1, 0.75, 0.5, 0.25) for _ in range(per_epoch)])
 

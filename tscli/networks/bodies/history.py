@@ -17,7 +17,7 @@ class BodyConfig(HistoryConfig):
 class Body(BaseBody):
     """Feed-forward layers over the last H observations; the hidden state holds the H - 1 before the current one."""
 
-    def __init__(self, inputs: int, config: BodyConfig):
+    def __init__(self, inputs: int, config: HistoryConfig):
         super().__init__()
         self.length, self.inputs = config.history, inputs
         self.layers = feed_forward(inputs * self.length, config.hidden, config.activation)
