@@ -5,6 +5,7 @@ Light: no torch, so that listing tasks and reading one's settings stays fast.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,9 @@ def _find(name: str) -> Task:
     if name in bundled:
         return _read(bundled[name])
     if is_yaml(name):
+        beside = str(Path(name).resolve().parent)
+        if beside not in sys.path:  # last: a file there must not stand in for a package
+            sys.path.append(beside)
         return _read(Path(name))
     import gymnasium
 
@@ -161,6 +165,8 @@ def _closest(name: str, bundled: dict[str, Path], ids: list[str]) -> str:
 def _read(path: Path) -> Task:
     data = _with_base(path)
     data.setdefault("name", path.stem)
+    if isinstance(data.get("env"), dict) and "views" not in data:
+        data["views"] = _all_groups(data["env"])
     try:
         return Task.model_validate(data)
     except ValidationError as error:
@@ -181,10 +187,16 @@ def _with_base(path: Path) -> dict[str, Any]:
 
 def _automatic(env_id: str) -> Task:
     """Every group to both roles; `--obs` with indices or keys narrows the student's."""
+    env = {"kind": "gym", "id": env_id}
+    about = {"name": env_id, "about": f"Gymnasium's {env_id}.", "env": env}
+    return Task.model_validate({**about, "views": _all_groups(env)})
+
+
+def _all_groups(settings: dict[str, Any]) -> dict[str, Any]:
+    """The views of a task that names none: one, "full", of all that its env shows."""
     from tscli.envs import make_env
 
-    env = make_env({"kind": "gym", "id": env_id}, 1)
+    env = make_env(settings, 1)
     groups = list(env.groups)
     env.close()
-    about = {"name": env_id, "about": f"Gymnasium's {env_id}.", "env": {"kind": "gym", "id": env_id}}
-    return Task.model_validate({**about, "views": {"full": [{"group": group} for group in groups]}})
+    return {"full": [{"group": group} for group in groups]}
