@@ -34,8 +34,10 @@ def make(num_envs, device, **kwargs):
 ENVS = {
     "gym": "{kind: gym, id: 'theirs.evil:theirs-v0'}",
     "rsl": "{kind: rsl, entry_point: 'theirs.evil:make'}",
+    "wrapped": "{kind: gym, id: CartPole-v1, wrappers: [theirs.evil.Wrapper]}",
     "mixed": "{kind: mixed, tasks: {one: {kind: gym, id: 'theirs.evil:theirs-v0'}, two: cartpole}}",
 }
+DAGGER = ("distill", "--method", "dagger", "--teacher", "1")
 
 
 @pytest.fixture
@@ -73,13 +75,15 @@ def received(env: str) -> Path:
 
 
 @pytest.mark.parametrize("env", ENVS.values(), ids=ENVS)
-@pytest.mark.parametrize("command", [("eval",), ("collect",), ("distill", "--method", "dagger"), ("diagnose",)])
+@pytest.mark.parametrize(
+    "command", [("eval", "1"), ("collect", "--teacher", "1"), DAGGER, ("diagnose", "--teacher", "1")]
+)
 def test_a_run_of_somebody_else_imports_no_module_that_its_env_names(
     mark: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], env: str
 ) -> None:
     received(env)
     error = error_of(capsys, *command)
-    assert "theirs.yaml would run code of its own, theirs.evil:" in error and "add --trust" in error
+    assert "theirs.yaml would run code of its own, theirs.evil" in error and "add --trust" in error
     assert not mark.exists()
 
 

@@ -84,12 +84,20 @@ def named_code(env: dict[str, Any], folder: Path | None) -> tuple[str, str] | No
     called = {key: value for key, value in sorted(env.items()) if key in ("entry_point", "id", "kwargs", "wrappers")}
     written = texts([value for key, value in called.items() if key != "kwargs"])
     # Gymnasium's GymV21Environment and GymV26Environment import what their arguments name.
-    names = sorted({text for text in written if ":" in text or (kind == "gym" and text.startswith("GymV2"))})
+    names = {text for text in written if ":" in text or (kind == "gym" and text.startswith("GymV2"))}
+    names |= {text for text in _words_of(env.get("wrappers")) if "." in text}  # of wrappers with their modules
+    names = sorted(names)
     if kind not in ("gym", "rsl") or not names:
         return None
-    places = {name: _place(name.partition(":")[0], folder) for name in names}
+    places = {name: _place(name.replace(":", ".").partition(".")[0], folder) for name in names}
     content = json.dumps([kind, called, places], sort_keys=True, default=str)
     return ", ".join(names), hashlib.sha256(content.encode()).hexdigest()
+
+
+def _words_of(wrappers: Any) -> list[str]:
+    """The names of an env's wrappers, of which each may have arguments."""
+    listed = wrappers if isinstance(wrappers, (list, tuple)) else ()
+    return [str(name) for one in listed for name in (one if isinstance(one, dict) else [one])]
 
 
 def texts(value: Any) -> list[str]:

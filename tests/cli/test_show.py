@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from toy_scripts import error_of
 
+from tscli.cli import show
 from tscli.cli.app import main
 
 
@@ -55,3 +57,16 @@ def test_a_task_is_described_with_the_sizes_of_its_views(capsys: pytest.CaptureF
     assert described["groups"]["state"]["shape"] == [4]
     assert main(["tasks"]) == 0
     assert "partial (3)" in capsys.readouterr().out
+
+
+def test_a_task_whose_package_is_missing_does_not_hide_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(show, "task_names", lambda: ["cartpole", "lunar_lander"])
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    for module in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, module)
+    assert main(["tasks"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "partial (3)" in out and "lunar_lander" in out and "needs a package" in out
+    assert "pip install" in error_of(capsys, "tasks", "lunar_lander")

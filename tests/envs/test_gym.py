@@ -317,6 +317,13 @@ def test_time_between_actions_is_known_where_the_env_tells_it():
         ({"id": "Pendulum-v1", "max_episode_steps": 0}, "max_episode_steps 0"),
         ({"id": "tscli-test/TupleSeen-v0"}, "observation is a Tuple space, which is not supported"),
         ({"id": "tscli-test/TupleTaken-v0"}, "actions are a Tuple space"),
+        ({"id": "CartPole-v1", "wrappers": ["ClipRewards"]}, 'has no wrapper "ClipRewards": did you mean "ClipReward"'),
+        ({"id": "CartPole-v1", "wrappers": ["nowhere.Wrapper"]}, "module nowhere cannot be imported"),
+        ({"id": "CartPole-v1", "wrappers": ["math.sin"]}, 'math has no wrapper "sin"'),
+        ({"id": "CartPole-v1", "wrappers": [{"ClipReward": {"least": 0}}]}, "does not take {'least': 0}"),
+        ({"id": "CartPole-v1", "wrappers": [{"ClipReward": {}, "TimeLimit": {}}]}, "write one wrapper per line"),
+        ({"id": "CartPole-v1", "drop": ["mission"]}, 'no entry "mission": there is none to choose from'),
+        ({"id": "tscli-test/Spaces-v0", "drop": ["rom"]}, 'no entry "rom": did you mean "room"?'),
         ({"id": "tscli-test/Counter-v0", "render": True}, "cannot draw pictures (its render modes: none)"),
     ],
 )
@@ -325,6 +332,21 @@ def test_bad_settings_are_refused_in_one_line(settings, message):
         make_env({"kind": "gym", **settings}, 2)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_wrappers_are_put_on_with_their_arguments_and_the_first_one_innermost():
+    clip = {"ClipReward": {"max_reward": 2.0}}
+    double = {"gymnasium.wrappers.TransformReward": {"func": np.square}}
+    rewards = []
+    for wrappers in ([clip, double], [double, clip]):
+        env = make("Counter", wrappers=wrappers)
+        rewards.append([float(env.step(torch.zeros(2, dtype=torch.int64)).reward[0]) for _ in range(3)])
+    assert rewards == [[1.0, 4.0, 4.0], [1.0, 2.0, 2.0]]
+
+
+def test_dropped_entries_are_no_groups_whatever_their_space():
+    env = make("Spaces", drop=["camera", "body"])
+    assert set(env.groups) == {"first", "gray", "ram", "room", "two"}
 
 
 @pytest.mark.parametrize(

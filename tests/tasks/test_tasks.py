@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,22 @@ def test_any_gymnasium_id_is_a_task_of_all_its_groups() -> None:
 def test_an_id_means_gymnasiums_own_env_also_where_a_bundled_task_is_its_native_twin(env_id: str) -> None:
     task = load_task(env_id)
     assert task.env == {"kind": "gym", "id": env_id} and list(task.views) == ["full"]
+
+
+def test_a_file_of_an_env_alone_shows_all_of_its_groups(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path, "env: {kind: gym, id: CartPole-v1, max_episode_steps: 9}\n"))
+    assert task.views == load_task("CartPole-v1").views and task.env["max_episode_steps"] == 9
+
+
+def test_a_module_beside_the_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    source = "import gymnasium\nclass Half(gymnasium.wrappers.TimeLimit):\n    pass\n"
+    (tmp_path / "half_beside.py").write_text(source, encoding="utf-8")
+    wrappers = "[{half_beside.Half: {max_episode_steps: 3}}]"
+    task = load_task(write(tmp_path, f"env: {{kind: gym, id: CartPole-v1, wrappers: {wrappers}}}\n"), named=True)
+    env = env_of(task)
+    ends = [bool(env.step(torch.ones(1, dtype=torch.int64)).truncated) for _ in range(3)]
+    assert ends == [False, False, True]
 
 
 def test_a_teacher_may_train_in_an_env_of_its_own(tmp_path: Path) -> None:

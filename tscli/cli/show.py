@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tscli.cli.pages import console, next_step, status_text
+from tscli.config import UserError
 from tscli.runs import Run, find_run, list_runs
 from tscli.runs.words import headline, made_by
 from tscli.tasks import Task, load_task, task_names
@@ -27,7 +28,7 @@ def tasks(name: str | None, as_json: bool) -> None:
     """
     chosen = [load_task(name, named=True)] if name else [load_task(each) for each in task_names()]
     if as_json:
-        described = [_describe(task) for task in chosen]
+        described = [_describe(task) if name else _describe_or_say(task) for task in chosen]
         print(json_module.dumps(described[0] if name else described, indent=2))
         return
     out = console()
@@ -62,6 +63,14 @@ def _describe(task: Task) -> dict[str, Any]:
     return found | {"views": sizes, **{key: getattr(task, key) for key in ("teacher", "student", "stages", "presets")}}
 
 
+def _describe_or_say(task: Task) -> dict[str, Any]:
+    """One of many: where a package for it is not installed the others are shown all the same."""
+    try:
+        return _describe(task)
+    except UserError as error:
+        return {"name": task.name, "about": task.about, "env": task.env, "missing": str(error)}
+
+
 def _part_text(part: Any) -> str:
     index = f"[{', '.join(part.index)}]" if part.index else ""
     extras = [f"{name} {value:g}" for name in ("noise", "delay", "dropout") if (value := getattr(part, name))]
@@ -72,8 +81,10 @@ def _task_table(out: Console, chosen: list[Task]) -> None:
     titles = ("task", "env", "teacher", "student", "views (size)")
     table = FitTable(titles, give_way={"env": 0, "teacher": 0, "student": 0})
     for task in chosen:
-        described = _describe(task)
-        views = ", ".join(f"{name} ({_size(view)})" for name, view in described["views"].items())
+        described = _describe_or_say(task)
+        views = ", ".join(f"{name} ({_size(view)})" for name, view in described.get("views", {}).items())
+        if "missing" in described:
+            views = described["missing"]
         table.add(f"[bold cyan]{task.name}[/]", str(task.env["kind"]), task.teacher, task.student, views)
     out.print()
     out.print(table)

@@ -23,10 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
-import importlib
-import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import gymnasium
@@ -38,21 +35,13 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from tscli.config import Config, UserError, did_you_mean
+from tscli.config import Config, UserError
 from tscli.envs import EnvStep
 from tscli.envs.contract import RestartedEnv, first_line
 from tscli.envs.episodes import Episodes, derive
+from tscli.envs.making import build, check_drawing, find_spec, wrapped
 from tscli.envs.sources import action_spec, group_sources
 from tscli.traces import at_most
-
-# What to install for the families of environments that come with Gymnasium.
-_EXTRAS = {
-    "gymnasium.envs.box2d": "box2d",
-    "gymnasium.envs.mujoco": "mujoco",
-    "gymnasium.envs.phys2d": "jax",
-    "gymnasium.envs.tabular": "jax",
-}
-_DRAWN_BY_PYGAME = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.box2d")
 
 
 class EnvConfig(Config):
@@ -79,6 +68,21 @@ class EnvConfig(Config):
         description="Entry of info that tells success at an episode's end; none looks for is_success or success.",
     )
 
+    wrappers: list[str | dict[str, dict[str, Any]]] = Field(
+        default_factory=list,
+        description="Wrappers, the first one innermost: module.Class, or {module.Class: {argument: value}}; without a "
+        "module one of gymnasium.wrappers.",
+    )
+    drop: list[str] = Field(default_factory=list, description="Entries of a Dict observation to leave out.")
+
+    @field_validator("wrappers")
+    @classmethod
+    def _one_each(cls, wrappers: list[Any]) -> list[Any]:
+        for one in wrappers:
+            if isinstance(one, dict) and len(one) != 1:
+                raise ValueError("write one wrapper per line, as in - module.Class: {argument: value}")
+        return wrappers
+
     @field_validator("kwargs")
     @classmethod
     def _leaves_ours_alone(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +105,7 @@ class Env(RestartedEnv):
         self.has_success = config.success_key is not None
         self._success_keys = (config.success_key,) if config.success_key is not None else ("is_success", "success")
         self._config = config
-        spec = _find_spec(config.id)
+        spec = find_spec(config.id)
         if config.vectorization == "vector_entry_point":
             self._venv, self._resets_by_mask = _from_entry_point(config, spec, num_envs)
             self.control_dt = _control_dt(self._venv)
@@ -220,62 +224,25 @@ class Env(RestartedEnv):
         return np.zeros(self.num_envs, dtype=bool)
 
 
-def _find_spec(env_id: str) -> EnvSpec:
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f'env "{env_id}": module {module} cannot be imported ({first_line(error)})') from error
-    if name in gymnasium.registry:
-        return gymnasium.registry[name]
-    namespace = name.rpartition("/")[0]
-    if namespace and not any(known.startswith(f"{namespace}/") for known in gymnasium.registry):
-        raise UserError(
-            f'unknown Gymnasium id "{env_id}": no imported package has ids in "{namespace}/", '
-            f'so write its module in front, as in "module:{name}"'
-        )
-    versions = [known for known in gymnasium.registry if known.lower().startswith(f"{name.lower()}-v")]
-    close = versions[-1:] or difflib.get_close_matches(name, gymnasium.registry, n=1)
-    hint = did_you_mean(name, close) if close else "gymnasium.pprint_registry() lists the known ones"
-    raise UserError(f'unknown Gymnasium id "{env_id}": {hint}')
+def _build(config: EnvConfig, spec: EnvSpec, make: Any) -> Any:
+    given = f" with kwargs {config.kwargs}" if config.kwargs else ""
 
-
-def _build(config: EnvConfig, spec: EnvSpec, make: Callable[[], Any]) -> Any:
-    """Call a constructor that runs code of the environment; what goes wrong in it becomes one line."""
-    try:
+    def within_time() -> Any:
         with at_most(config.step_seconds, config.id, doing="while it is built"):
             return make()
-    except UserError:
-        raise
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        why = first_line(error)
-        entry_point = str(spec.entry_point or spec.vector_entry_point)
-        extra = next((extra for module, extra in _EXTRAS.items() if entry_point.startswith(module)), None)
-        fix = f': pip install "gymnasium[{extra}]"' if extra and "pip install" not in why else ""
-        raise UserError(f"{config.id} needs a package that is not installed ({why}){fix}") from error
-    except (Exception, SystemExit) as error:
-        why = first_line(error).partition(" was raised from")[0]  # Gymnasium repeats the arguments after that
-        given = f" with kwargs {config.kwargs}" if config.kwargs else ""
-        raise UserError(f"{config.id} cannot be built{given}: {why}") from error
+
+    return build(config.id, given, spec, within_time)
+
+
+def _wrapped(config: EnvConfig, env: gymnasium.Env) -> gymnasium.Env:
+    wrappers = [(one, {}) if isinstance(one, str) else next(iter(one.items())) for one in config.wrappers]
+    return wrapped(env, wrappers, config.drop, config.id)
 
 
 def _arguments(config: EnvConfig, render_mode: str | None) -> dict[str, Any]:
     """What `gymnasium.make` is given beside the id."""
     ours = {"max_episode_steps": config.max_episode_steps, "render_mode": render_mode}
     return {**config.kwargs, **{name: value for name, value in ours.items() if value is not None}}
-
-
-def _check_drawing(config: EnvConfig, env: Any) -> None:
-    """Refuse `render: true` at once where no picture can come of it."""
-    modes = env.metadata.get("render_modes") or ()
-    if "rgb_array" not in modes:
-        raise UserError(
-            f"{config.id} cannot draw pictures (its render modes: {', '.join(modes) or 'none'}): leave render false"
-        )
-    by_pygame = type(env.unwrapped).__module__.startswith(_DRAWN_BY_PYGAME)
-    if by_pygame and importlib.util.find_spec("pygame") is None:
-        raise UserError(f"drawing {config.id} needs pygame, which is not installed: pip install pygame")
 
 
 def _control_dt(env: Any) -> float | None:
@@ -295,13 +262,14 @@ def _from_single_envs(config: EnvConfig, spec: EnvSpec, num_envs: int) -> tuple[
     def make(index: int, render_mode: str | None = None) -> gymnasium.Env:
         # Gymnasium's checks of an env's first steps are the same for every copy, so one has them.
         arguments = _arguments(config, render_mode)
-        return Episodes(gymnasium.make(spec, disable_env_checker=index > 0, **arguments), config.id)
+        env = gymnasium.make(spec, disable_env_checker=index > 0, **arguments)
+        return Episodes(_wrapped(config, env), config.id)
 
     # One env ahead of the rest: what does not work is said before N of them, or N processes, are started.
     probe = _build(config, spec, lambda: make(1))
     control_dt = _control_dt(probe)
     if config.render:
-        _check_drawing(config, probe)
+        check_drawing(config.id, probe)
     group_sources(probe.observation_space, config.id)
     action_spec(probe.action_space, config.id)
     probe.close()
@@ -325,6 +293,8 @@ def _from_entry_point(config: EnvConfig, spec: EnvSpec, num_envs: int) -> tuple[
     """
     if spec.vector_entry_point is None:
         raise UserError(f"{config.id} has no vector entry point: set vectorization to sync or async")
+    if config.wrappers or config.drop:
+        raise UserError(f"{config.id}: wrappers and drop are for single envs: set vectorization to sync or async")
     arguments = _arguments(config, "rgb_array" if config.render else None)
 
     def make(num_envs: int) -> VectorEnv:
@@ -332,7 +302,7 @@ def _from_entry_point(config: EnvConfig, spec: EnvSpec, num_envs: int) -> tuple[
 
     venv = _build(config, spec, lambda: make(num_envs))
     if config.render:
-        _check_drawing(config, venv)
+        check_drawing(config.id, venv)
     if venv.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
         return venv, False
     probe = _build(config, spec, lambda: make(2))

@@ -5,6 +5,8 @@ Light: no torch, so that listing tasks and reading one's settings stays fast.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +73,7 @@ class Task(Config):
     def code(self) -> set[tuple[str, str]]:
         """What code its envs name, as `trust.check` takes it."""
         folder = Path(self.source).absolute().parent if is_yaml(self.source) else None
-        overlays = (self.teacher_env, self.eval_env, self.eval_env | self.report_env)
-        return {code for overlay in overlays for code in _code(self.env | overlay, folder)}
+        return _codes(dict(self), folder)
 
     def view(self, expression: str) -> tuple[ViewPart, ...]:
         """A named view, or one written out (`0,2`, `state[position] + previous_action`)."""
@@ -84,6 +85,12 @@ class Task(Config):
         if looks_like_name and did_you_mean(expression, self.views).startswith("did"):
             raise UserError(f'task {self.name} has no view "{expression}": {did_you_mean(expression, self.views)}')
         return parts
+
+
+def _codes(task: Mapping[str, Any], folder: Path | None) -> set[tuple[str, str]]:
+    names = ("env", "teacher_env", "eval_env", "report_env")
+    env, teacher, select, report = (task[name] if isinstance(task.get(name), dict) else {} for name in names)
+    return {code for overlay in ({}, teacher, select, select | report) for code in _code(env | overlay, folder)}
 
 
 def _code(env: dict[str, Any], folder: Path | None) -> set[tuple[str, str]]:
@@ -141,9 +148,13 @@ def load_task(name: str, named: bool = False) -> Task:
     if name in bundled:
         task = _read(bundled[name])
     elif is_yaml(name):
-        task = _read(Path(name))
-        task._source = name
-        _check_code(task.code(), name, named and not trust.in_run(Path(name)))
+        path = Path(name)
+        data, folder = _with_base(path), path.absolute().parent
+        # Before anything is built of it, as the views of a task that has none are.
+        _check_code(_codes(data, folder), name, named and not trust.in_run(path))
+        if str(folder) not in sys.path:  # last: a file there must not stand in for a package
+            sys.path.append(str(folder))
+        task = _task_of(path, data)
     else:
         _check_code(_code({"kind": "gym", "id": name}, None), f"task {name}", named)
         task = _by_id(name, bundled)
@@ -174,8 +185,13 @@ def _closest(name: str, bundled: dict[str, Path], ids: list[str]) -> str:
 
 
 def _read(path: Path) -> Task:
-    data = _with_base(path)
+    return _task_of(path, _with_base(path))
+
+
+def _task_of(path: Path, data: dict[str, Any]) -> Task:
     data.setdefault("name", path.stem)
+    if isinstance(data.get("env"), dict) and "views" not in data:
+        data["views"] = _all_groups(data["env"])
     try:
         return Task.model_validate(data)
     except ValidationError as error:
@@ -196,10 +212,16 @@ def _with_base(path: Path) -> dict[str, Any]:
 
 def _automatic(env_id: str) -> Task:
     """Every group to both roles; `--obs` with indices or keys narrows the student's."""
+    env = {"kind": "gym", "id": env_id}
+    about = {"name": env_id, "about": f"Gymnasium's {env_id}.", "env": env}
+    return Task.model_validate({**about, "views": _all_groups(env)})
+
+
+def _all_groups(settings: dict[str, Any]) -> dict[str, Any]:
+    """The views of a task that names none: one, "full", of all that its env shows."""
     from tscli.envs import make_env
 
-    env = make_env({"kind": "gym", "id": env_id}, 1)
+    env = make_env(settings, 1)
     groups = list(env.groups)
     env.close()
-    about = {"name": env_id, "about": f"Gymnasium's {env_id}.", "env": {"kind": "gym", "id": env_id}}
-    return Task.model_validate({**about, "views": {"full": [{"group": group} for group in groups]}})
+    return {"full": [{"group": group} for group in groups]}
