@@ -156,9 +156,9 @@ def test_elsewhere_than_in_native_envs_evaluations_wait_until_they_take_a_fifth_
 ) -> None:
     returns(steps=3)
     monkeypatch.setattr(setup, "eval_envs", eval_envs_of_others)
-    run = train(tmp_path, policy, total=70)  # the first is free, two take 30 steps, and the last always comes
+    run = train(tmp_path, policy, total=70)  # the first is free, and room is left for the last, which always comes
     measured = [(line["iteration"], line["eval/steps"]) for line in lines(run) if "eval/return" in line]
-    assert measured == [(1, 3), (3, 6), (5, 9), (6, 12), (7, 15)]
+    assert measured == [(1, 3), (3, 6), (5, 9), (7, 12)]
 
 
 def test_what_evaluations_took_is_counted_on_after_a_resume(
@@ -168,8 +168,8 @@ def test_what_evaluations_took_is_counted_on_after_a_resume(
     monkeypatch.setattr(setup, "eval_envs", eval_envs_of_others)
     saved: dict[str, Any] = {}
     monkeypatch.setattr(frame, "snapshot", lambda parts: saved.update(parts["frame"].state_dict()) or {})
-    train(tmp_path, policy, total=40, checkpoint_every=0)
-    assert saved["eval_steps"] == 6 and saved["latest_steps"] == 3
+    train(tmp_path, policy, total=70, checkpoint_every=0)
+    assert saved["eval_steps"] == 9 and saved["latest_steps"] == 3
 
 
 def eval_envs_of_others(*args: Any) -> Any:

@@ -190,7 +190,9 @@ class Training:
         lengths = [stats.latest["rollout/length"] for stats in self._parts.values() if isinstance(stats, EpisodeStats)]
         played = len(self._keep) * config.eval_episodes
         expected = played * lengths[0] if lengths and lengths[0] else now.latest_steps
-        return not self._spares or now.eval_steps + expected <= _EVAL_SHARE * self.done * self._unit_steps
+        # The one at the end has to find room as well.
+        room = min(self.done * _EVAL_SHARE * self._unit_steps, self._total * _EVAL_SHARE * self._unit_steps - expected)
+        return not self._spares or now.eval_steps + expected <= room
 
     def log(
         self,
