@@ -35,7 +35,8 @@ def test_help_has_every_flag_with_default_and_bounds(capsys: pytest.CaptureFixtu
         "--loss CHOICE The loss. [default mse; or huber]",
         "--network.hidden N,N",
         "[default 8; at least 1]",
-        "With --critic.hidden and all the others of --network. [default none; one of gru, history, mlp, rnn]",
+        "With --critic.hidden and all the others of --network. [default none; "
+        "one of gru, history, mingru, mlp, rnn, tcn, tcn_flat]",
         "--resume [RUN]",
         "--seed N",
         "tscli cp train-teacher mine.py",

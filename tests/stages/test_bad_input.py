@@ -296,7 +296,7 @@ def test_the_checkpoint_of_another_run_is_refused(
 def test_a_changed_config_of_a_stopped_run_is_refused(stopped: Path, refused: Refusal) -> None:
     path = stopped / "config.yaml"
     path.write_text(path.read_text().replace("num_epochs: 2", "num_epochs: 3"))
-    assert "the settings of 0001-train-teacher-cartpole-seed1 have changed" in refused("train-teacher", "--resume")
+    assert "config.yaml has changed since the run began" in refused("train-teacher", "--resume")
 
 
 # --- numbers that are none --------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_a_number_that_is_none_is_never_recorded(
 def test_a_manifest_that_is_no_json_is_no_run(runs: Path, refused: Refusal) -> None:
     manifest = RUNS / "0001-train-teacher-cartpole-seed1" / "manifest.json"
     manifest.write_text(manifest.read_text()[:-50])
-    assert "no finished run in runs holds a teacher's policy" in refused("collect")
+    assert "is damaged" in refused("collect")  # which goes on with the newest pairs and their teacher
     assert "is damaged" in refused("collect", "--teacher", str(manifest.parent))
 
 

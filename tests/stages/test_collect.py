@@ -140,8 +140,8 @@ def test_a_run_that_trained_a_teacher_with_its_student_is_taken_as_a_teacher(
         report = json.loads((call("eval", "--episodes", "3").path / "report.json").read_text())
         assert report["policies"]["teacher"]["run"] == joint.name
         assert report["policies"]["teacher"]["view"] == "full"
-    # It is a student's where none is named.
-    assert collect()[0].parents == [alone.name]
+    # The newest student learnt from it, and the chain that it is in goes on.
+    assert collect()[0].parents == [joint.name]
     Path(path).write_bytes(b"")
     assert "teacher.safetensors has changed" in error_of(capsys, *COLLECT, "--teacher", joint.name)
 

@@ -120,7 +120,7 @@ def test_the_report_is_of_the_best_policy_on_episodes_that_did_not_choose_it(
 
     def measure(policies: dict[str, Policy], env: Any, seed: int, per_slot: int) -> dict[str, float]:
         measured.append((policies["policy"].head.linear.weight[0, 0].item(), seed))
-        return {"eval/return": [0.0, 9.0, 3.0, 1.0][len(measured) - 1]}
+        return {"eval/return": [0.0, 9.0, 3.0, 1.0][len(measured) - 1], "eval/steps": 0}
 
     monkeypatch.setattr(frame, "measure", lambda named, *args: measure({"policy": named["eval"]}, *args))
     train(tmp_path, policy, total=30)
@@ -139,14 +139,14 @@ def idle(folder: Path, policy: Policy, score: tuple[str, ...] = ("eval/return",)
 
 
 def test_the_first_metric_that_the_env_tells_chooses(tmp_path: Path, policy: Policy, monkeypatch: Any) -> None:
-    left = [{"eval/return": value, "eval/success_rate": 1 - value} for value in (0.1, 0.5, 0.3, 0.0)]
+    left = [{"eval/return": value, "eval/success_rate": 1 - value, "eval/steps": 0} for value in (0.1, 0.5, 0.3, 0.0)]
     monkeypatch.setattr(frame, "measure", lambda *args: left.pop(0))
     score = ("eval/none", "eval/success_rate", "eval/return")
     assert idle(tmp_path, policy, score).metrics["best_selection_score"] == 0.9
 
 
 def test_an_evaluation_can_be_put_off_but_for_the_last(tmp_path: Path, policy: Policy, monkeypatch: Any) -> None:
-    monkeypatch.setattr(frame, "measure", lambda *args: {"eval/return": 1.0})
+    monkeypatch.setattr(frame, "measure", lambda *args: {"eval/return": 1.0, "eval/steps": 0})
     run = idle(tmp_path, policy, measure=False)
     assert ["eval/return" in line for line in lines(run)] == [False, False, True]
 
