@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from tscli import streams
 from tscli.config import StageConfig, UserError, did_you_mean
 from tscli.learning.rollout import ViewedEnv, perturb
-from tscli.pairs import PairsWriter
+from tscli.pairs import PairsWriter, Selection
 from tscli.runs import Run, newest_run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
@@ -47,6 +47,10 @@ class Config(StageConfig):
         0.0, ge=0, le=1, description="Discrete: share of random actions; continuous: deviation in half ranges. 0: none."
     )
     student: str = Field("", description="Run of a student that shares the acting; empty leaves it to the teacher.")
+    only_successful: bool = Field(False, description="Keep episodes that succeeded alone; drop the others whole.")
+    min_return: float | None = Field(
+        None, allow_inf_nan=False, description="Keep episodes of this return or more alone; none keeps all."
+    )
     beta: float = Field(1.0, ge=0, le=1, description="Probability that the teacher acts in a step; 1 leaves it alone.")
     shard_mb: float = Field(256.0, gt=0, description="Size of a file of the dataset, in MiB, at the most.")
 
@@ -76,6 +80,11 @@ def main(config: Config, session: Session) -> Run:
         if group not in env.groups:
             raise UserError(f'--groups: task {task.name} has no group "{group}": {did_you_mean(group, env.groups)}')
     groups = config.groups or tuple(env.groups)
+    if config.only_successful and not env.has_success:
+        raise UserError(
+            f"--only-successful: the env of {task.name} tells no success: choose --min-return, or say in its task file "
+            "where it stands (success_key)"
+        )
 
     # Slots get equal shares, the first ones one episode more where it does not divide.
     quota = torch.zeros(num_envs, dtype=torch.int64)
@@ -92,7 +101,11 @@ def main(config: Config, session: Session) -> Run:
         student_hidden=student.initial_hidden(num_envs) if student else None,
         count=torch.zeros(num_envs, dtype=torch.int64),  # episodes of each env
     )
-    parts = {"viewed": viewed, "act": act_stream, "mix": mix_stream, "at": at}
+    schema = teachers.schema(env, groups, teacher, config.seed)
+    selection = None
+    if config.only_successful or config.min_return is not None:
+        selection = Selection(schema, num_envs, config.only_successful, config.min_return)
+    parts = {"viewed": viewed, "act": act_stream, "mix": mix_stream, "at": at, "selection": selection}
     parents = teachers.parents | ({"student": student_run} if student_run else {})
 
     with (
@@ -100,19 +113,21 @@ def main(config: Config, session: Session) -> Run:
         session.progress(total, "steps" if by_steps else "episodes") as progress,
     ):
         if run.state is None:
-            schema = teachers.schema(env, groups, teacher, config.seed)
             expected = -(-total // num_envs) if by_steps else setup.expected_steps(env, int(quota.max()))
             writer = PairsWriter(run.fresh_folder("pairs"), schema, num_envs, int(config.shard_mb * 2**20), expected)
         else:
             restore(run.state, parts, device)
             writer = PairsWriter.resume(run.path / "pairs", run.state["parts"]["writer"])
+        parts["writer"] = records = writer
+        if selection is not None:
+            selection.writer, records = writer, selection
+        if run.state is not None:
             if not env.exact_resume:
-                writer.restart()
+                records.restart()
                 at.restart()
             session.say(resume_note(run.name, f"step {writer.num_steps}", env.exact_resume))
-        parts["writer"] = writer
 
-        while (writer.num_steps < total) if by_steps else bool((at.count < quota).any()):
+        while (records.num_steps < total) if by_steps else bool((at.count < quota).any()):
             with torch.no_grad():
                 dist, at.hidden = teacher.step(viewed.observe("teacher"), at.hidden, at.reset)
                 action = dist.sample(act_stream) if config.act == "sample" else dist.mode()
@@ -132,15 +147,18 @@ def main(config: Config, session: Session) -> Run:
             keep = None if by_steps else at.count < quota
             ends = (step.reward.cpu(), step.terminated.cpu(), step.truncated.cpu())
             success = step.success.cpu() if env.has_success else None
-            writer.append(obs, step.action.cpu(), label, params, *ends, actor.cpu(), success, keep)
-            if keep is not None:
-                at.count += step.done.cpu() & keep
+            ended = records.append(obs, step.action.cpu(), label, params, *ends, actor.cpu(), success, keep)
+            at.count += torch.from_numpy(ended)
             at.reset = step.done
-            progress.update(writer.num_steps if by_steps else int(at.count.sum()), {"transitions": writer.num_steps})
+            progress.update(records.num_steps if by_steps else int(at.count.sum()), {"transitions": records.num_steps})
             run.save_if_due(lambda: snapshot(parts), config.checkpoint_every)
-        writer.close()
+        records.close()
 
-        result = run.finish(setup.pairs_summary(run.path / "pairs"), holds=("pairs",), **teachers.details)
+        summary = setup.pairs_summary(run.path / "pairs")
+        if selection is not None:
+            session.say(f"kept {selection.kept} episodes, dropped {selection.dropped}")
+            summary |= {"kept": selection.kept, "dropped": selection.dropped}
+        result = run.finish(summary, holds=("pairs",), **teachers.details)
     env.close()
     return result
 

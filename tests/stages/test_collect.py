@@ -174,3 +174,32 @@ def test_the_chosen_groups_alone_are_recorded(folder: Path) -> None:
     assert set(pairs.schema.groups) == {"body", "goal", "camera"}
     camera = column(pairs, "obs/camera")
     assert camera.dtype == np.uint8 and camera.shape[1:] == (12, 10, 3) and camera.std() > 0
+
+
+def test_episodes_that_are_not_wanted_are_dropped_whole_and_counted(runs: Path) -> None:
+    _, every = collect("--episodes", "30", "--noise", "0.5")
+    least = float(np.median(every.episodes()["return"])) + 0.5
+    run, pairs = collect("--episodes", "7", "--noise", "0.5", "--min-return", str(least))
+    table = pairs.episodes()
+    assert table["finished"].all() and (table["return"] >= least).all()
+    assert np.bincount(table["env"]).tolist() == [3, 2, 2]
+    assert run.metrics["episodes"] == run.metrics["kept"] == 7
+    # The slots' first episodes are the same ones: of those, exactly the good ones are here.
+    of_all = {(row["env"], row["index"]): row["return"] for row in every.episodes()}
+    of_kept = {(row["env"], row["index"]): row["return"] for row in table}
+    last = {env: max(index for slot, index in of_kept if slot == env) for env in range(3)}
+    assert of_kept == {key: value for key, value in of_all.items() if value >= least and key[1] <= last[key[0]]}
+    assert run.metrics["dropped"] == sum(last.values()) + 3 - 7 > 0
+
+    run, pairs = collect("--steps", "100", "--noise", "0.5", "--min-return", str(least))
+    assert pairs.episodes()["finished"].all() and 100 <= pairs.num_steps == run.metrics["steps"]
+    assert pairs.num_steps - pairs.episodes()["length"].max() < 100
+
+
+def test_success_is_asked_for_where_there_is_some(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("train-teacher", "tiger_door", *TEACHER[2:])
+    run, pairs = collect("--only-successful")
+    assert pairs.episodes()["success"].all() and run.metrics["success_rate"] == 1.0 and run.metrics["dropped"] > 0
+    call("train-teacher", "Pendulum-v1", *TEACHER[2:])
+    error = error_of(capsys, *COLLECT, "--only-successful")
+    assert "the env of Pendulum-v1 tells no success" in error and len(list_runs(Path("runs"))) == 3

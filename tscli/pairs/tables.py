@@ -93,7 +93,7 @@ class TableWriter:
         self._previous_action = last_action
         self._segments, self._episodes = _Growing(segment_dtype(self._action)), _Growing(EPISODE)
 
-    def record(self, reward: np.ndarray, ends: dict[str, np.ndarray], keep: np.ndarray | None) -> None:
+    def record(self, reward: np.ndarray, ends: dict[str, np.ndarray], keep: np.ndarray | None) -> np.ndarray:
         """Enter the row that has just been stored, then move on to the next; see `PairsWriter.append`.
 
         `ends` has `terminated` and `truncated`, and `success` where it is told.
@@ -112,13 +112,14 @@ class TableWriter:
         closing = ended if keep is None else ended & keep
         env["return"] += reward if keep is None else np.where(keep, reward, 0.0)
         self.num_steps += self._num_envs if keep is None else int(keep.sum())
-        np.copyto(env["at_start"], ended)
+        env["at_start"] = ended if keep is None else ended | (env["at_start"] & ~keep)
         self.step += 1
         if closing.any():
             rows = np.flatnonzero(closing)
             self._close(rows, {"finished": closing, **ends})
             self.num_episodes += len(rows)
         env["index"] += ended
+        return closing
 
     def _start(self, rows: np.ndarray) -> None:
         env = self._env

@@ -118,8 +118,8 @@ class PairsWriter:
         actor: Any,
         success: Any = None,
         keep: Any = None,
-    ) -> None:
-        """Add one step of every env; values are numpy arrays or CPU tensors.
+    ) -> np.ndarray:
+        """Add one step of every env; values are numpy arrays or CPU tensors. Gives [N] bool: where an episode ended.
 
         Args:
             obs: group -> [N, *shape], seen before acting.
@@ -150,7 +150,7 @@ class PairsWriter:
         values.update(terminated=terminated, truncated=truncated)
         self._live.put(values)
         ends = {"terminated": terminated, "truncated": truncated, **({} if success is None else {"success": success})}
-        self._tables.record(
+        ended = self._tables.record(
             np.asarray(reward),
             {name: np.asarray(flag, bool) for name, flag in ends.items()},
             None if keep is None else np.asarray(keep, bool),
@@ -160,6 +160,7 @@ class PairsWriter:
             write_header(self.folder, self.schema, self.num_envs)
         if self._live.advance():
             self._finish_shard()
+        return ended
 
     def restart(self) -> None:
         """Say that the envs were reset from outside: open episodes stay unfinished, the next row begins new ones."""
