@@ -1,0 +1,49 @@
+"""Write a page to look at: what was learnt from whom, how it went, how good it is, and how to do it again.
+
+One HTML file in the run's folder, with its curves, tables and films inside: it needs no server and no network, and can
+be sent as it is. A run's page tells of all that the run was made from and of the newest evaluation of its policy; a
+comparison's shows its methods beside each other and links to a page of each cell. `tscli pipeline` and
+`tscli compare` write theirs by themselves.
+"""
+
+from __future__ import annotations
+
+import webbrowser
+
+from pydantic import Field
+from rich.markup import escape
+
+from tscli.config import Config as BaseConfig
+from tscli.config import UserError, positional
+from tscli.report.write import write_page
+from tscli.runs import find_run, list_runs
+from tscli.runs.session import Session
+
+ORDER = 45
+
+
+class Config(BaseConfig):
+    """Which runs get their page."""
+
+    run: tuple[str, ...] = positional((), description="Runs: number, name or path; empty: the newest finished one.")
+    open: bool = Field(False, description="Open the pages in a browser.")
+
+
+def main(config: Config, session: Session) -> None:
+    """Find the runs, then write the page of each."""
+    chosen = [find_run(session.runs_dir, ref) for ref in config.run]
+    if not config.run:
+        chosen = [run for run in list_runs(session.runs_dir) if run.status == "finished"][-1:]
+        if not chosen:
+            raise UserError(f"no finished run in {session.runs_dir}: run `tscli pipeline cartpole` first, or name one")
+    pages = [write_page(run) for run in chosen]
+    session.show(escape("\n".join(map(str, pages))), {"pages": [str(page) for page in pages]})
+    for page in pages if config.open else ():
+        if not webbrowser.open(page.resolve().as_uri()):
+            session.note(f"no browser was found here: open {page}")
+
+
+if __name__ == "__main__":
+    from tscli.cli.app import run_script
+
+    run_script(__file__)

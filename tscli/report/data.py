@@ -1,0 +1,128 @@
+"""A dataset on a page: episodes, who acted, histograms of its entries, and where student and teacher part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tscli.pairs import Pairs
+from tscli.pairs.schema import STUDENT
+from tscli.report.charts import Series, curves, histogram, number
+from tscli.report.markup import Html, facts, join, section, tag
+
+ROWS = 20_000  # looked at of each field
+MOST_ENTRIES = 48  # that get a histogram
+
+
+def dataset_section(name: str, pairs: Pairs) -> Html:
+    """What a run's pairs hold."""
+    episodes = pairs.episodes()
+    whole = episodes[episodes["finished"]]
+    sample = _Sample(pairs)
+    rows: list[tuple[object, object]] = [
+        ("steps", f"{pairs.num_steps}"),
+        ("episodes", f"{len(episodes)}, {len(whole)} of them finished"),
+        ("ended", f"{int(whole['terminated'].sum())} terminated, {int(whole['truncated'].sum())} truncated"),
+        ("acted by the teacher", f"{100 * (1 - sample.by_student.mean()):.1f} % of steps"),
+    ]
+    if pairs.schema.has_success and len(whole):
+        rows.append(("success", f"{100 * whole['success'].mean():.1f} % of finished episodes"))
+    charts = [
+        histogram("return of an episode", whole["return"], "return"),
+        histogram("length of an episode", whole["length"], "steps"),
+    ]
+    entries = _entry_histograms(pairs, sample)
+    hidden = tag("details", tag("summary", f"{len(entries)} entries"), tag("div", *entries, class_="grid"))
+    return section(
+        f"Pairs of {name}",
+        facts(rows),
+        tag("div", *charts, class_="grid"),
+        _where_they_part(pairs, sample),
+        hidden if entries else "",
+    )
+
+
+class _Sample:
+    """Rows that belong to episodes, spread evenly over a dataset: where they lie, and their step in their episode."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        places, self.step = [], []
+        every = max(1, pairs.num_steps // ROWS)
+        for number_, shard in enumerate(pairs.shards):
+            if not len(shard.segments):
+                continue
+            lengths = shard.segments["length"]
+            inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            row = (np.repeat(shard.segments["row"], lengths) + inside)[::every]
+            places.append((number_, row))
+            self.step.append((np.repeat(shard.segments["first_step"], lengths) + inside)[::every])
+        self._pairs, self._places = pairs, places
+        self.step = np.concatenate(self.step) if self.step else np.zeros(0, int)
+        self.by_student = self.field("actor") == STUDENT
+
+    def field(self, name: str) -> np.ndarray:
+        """[rows, ...] of a field."""
+        parts = [self._pairs.shards[i].fields[name][rows] for i, rows in self._places]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _entries(pairs: Pairs, sample: _Sample) -> list[tuple[str, str, np.ndarray]]:
+    """Name, unit and values of each entry of the groups that are vectors."""
+    found = []
+    for name, group in pairs.schema.groups.items():
+        if group.is_image:
+            continue
+        values = sample.field(f"obs/{name}").reshape(len(sample.step), -1)
+        for i in range(values.shape[1]):
+            entry = group.fields[i] if i < len(group.fields) else str(i)
+            unit = group.units[i] if i < len(group.units) else ""
+            found.append((f"{name}: {entry}", unit, values[:, i]))
+    return found[:MOST_ENTRIES]
+
+
+def _entry_histograms(pairs: Pairs, sample: _Sample) -> list[Html]:
+    return [histogram(name, values, unit, 2) for name, unit, values in _entries(pairs, sample)]
+
+
+def _where_they_part(pairs: Pairs, sample: _Sample) -> Html:
+    """How near the student's actions were to the teacher's, over the episode and over each entry.
+
+    Empty where the student has hardly acted. Actions are those that were executed, so a sampled one counts as it fell.
+    """
+    mine = sample.by_student
+    if mine.sum() < 200:
+        return Html()
+    taken, taught = sample.field("action")[mine], sample.field("teacher_action")[mine]
+    if pairs.schema.action.is_continuous:
+        what = "distance to the teacher's action"
+        near = np.abs(taken.astype(np.float64) - taught).reshape(len(taken), -1).mean(1)
+    else:
+        what = "actions equal to the teacher's"
+        near = (taken == taught).reshape(len(taken), -1).all(1).astype(np.float64)
+    charts = [_binned(f"{what}, over the episode", "step of the episode", sample.step[mine], near)]
+    spread: list[tuple[float, Html]] = []
+    for name, unit, values in _entries(pairs, sample):
+        chart, rises = _over(f"{what}, over {name}", f"{name} [{unit}]" if unit else name, values[mine], near)
+        spread.append((rises, chart))
+    spread.sort(key=lambda one: -one[0])
+    intro = (
+        "While the student gathered these pairs, from its first round to its last: what it did beside what the teacher "
+        f"would have done, {number(float(near.mean()))} on average. The entries over which it differs most."
+    )
+    shown = tag("div", *charts, *(chart for _, chart in spread[:5]), class_="grid")
+    return join([tag("h3", "Where do they part?"), tag("p", intro, class_="intro"), shown])
+
+
+def _binned(title: str, label: str, x: np.ndarray, y: np.ndarray) -> Html:
+    return _over(title, label, x, y)[0]
+
+
+def _over(title: str, label: str, x: np.ndarray, y: np.ndarray, bins: int = 20) -> tuple[Html, float]:
+    """Means of `y` in bins of equal counts of `x`, and how far they are apart."""
+    order = np.argsort(x, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    xs, ys = [float(x[p].mean()) for p in parts], [float(y[p].mean()) for p in parts]
+    kept: dict[float, Any] = dict(zip(xs, ys, strict=True))
+    chart = curves(title, label, [Series(title, list(kept), list(kept.values()), 0, dots=True)])
+    return chart, max(ys) - min(ys)

@@ -1,0 +1,257 @@
+"""The page of one run: what was learnt from whom, how it went, how good it is, and how to do it again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from tscli.report.charts import Bar, Series, curves, intervals, level
+from tscli.report.data import dataset_section
+from tscli.report.markup import Html, facts, join, page, picture, section, table, tag
+from tscli.report.story import Story, changed_settings, command_of, film_of, logged, setting, story_of
+from tscli.runs import Run
+from tscli.runs.words import headline, made_by
+from tscli.terminal.progress import short_time
+from tscli.terminal.tables import decimals, interval
+
+STUDENT, TEACHER = 0, 1  # their colours
+_CLOCKS = ("step", "round", "epoch", "episodes", "updates", "loop_seconds", "steps_per_second", "eval/steps", "lr")
+
+
+def run_page(run: Run) -> str:
+    """The page of a run, with what it was made from and the newest evaluation of its policy."""
+    story = story_of(run)
+    film = film_of(story.evaluation)
+    others = [path for one in story.chain for path in (one.path / "visits.png", one.path / "latents.png")]
+    return page(
+        f"{run.name}: tscli",
+        tag("h1", f"{story.subject.task_name}: {made_by(story.subject)}"),
+        tag("p", sentence(story), class_="lead"),
+        tag("p", run.note, class_="note") if run.note else "",
+        section("How good it is", _figures(story)),
+        section("In motion", picture(film, f"The greedy policy of {story.subject.name}.") if film else ""),
+        section("Who learnt from whom", lineage(story)),
+        section("How it was learnt", *map(lambda one: _learning(story, one), _learners(story))),
+        *(dataset_section(one, pairs) for one, pairs in story.pairs.items()),
+        section("Pictures", *(picture(path, f"{path.parent.name}: {path.stem}") for path in others if path.is_file())),
+        section("What was seen and done", _views(story)),
+        section("Settings that differ from the defaults", *(_settings(story, one) for one in story.chain)),
+        section("Again", _again(story)),
+    )
+
+
+# --- what it is -------------------------------------------------------------------------------------------------------
+
+
+def _entries(story: Story, run: Run) -> str:
+    """What a run's policy saw: its view's entries by name and unit."""
+    schema = next((pairs.schema for pairs in story.pairs.values()), None)
+    words = []
+    for part in run.manifest.get("view", {}).get("parts", []):
+        group = schema.groups.get(part["group"]) if schema is not None else None
+        indices = part.get("index")
+        names = [part["group"]]
+        if group is not None and group.fields and not group.is_image:
+            chosen = range(len(group.fields)) if indices is None else [i for i in indices if i < len(group.fields)]
+            units = [group.units[i] if i < len(group.units) else "" for i in chosen]
+            names = [group.fields[i] + (f" [{unit}]" if unit else "") for i, unit in zip(chosen, units, strict=True)]
+        elif indices is not None:
+            names = [f"{part['group']}[{setting(indices)}]"]
+        words += names if len(names) <= 12 else [f"{part['group']} ({len(names)} entries)"]
+        words += [f"({name} {part[name]:g})" for name in ("noise", "delay", "dropout") if part.get(name)]
+    return ", ".join(words) or "not said"
+
+
+def sentence(story: Story) -> Html:
+    """The whole experiment in a few sentences."""
+    subject, teachers = story.subject, story.teachers
+    view = subject.manifest.get("view", {}).get("name")
+    who = subject.role or ("policy" if "policy" in subject.holds else "run")
+    parts: list[object] = [f"A {who} of ", tag("b", subject.task_name), f", by {made_by(subject)}"]
+    if view:
+        parts += [f", that sees {view} ({_entries(story, subject)})"]
+    for teacher in teachers:
+        seen = teacher.manifest.get("view", {}).get("name", "its view")
+        parts += [f". Its teacher, {teacher.name}, sees {seen} ({_entries(story, teacher)})"]
+    found = story.report.get("policies", {})
+    if found:
+        role = "student" if "student" in found else next(iter(found))
+        parts += [f". It reaches a return of {_value(found[role]['greedy']['return'])}"]
+        if "success_rate" in found[role]["greedy"]:
+            parts += [f" and success in {100 * found[role]['greedy']['success_rate']['mean']:.1f} %"]
+        if "teacher" in found and role == "student":
+            parts += [f" beside its teacher's {_value(found['teacher']['greedy']['return'])}"]
+        parts += [f" over {story.report['episodes']} episodes"]
+    elif headline(subject):
+        parts += [f". It reached {headline(subject)} in its own evaluations"]
+    if subject.status != "finished":
+        parts += [f". It is {subject.status}"]
+    return join([*parts, "."])
+
+
+def _value(found: dict[str, Any]) -> str:
+    places = decimals(abs(found["mean"]))
+    return f"{found['mean']:.{places}f} ({interval(found['low'], found['high'], lambda v: f'{v:.{places}f}')})"
+
+
+def lineage(story: Story) -> Html:
+    """Runs from the top down, each with lines from those that it was made from."""
+    rows = {run.name: i for i, run in enumerate(story.chain)}
+    height, left = 44, 30
+    parts = []
+    for run in story.chain:
+        y = 20 + height * rows[run.name]
+        sources = {}
+        for role, entry in run.manifest["parents"].items():
+            if entry["name"] in rows:
+                above = 20 + height * rows[entry["name"]]
+                bend = left - 10 - 9 * (rows[run.name] - rows[entry["name"]] - 1)
+                sources[role] = entry["name"].partition("-")[0].lstrip("0")
+                curve = f"M{left - 4},{above} C{bend - 6},{above} {bend - 6},{y} {left - 4},{y}"
+                words = tag("title", f"{run.name} has its {role} from {entry['name']}")
+                parts.append(tag("path", words, d=curve, fill="none", stroke="var(--rule)", stroke_width=2))
+        colour = (
+            "var(--c0)" if run.name == story.subject.name else "var(--c1)" if run.role == "teacher" else "var(--c5)"
+        )
+        parts.append(tag("circle", cx=left, cy=y, r=5, fill=colour))
+        number = run.name.partition("-")[0].lstrip("0")
+        parts.append(tag("text", f"{number}  {made_by(run)}", x=left + 14, y=y, class_="strong"))
+        origin = ", ".join(f"{role} {name}" for role, name in sources.items())
+        took = short_time(float(run.manifest.get("seconds") or 0))
+        under = ", ".join(filter(None, [headline(run) or run.status, took, origin and f"from {origin}"]))
+        parts.append(tag("text", under, x=left + 14, y=y + 14))
+    high = height * len(rows) + 8
+    drawn = tag("svg", *parts, viewBox=f"0 0 360 {high}", role="img", aria_label="lineage", style="max-width:440px")
+    return tag("figure", drawn)
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def _figures(story: Story) -> Html:
+    found = story.report.get("policies", {})
+    if not found:
+        return Html()
+    rows, bars = [], []
+    for role, entry in found.items():
+        for mode in ("greedy", "sampled"):
+            one = entry[mode]
+            value, success = one["return"], one.get("success_rate")
+            places = decimals(abs(value["mean"]))
+            spread = interval(value["low"], value["high"], lambda v, p=places: f"{v:.{p}f}")
+            cells = [role, entry["view"], mode, tag("b", f"{value['mean']:.{places}f}"), spread]
+            cells.append(f"{value['sd']:.{places}f}")
+            share = f"{100 * success['mean']:.1f} %" if success else "-"
+            within = f"{100 * success['low']:.1f} to {100 * success['high']:.1f} %" if success else "-"
+            rows.append([*cells, share, within, f"{one['length']['mean']:.0f}"])
+            colour = TEACHER if role == "teacher" else STUDENT
+            bars.append(Bar(f"{role}, {mode}", value["mean"], value["low"], value["high"], colour))
+    titles = ["policy", "view", "acts", "return", "95 % interval", "sd", "success", "its interval", "length"]
+    near = []
+    if "gap" in story.report:
+        low, high = story.report["gap_interval"]
+        text = f"{story.report['gap']:.4g} ({interval(low, high, lambda v: f'{v:.4g}')})"
+        near.append(("gap, teacher less student", text))
+    names = {
+        "action_agreement": "actions equal to the teacher's, on the student's states",
+        "action_distance": "distance to the teacher's action, on the student's states",
+        "kl_teacher_student": "KL(teacher || student), on the student's states",
+    }
+    for name, value in story.report.get("student_states", {}).items():
+        text = f"{100 * value:.1f} %" if name == "action_agreement" else f"{value:.4g}"
+        near.append((names.get(name, name), text))
+    chart = intervals("Return, with its 95 % interval", "return", bars)
+    note = f"{story.report['episodes']} episodes each, the same for all."
+    return join([table(titles, rows, "figures"), facts(near), tag("p", note, class_="intro"), chart and _grid(chart)])
+
+
+def _grid(*charts: object) -> Html:
+    return tag("div", *charts, class_="grid")
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def _learners(story: Story) -> Iterable[Run]:
+    return [run for run in story.chain[::-1] if run.command not in ("eval", "collect")]
+
+
+def _learning(story: Story, run: Run) -> Html:
+    lines = logged(run)
+    clock = next((name for name in ("step", "epoch", "updates") if any(name in line for line in lines)), None)
+    if clock is None:
+        return Html()
+    label = "env steps" if clock == "step" else f"{clock}s".replace("updatess", "updates")
+
+    def series(name: str, as_: str, colour: int = STUDENT, **how: Any) -> Series:
+        points = [(line[clock], line[name]) for line in lines if clock in line and _is_number(line.get(name))]
+        return Series(as_, [p[0] for p in points], [p[1] for p in points], colour, **how)
+
+    own = TEACHER if run.role == "teacher" else STUDENT
+    charts = []
+    for what, bounds in (("return", None), ("success_rate", (0.0, 1.0))):
+        one = [
+            series(f"rollout/{what}", "while training", 5),
+            series(f"eval/{what}", "evaluation, greedy", own, dots=True),
+            series(f"eval_teacher/{what}", "its teacher, evaluation", TEACHER, dots=True),
+        ]
+        one += [
+            level(f"{teacher.name}", float(teacher.metrics[f"eval/{what}"]), one, TEACHER)
+            for teacher in story.teachers
+            if run.name == story.subject.name and _is_number(teacher.metrics.get(f"eval/{what}"))
+        ]
+        if any(len(s.x) for s in one[:3]):
+            charts.append(curves(what.replace("_", " "), label, one, bounds))
+    names = dict.fromkeys(name for line in lines for name in line)
+    rest = [name for name in names if name not in _CLOCKS and not name.endswith(("/return", "/success_rate"))]
+    first = [name for name in rest if name.startswith("loss/")]
+    later = [curves(name, label, [series(name, name, own)]) for name in rest if name not in first]
+    charts += [curves(name, label, [series(name, name, own)]) for name in first]
+    more = tag("details", tag("summary", f"{len(later)} more"), _grid(*later)) if any(later) else ""
+    return join([tag("h3", run.name), _grid(*charts), more])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# --- what it was made with --------------------------------------------------------------------------------------------
+
+
+def _views(story: Story) -> Html:
+    rows: list[tuple[object, object]] = [("task", story.task.about)] if story.task is not None else []
+    for run in [story.subject, *story.teachers]:
+        if "view" in run.manifest:
+            rows.append((f"{run.role or 'policy'} {run.manifest['number']}", _entries(story, run)))
+    action = story.subject.manifest.get("action")
+    if action:
+        sizes = " x ".join(map(str, action["nvec"])) or str(len(action["low"]))
+        rows.append(("action", f"{action['kind']}, {sizes}: {', '.join(action['names'])}".rstrip(": ")))
+    return facts(rows)
+
+
+def _settings(story: Story, run: Run) -> Html:
+    changed = changed_settings(run, story.task)
+    if not changed:
+        return Html()
+    rows = [[c.name, tag("b", c.value), c.default, "the task" if c.by_task else "the user"] for c in changed]
+    shown = table(["setting", "value", "default", "said by"], rows, "wrap")
+    return tag("details", tag("summary", f"{run.name}: {len(changed)}"), shown)
+
+
+def _again(story: Story) -> Html:
+    run = story.run
+    commands = "\n".join(command_of(one, story.task) for one in story.chain)
+    total = sum(float(one.manifest.get("seconds") or 0) for one in story.chain)
+    rows: list[tuple[object, object]] = [
+        ("runs", ", ".join(one.name for one in story.chain)),
+        ("seeds", ", ".join(dict.fromkeys(str(one.seed) for one in story.chain))),
+        ("began", story.chain[0].created),
+        ("wall time", short_time(total)),
+        ("machine", run.manifest.get("host", "")),
+        ("versions", ", ".join(f"{name} {value}" for name, value in run.manifest.get("versions", {}).items())),
+        ("commit", run.manifest.get("git_commit") or "none"),
+    ]
+    intro = "Names of runs stand for those of this folder; elsewhere give the numbers that the runs get there."
+    return join([facts(rows), tag("pre", commands), tag("p", intro, class_="intro")])

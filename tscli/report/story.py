@@ -1,0 +1,166 @@
+"""What belongs to a run: the policy that it is about, who taught it, its pairs, and what measured it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tscli.config import UserError
+from tscli.launch.scripts import find_script, light_config
+from tscli.launch.settings import merge, task_layers
+from tscli.pairs import Pairs, PairsError
+from tscli.plain import read_json
+from tscli.runs import Run, list_runs
+from tscli.runs.chain import chain_of
+from tscli.runs.folder import FINISHED
+from tscli.tasks import Task, load_task
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run with all that it was made from and, if it holds a policy, the newest evaluation of it.
+
+    Attributes:
+        run: the one that was asked for.
+        chain: the runs of it, the oldest first.
+        subject: the policy that it is about; the run itself where there is none.
+        evaluation: the run that measured it, None where none has.
+    """
+
+    run: Run
+    chain: list[Run]
+    subject: Run
+    evaluation: Run | None
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """What `tscli eval` has measured; empty where nothing has."""
+        return read_json(self.evaluation.path / "report.json") if self.evaluation is not None else {}
+
+    @cached_property
+    def task(self) -> Task | None:
+        """The task; None where its file is gone, or cannot be read here."""
+        with contextlib.suppress(UserError):
+            return load_task(self.subject.task)
+        return None
+
+    @cached_property
+    def pairs(self) -> dict[str, Pairs]:
+        """The datasets of the chain that can be read, by run."""
+        found = {}
+        for run in self.chain:
+            with contextlib.suppress(UserError, PairsError, OSError):
+                if (run.path / "pairs").is_dir():
+                    found[run.name] = Pairs(run.path / "pairs", verify="size")
+        return found
+
+    @property
+    def teachers(self) -> list[Run]:
+        """Whom the subject has learnt from."""
+        return [run for run in self.chain if run.name in self.subject.teachers]
+
+
+def story_of(run: Run) -> Story:
+    """Gather what belongs to a run, from the folder that it lies in."""
+    by_name = {other.name: other for other in list_runs(run.path.parent)} | {run.name: run}
+    chain = chain_of(run, by_name)
+    subject = next((one for one in chain if "policy" in one.holds), run)
+
+    def measures(other: Run) -> bool:
+        about = other.manifest["parents"].get("policy", {}).get("name")
+        is_one = other.command == "eval" and other.status == FINISHED and (other.path / "report.json").is_file()
+        return is_one and about == subject.name
+
+    evaluation = run if measures(run) else max(filter(measures, by_name.values()), key=lambda r: r.number, default=None)
+    if evaluation is not None and evaluation not in chain:
+        chain = [evaluation, *chain]
+    return Story(run, chain[::-1], subject, evaluation)
+
+
+def logged(run: Run) -> list[dict[str, Any]]:
+    """The lines of its metrics.jsonl; one that a crash has cut is passed over."""
+    lines = []
+    with contextlib.suppress(OSError):
+        for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                lines.append(json.loads(line))
+    return lines
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def setting(value: Any) -> str:
+    """A setting as it is typed."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(setting, value))
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A setting of a run that is not the command's default."""
+
+    name: str
+    value: str
+    default: str
+    by_task: bool  # the task says so
+
+
+def changed_settings(run: Run, task: Task | None) -> list[Changed]:
+    """Settings that differ from the defaults; empty where the run's script is not one of ours.
+
+    Which runs it was made from, and its task, are no such settings: the lineage has them.
+    """
+    try:
+        script = find_script(run.command, run.method)
+        model = light_config(script)
+        written = merge(task_layers(task, script, None, model)) if task is not None else {}
+        config = run.config
+    except UserError:
+        return []
+    fields = {name: field for name, field in model.model_fields.items() if not field.is_required()}
+    plain = model.model_construct(**{n: f.get_default(call_default_factory=True) for n, f in fields.items()})
+    defaults, tasks = flat(plain.model_dump(mode="json")), flat(written)
+    apart = {"task", *run.manifest["parents"], *(("run",) if "policy" in run.manifest["parents"] else ())}
+    return [
+        Changed(name, setting(value), setting(defaults.get(name, "")), setting(tasks.get(name)) == setting(value))
+        for name, value in flat(config).items()
+        if name.partition(".")[0] not in apart
+        and setting(value) not in (setting(defaults.get(name)), "" if name not in defaults else None)
+    ]
+
+
+def command_of(run: Run, task: Task | None) -> str:
+    """What to type for the same run, as far as its manifest tells."""
+    parents = {role: entry["name"] for role, entry in run.manifest["parents"].items()}
+    words = ["tscli", run.command, *(["--method", run.method] if run.method else [])]
+    if not parents or run.config.get("task"):
+        words.insert(2, str(run.manifest["task"]))
+    if "policy" in parents:
+        words.insert(2, parents["policy"])
+    for role in ("teacher", "pairs"):
+        if role in parents:
+            words += [f"--{role}", parents[role]]
+    for change in changed_settings(run, task):
+        if not change.by_task:
+            words += ["--set", f"{change.name}={change.value}"]
+    return shlex.join(words)
+
+
+def film_of(run: Run | None) -> Path | None:
+    """The film of an evaluation; None where it has none."""
+    found = sorted(run.path.glob("film*.*")) if run is not None else []
+    return next((path for path in found if path.suffix in (".gif", ".mp4")), None)
