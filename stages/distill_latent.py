@@ -50,7 +50,9 @@ class Config(RolloutConfig, DistillConfig):
         "shared", description="The teacher's actor as it is (RMA), or a copy that learns as well (Lee et al.)."
     )
     action_coef: float = Field(1.0, ge=0, description="Weight of the action's loss beside the latent's; 0: none.")
-    loss: Literal["kl", "mse", "huber"] = Field("mse", description="That loss, where the actor is its own.")
+    loss: Literal["kl", "mse", "huber"] = Field(
+        "kl", description="That loss: KL(teacher || student), or the distance of greedy actions, in their own units."
+    )
     noise: float = Field(
         0.0, ge=0, description="Noise on the student's actions: share of random ones, or deviation in half ranges."
     )
