@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from minari_tools import episodes_of, minari, pictures, to_minari
+from minari_tools import minari, pictures, to_minari
 from pairs_data import SCHEMA, expected_episodes
+from recorded_tools import episodes_of
 from stage_tools import call, error_of
 
 from tscli.cli.app import main
