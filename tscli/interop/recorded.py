@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from tscli.config import UserError, did_you_mean
 from tscli.envs import VecEnv
@@ -128,7 +130,31 @@ def env_spec_of(task_name: str) -> Any:
     else:
         return None
     made.close()
-    return made.spec
+    return None if made.spec is None else _by_name(made.spec)
+
+
+def _by_name(spec: EnvSpec) -> EnvSpec:
+    """The same with entry points that were given as classes or functions written out, since a file holds text alone.
+
+    Raises:
+        UserError: one cannot be found by a name.
+    """
+    found = {}
+    for side in ("entry_point", "vector_entry_point"):
+        given = getattr(spec, side)
+        if callable(given):
+            module, name = given.__module__, getattr(given, "__qualname__", "")
+            if module == "__main__" or getattr(sys.modules.get(module), name, None) is not given:
+                raise UserError(f"{spec.id} was registered with {given!r}, which no module has under its name")
+            found[side] = f"{module}:{name}"
+    return replace(spec, **found)
+
+
+def id_of_spec(spec: EnvSpec) -> str:
+    """What to call the env by: an id that only some module registers has it in front."""
+    if spec.id in gymnasium.registry or not isinstance(spec.entry_point, str):
+        return spec.id
+    return f"{spec.entry_point.partition(':')[0]}:{spec.id}"
 
 
 def own_reader(dataset: Dataset, schema: PairsSchema, plain: bool, groups: Sequence[str]) -> Reader:

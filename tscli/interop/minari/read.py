@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tscli.config import UserError, did_you_mean
-from tscli.interop.recorded import Dataset, Recording, reading
+from tscli.interop.recorded import Dataset, Recording, id_of_spec, reading
 from tscli.pairs import PairsSchema
 
 
@@ -84,4 +84,4 @@ def env_id(dataset: Any, name: str) -> str:
         raise UserError(
             f"{name} is of {spec.id} with {spec.kwargs}: write a task file that makes this env, and name it with --task"
         )
-    return spec.id
+    return id_of_spec(spec)
