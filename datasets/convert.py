@@ -1,8 +1,9 @@
-"""Convert pairs to a dataset of Minari, or a dataset of Minari to pairs.
+"""Convert pairs to a dataset of Minari, robomimic or LeRobot, or one of these to pairs.
 
-`tscli convert RUN --to minari --id cartpole/teacher-v0` writes a Minari dataset: an episode each, the groups as a Dict
-of observations, the actions as executed, the teacher's labels in `infos`. `tscli convert ID --to pairs` makes a run of
-pairs: a group for each entry of the observations, the recorded actions as labels. What tscli wrote comes back whole.
+`tscli convert RUN --to minari --id cartpole/teacher-v0` writes a Minari dataset, `--to robomimic --out demos.hdf5` a
+file of robomimic, `--to lerobot --out demos` a folder of LeRobot (v3): an episode each, the groups as observations, the
+actions as executed, the teacher's labels beside them. `tscli convert SOURCE --to pairs` makes a run of pairs: a group
+for each entry of the observations, the recorded actions as labels. What tscli wrote comes back whole.
 
 Minari keeps its datasets in ~/.minari/datasets, or where MINARI_DATASETS_PATH says. One episode at a time is in memory,
 and a result appears once it is finished: a conversion that was stopped is begun anew.
@@ -12,30 +13,31 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 
 from tscli.config import Config as BaseConfig
-from tscli.config import UserError, did_you_mean, positional
+from tscli.config import UserError, positional
 from tscli.envs import VecEnv
-from tscli.files import disk_errors
-from tscli.interop.minari.read import (
+from tscli.files import disk_errors, sync_file, sync_folder
+from tscli.interop import lerobot, minari, robomimic
+from tscli.interop.minari import dataset_path, datasets_root
+from tscli.interop.recorded import (
+    Dataset,
     Reader,
     check_fits,
-    dataset_path,
-    datasets_root,
-    env_id,
+    env_spec_of,
     foreign_reader,
-    open_dataset,
     own_reader,
-    own_schema,
+    with_groups,
 )
-from tscli.interop.minari.write import env_spec_of, move_into_place, write_dataset
 from tscli.pairs import Pairs, PairsWriter, find_pairs
 from tscli.runs import Run, RunWriter, Session, find_run
 from tscli.runs.locks import lock_folder
@@ -50,11 +52,12 @@ class Config(BaseConfig):
 
     source: str = positional(
         "",
-        description="To Minari: a run, a pairs folder or its dataset.h5; empty takes the newest run's. To pairs: the "
-        "id of a Minari dataset.",
+        description="From pairs: a run, a pairs folder or its dataset.h5; empty takes the newest run's. To pairs: the "
+        "id of a Minari dataset, a file of robomimic, or a folder of LeRobot.",
     )
-    to: Literal["minari", "pairs"] = Field(description="What to make of it.")
+    to: Literal["minari", "robomimic", "lerobot", "pairs"] = Field(description="What to make of it.")
     id: str = Field("", description="To Minari: id of the new dataset, such as cartpole/teacher-v0.")
+    out: str = Field("", description="To robomimic: the new file; to LeRobot: the new folder.")
     task: str = Field(
         "", description="To pairs: task that a student is to learn; empty takes the Gymnasium env of the dataset."
     )
@@ -63,87 +66,137 @@ class Config(BaseConfig):
         description="Groups to convert; empty takes all. To Minari, one alone becomes a plain Box instead of a Dict. "
         "To pairs, one alone is the name of plain observations.",
     )
+    mask: str = Field("", description="To pairs, of robomimic: take the demonstrations of this mask alone.")
     shard_mb: float = Field(256.0, gt=0, description="To pairs: size of a file, in MiB, at the most.")
 
     @model_validator(mode="after")
     def _what_each_way_needs(self) -> Config:
-        if self.to == "minari" and not self.id:
-            raise ValueError("--to minari needs a name for the new dataset, such as --id cartpole/teacher-v0")
-        if self.to == "minari" and self.task:
-            raise ValueError("--task is for --to pairs: recorded pairs know their own")
-        if self.to == "pairs" and self.id:
-            raise ValueError("--id is for --to minari: the dataset to read stands first, `tscli convert ID --to pairs`")
-        if self.to == "pairs" and not self.source:
-            raise ValueError("--to pairs needs the id of a Minari dataset: `tscli convert ID --to pairs`")
+        for name, (ways, what) in _NEEDED.items():
+            given = bool(getattr(self, name))
+            if given and self.to not in ways:
+                raise ValueError(f"--{name} is for --to {' and '.join(ways)}")
+            if not given and self.to in ways and what:
+                raise ValueError(f"--to {self.to} needs {what}")
         return self
+
+
+# What each setting is for, and what is missing where it is left out.
+_NEEDED = {
+    "id": (("minari",), "a name for the new dataset, such as --id cartpole/teacher-v0"),
+    "out": (("robomimic", "lerobot"), "a place for the new dataset, such as --out demos"),
+    "task": (("pairs",), ""),
+    "mask": (("pairs",), ""),
+}
 
 
 def main(config: Config, session: Session) -> Run | None:
     """Either way."""
-    try:
-        importlib.import_module("minari")
-    except ImportError as error:
-        raise UserError(f"tscli convert needs minari ({error}): pip install 'tscli[minari]'") from None
     if config.to == "pairs":
         return to_pairs(config, session)
-    to_minari(config, session)
-
-
-def to_minari(config: Config, session: Session) -> None:
-    """Write under a hidden name among Minari's datasets, then rename."""
-    target = dataset_path(config.id)
+    if config.to == "minari":
+        needs("minari")
+        target = dataset_path(config.id)
+        part = datasets_root() / f".tscli-{config.id.replace('/', '-')}.part"
+    else:
+        if config.to == "lerobot":
+            needs("lerobot")
+        target = Path(config.out)
+        part = target.parent / f".{target.name}.part"
     if target.exists():
-        raise UserError(f"--id {config.id}: {target} exists: choose another name or version")
-    folder = find_pairs(session, config.source)
-    pairs = Pairs(folder)
-    schema = pairs.schema
-    for name in config.groups:
-        if name not in schema.groups:
-            raise UserError(f'--groups: {folder} has no group "{name}": {did_you_mean(name, schema.groups)}')
-    schema = replace(schema, groups={name: schema.groups[name] for name in config.groups or schema.groups})
-    part = datasets_root() / f".tscli-{config.id.replace('/', '-')}.part"
+        given = f"--id {config.id}" if config.id else f"--out {config.out}"
+        raise UserError(f"{given}: {target} exists: choose another name")
+    write_elsewhere(config, session, target, part)
+    return None
+
+
+def needs(extra: str) -> None:
+    """Refuse to begin without the library of a format."""
+    library = {"lerobot": "pyarrow"}.get(extra, extra)
+    try:
+        importlib.import_module(library)
+    except ImportError as error:
+        raise UserError(f"this conversion needs {library} ({error}): pip install 'tscli[{extra}]'") from None
+
+
+def write_elsewhere(config: Config, session: Session, target: Path, part: Path) -> None:
+    """Write under a hidden name beside the target, then rename."""
+    pairs = Pairs(find_pairs(session, config.source))
+    schema = with_groups(pairs.schema, config.groups)
+    if not target.parent.is_dir() and config.to != "minari":
+        raise UserError(f"--out {config.out}: there is no folder {target.parent}")
     with disk_errors(part):
         part.mkdir(exist_ok=True)
     lock = lock_folder(part)
+    new = part / "new"
     try:
-        shutil.rmtree(part / "new", ignore_errors=True)  # what a killed conversion has left
+        shutil.rmtree(new, ignore_errors=True)  # what a killed conversion has left
         with disk_errors(target), session.progress(pairs.num_episodes, "episodes") as progress:
-            (part / "new").mkdir()
-            write_dataset(
-                part / "new" / "data",
-                config.id,
-                pairs,
-                schema,
-                plain=len(config.groups) == 1,
-                env_spec=env_spec(schema.task, session),
-                on_episode=lambda count: progress.update(count, {}),
-            )
-            move_into_place(part / "new", target, config.id)
+            what = (pairs, schema, env_spec(config, schema.task, session), lambda n: progress.update(n, {}))
+            if config.to == "minari":
+                new.mkdir()
+                minari.write_dataset(new / "data", config.id, *what, plain=len(config.groups) == 1)
+                minari.make_known(config.id)
+            elif config.to == "robomimic":
+                robomimic.write_dataset(new, *what)
+            else:
+                lerobot.write_dataset(new, *what)
+            move_into_place(new, target)
     finally:
         lock.close()
         shutil.rmtree(part, ignore_errors=True)
     data = {"id": config.id, "path": str(target), "episodes": pairs.num_episodes, "steps": pairs.num_steps}
     session.show(f"wrote {target}: {pairs.num_episodes} episodes, {pairs.num_steps} steps", data)
-    session.say(f'next: minari.load_dataset("{config.id}")')
+    if config.to == "minari":
+        session.say(f'next: minari.load_dataset("{config.id}")')
 
 
-def env_spec(task: str, session: Session) -> Any:
+def move_into_place(made: Path, target: Path) -> None:
+    """Bring what was made to the disk, and rename it.
+
+    Raises:
+        UserError: there is something of that name by now.
+    """
+    for path in [made, *sorted(made.rglob("*"))]:
+        (sync_folder if path.is_dir() else sync_file)(path)
+    if target.exists():
+        raise UserError(f"{target} has come to be meanwhile: choose another name")
+    os.rename(made, target)
+    sync_folder(target.parent)
+
+
+def env_spec(config: Config, task: str, session: Session) -> Any:
     """What the env is made from; None, with a remark, where the task is not at hand or is a simulator's."""
     try:
         spec = env_spec_of(task)
     except Exception as error:  # building an env runs its own code; the dataset is of use without
         session.note(f"the env of task {task} cannot be built here ({error})")
         spec = None
-    if spec is None:
-        session.note("so Minari's recover_environment will not know the env")
+    if spec is None and config.to != "lerobot":
+        session.note(f"so the dataset will not tell {config.to} how the env is made")
     return spec
+
+
+def open_source(config: Config) -> Dataset:
+    """The dataset that a name means: a file is robomimic's, a folder LeRobot's, anything else Minari's id."""
+    path = Path(config.source)
+    if path.is_file():
+        return robomimic.open_dataset(config.source, config.mask)
+    if config.mask:
+        raise UserError(f"--mask {config.mask} is for a file of robomimic, which {config.source or 'nothing'} is not")
+    if path.is_dir():
+        needs("lerobot")
+        return lerobot.open_dataset(config.source)
+    needs("minari")
+    return minari.open_dataset(config.source)
 
 
 def to_pairs(config: Config, session: Session) -> Run:
     """Look at the spaces, then write into a run of its own, which is removed if that fails."""
-    dataset = open_dataset(config.source)
-    own = own_schema(dataset)
-    task_name = config.task or (own[0].task if own else env_id(dataset, config.source))
+    if not config.source:
+        raise UserError("--to pairs needs the id of a Minari dataset, a file of robomimic or a folder of LeRobot")
+    dataset = open_source(config)
+    own = dataset.own
+    task_name = config.task or (own[0].task if own else dataset.env_id())
     reader = own_reader(dataset, *own, config.groups) if own else described_by_task(config, dataset, task_name)
     if own and config.task:  # which need not be the one that it was recorded in
         with task_env(task_name) as env:
@@ -153,23 +206,23 @@ def to_pairs(config: Config, session: Session) -> Run:
     if schema.teacher:
         with contextlib.suppress(UserError):  # elsewhere: its labels are here
             parents["teacher"] = find_run(session.runs_dir, schema.teacher)
-    shard_bytes, steps = int(config.shard_mb * 2**20), int(dataset.total_steps)
+    shard_bytes, steps = int(config.shard_mb * 2**20), dataset.num_steps
     with (
         removed_if_it_fails(session.start(config, "convert", task_name, parents=parents, checkpoints=False)) as run,
-        session.progress(int(dataset.total_episodes), "episodes") as progress,
+        session.progress(dataset.num_episodes, "episodes") as progress,
     ):
         writer = PairsWriter(run.fresh_folder("pairs"), schema, 1, shard_bytes, expected_steps=steps)
-        for count in reader.write(writer, dataset, config.source):
+        for count in reader.write(writer, dataset):
             progress.update(count, {"transitions": writer.num_steps})
         writer.close()
-        origin = {"minari": config.source, "labels": ["action", *schema.teacher_fields]}
+        origin = {dataset.kind: config.source, "labels": ["action", *schema.teacher_fields]}
         return run.finish(setup.pairs_summary(run.path / "pairs"), holds=("pairs",), converted=origin)
 
 
-def described_by_task(config: Config, dataset: Any, task_name: str) -> Reader:
+def described_by_task(config: Config, dataset: Dataset, task_name: str) -> Reader:
     """The reader of a dataset that others made, checked against the task's env."""
     with task_env(task_name) as env:
-        return foreign_reader(dataset, config.source, env, task_name, config.groups)
+        return foreign_reader(dataset, env, task_name, config.groups)
 
 
 @contextlib.contextmanager

@@ -112,8 +112,8 @@ def test_what_nothing_fulfils_is_given_up_and_what_never_ends_is_bounded(
     with pytest.raises(UserError, match=r"the last \d+ episodes were all dropped, 0 were kept before; the best return"):
         fill(tmp_path / "a", min_return=1e6)
     monkeypatch.setattr(module, "_MOST_BYTES", 400_000)
-    endless = {"terminated": np.zeros(3, bool), "truncated": np.zeros(3, bool)}
     selection = fill(tmp_path / "b", end=0)
     with pytest.raises(UserError, match="now 64 steps long, would take"):
         for t in range(100):
-            selection.append(**make_step(SCHEMA, 3, t) | endless)
+            step = make_step(SCHEMA, 3, t)
+            selection.append(**{**step, "terminated": np.zeros(3, bool), "truncated": np.zeros(3, bool)})

@@ -8,12 +8,10 @@ from importlib.metadata import version
 from typing import Any
 
 import gymnasium
-import numpy as np
 import pytest
 from gymnasium import spaces
 
 from tscli.cli.app import main
-from tscli.pairs import Pairs
 
 minari: Any = pytest.importorskip("minari", reason="needs minari: pip install 'tscli[minari]'")
 pictures = pytest.mark.skipif(version("minari") < "0.5.4", reason="minari before 0.5.4 makes JPEGs of pictures")
@@ -30,35 +28,6 @@ def to_minari(source: Any, name: str, *options: str) -> Any:
     """Convert, and open the result with Minari."""
     assert main(["convert", str(source), "--to", "minari", "--id", name, "--quiet", *options]) == 0
     return minari.load_dataset(name)
-
-
-def episodes_of(source: Any) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """What is known of each episode, and its rows."""
-    return [(episode.info, episode.rows) for episode in Pairs(source).iter_episodes()]
-
-
-def controller(obs: np.ndarray) -> int:
-    """Balances CartPole's pole."""
-    return int(obs @ np.array([0.05, 0.1, 1.0, 0.5]) > 0)
-
-
-def play(env: gymnasium.Env, policy: Any, episodes: int) -> list[dict[str, list]]:
-    """Observations (one more), actions, rewards and ends of episodes."""
-    played = []
-    for seed in range(episodes):
-        obs, _ = env.reset(seed=seed)
-        env.action_space.seed(seed)
-        episode: dict[str, list] = {"observations": [obs], "actions": [], "rewards": []}
-        episode |= {"terminations": [], "truncations": []}
-        while not (episode["rewards"] and (episode["terminations"][-1] or episode["truncations"][-1])):
-            action = policy(obs)
-            obs, reward, terminated, truncated, _ = env.step(action)
-            for name, value in (("observations", obs), ("actions", action), ("rewards", reward)):
-                episode[name].append(value)
-            episode["terminations"].append(terminated)
-            episode["truncations"].append(truncated)
-        played.append(episode)
-    return played
 
 
 def stored(values: list[Any]) -> Any:

@@ -19,7 +19,8 @@ def local(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def demonstrations() -> list[dict[str, list]]:
     """Twelve episodes of at most 60 steps."""
-    from minari_tools import controller, play, record
+    from minari_tools import record
+    from recorded_tools import controller, play
 
     env = gymnasium.make("CartPole-v1", max_episode_steps=60)
     played = play(env, controller, 12)

@@ -13,8 +13,9 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from minari_tools import controller, episodes_of, minari, pictures, play, quiet, record, to_minari
+from minari_tools import minari, pictures, quiet, record, to_minari
 from pairs_data import ARM, SCHEMA, make_step, write
+from recorded_tools import controller, episodes_of, play
 from stage_tools import BC, RUNS, SMALL, call, error_of
 
 from tscli.cli.app import main

@@ -5,19 +5,23 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from minari_tools import episodes_of, minari, pictures, to_minari
+from minari_tools import minari, pictures, to_minari
 from pairs_data import SCHEMA, expected_episodes
-from stage_tools import call, error_of
+from recorded_tools import episodes_of
+from stage_tools import COLLECT, TEACHER, call, error_of
 
 from tscli.cli.app import main
 from tscli.interop.minari import write as writing
+from tscli.interop.recorded import id_of_spec
 from tscli.pairs import Pairs
 
 
@@ -63,6 +67,35 @@ def test_minari_makes_the_env_again(runs: Path) -> None:
     env = found.recover_environment()
     assert env.observation_space == found.observation_space and env.action_space == found.action_space
     env.close()
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_an_env_registered_by_its_class_is_made_again_by_name(folder: Path, monkeypatch: Any, capsys: Any) -> None:
+    Path("mine.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control.cartpole import CartPoleEnv as Mine\n"
+        "class Mine(Mine): pass\n"
+        "gymnasium.register('Mine-v0', entry_point=Mine, max_episode_steps=50)\n"
+        "gymnasium.register('Nameless-v0', entry_point=lambda **kwargs: Mine(**kwargs), max_episode_steps=50)\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    try:
+        call("train-teacher", "mine:Mine-v0", *TEACHER[2:])
+        call(*COLLECT)
+        found = to_minari(2, "mine-v0")
+        assert found.env_spec.entry_point == "mine:Mine"
+        found.recover_environment().close()
+        assert call("convert", "mine-v0", "--to", "pairs").task == "mine:Mine-v0"
+        call("train-teacher", "mine:Nameless-v0", *TEACHER[2:])
+        call(*COLLECT)
+        assert main(["convert", "--to", "minari", "--id", "nameless-v0"]) == 0
+        assert "which no module has under its name" in capsys.readouterr().err
+        del gymnasium.registry["Mine-v0"]
+        assert id_of_spec(found.env_spec) == "mine:Mine-v0"  # as in a process that has not imported it
+    finally:
+        for name in ("Mine-v0", "Nameless-v0"):
+            gymnasium.registry.pop(name, None)
+        sys.modules.pop("mine", None)
 
 
 @pytest.mark.skipif(version("minari") >= "0.5.4", reason="minari from 0.5.4 on keeps pictures as they are")

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from tscli.config import UserError
-from tscli.files import sync_file, sync_folder
-from tscli.interop.gymnasium import action_space, env_ids, group_box
+from tscli.interop.gymnasium import action_space, group_box
+from tscli.interop.recorded import LAST_OBSERVATION, label_fields, repeat_last
 from tscli.pairs import Pairs, PairsSchema
 from tscli.pairs.reader import Episode
-from tscli.tasks import load_task
-
-LAST_OBSERVATION = "not recorded: a copy of the one before"
 
 
 def write_dataset(
@@ -32,9 +27,9 @@ def write_dataset(
     name: str,
     pairs: Pairs,
     schema: PairsSchema,
+    env_spec: Any,
+    on_episode: Callable[[int], None],
     plain: bool,
-    env_spec: Any = None,
-    on_episode: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Write the `data` folder of a dataset, an episode at a time.
 
@@ -42,9 +37,9 @@ def write_dataset(
         path: that folder; its parent exists.
         name: the dataset's id.
         pairs, schema: what to write; the schema has the groups to write.
-        plain: write the only group as it is, instead of a Dict of groups.
         env_spec: Gymnasium's description of the env, where there is one.
         on_episode: is told how many are written.
+        plain: write the only group as it is, instead of a Dict of groups.
 
     Raises:
         UserError: this Minari would store a picture with losses.
@@ -71,7 +66,7 @@ def write_dataset(
     about: list[dict[str, Any]] = []
 
     def buffers() -> Iterator[Any]:
-        for episode in pairs.iter_episodes([*(f"obs/{group}" for group in schema.groups), *_other_fields(schema)]):
+        for episode in pairs.iter_episodes(list(schema.row_fields())):
             yield _buffer(episode, schema, plain)
             about.append(_about(episode))
             on_episode(len(about))
@@ -90,12 +85,6 @@ def _without_jpeg(minari: Any, schema: PairsSchema) -> dict[str, Any]:
     return {}
 
 
-def _other_fields(schema: PairsSchema) -> list[str]:
-    """What is stored of a step besides its observations."""
-    labels = ["teacher_action", *(f"teacher_{name}" for name in schema.teacher_fields), "actor"]
-    return ["action", *labels, "reward", "terminated", "truncated"]
-
-
 def _buffer(episode: Episode, schema: PairsSchema, plain: bool) -> Any:
     """An episode as Minari takes it: T actions, T + 1 observations and infos.
 
@@ -104,8 +93,7 @@ def _buffer(episode: Episode, schema: PairsSchema, plain: bool) -> Any:
     `success` says what came of the action before it. Minari has no unfinished episodes: they are truncated there.
     """
     rows = episode.rows
-    obs = {name: _repeat_last(rows[f"obs/{name}"]) for name in schema.groups}
-    labels = [name for name in rows if name.startswith("teacher_") or name == "actor"]
+    obs = {name: repeat_last(rows[f"obs/{name}"]) for name in schema.groups}
     success = np.zeros(len(rows["reward"]) + 1, bool)
     success[-1] = episode.info["success"]
     truncated = rows["truncated"].copy()
@@ -116,7 +104,7 @@ def _buffer(episode: Episode, schema: PairsSchema, plain: bool) -> Any:
         rewards=rows["reward"],
         terminations=rows["terminated"],
         truncations=truncated,
-        infos={name: _repeat_last(rows[name]) for name in labels} | {"success": success},
+        infos={name: repeat_last(rows[name]) for name in label_fields(schema)} | {"success": success},
     )
 
 
@@ -127,46 +115,9 @@ def _about(episode: Episode) -> dict[str, Any]:
     return figures | {name: episode.info[name] for name in ("env", "index", "finished")}
 
 
-def _repeat_last(rows: np.ndarray) -> np.ndarray:
-    """[T, ...] -> [T + 1, ...]."""
-    return np.concatenate([rows, rows[-1:]])
-
-
-def env_spec_of(task_name: str) -> Any:
-    """What Minari's `recover_environment` makes a task's env from; None for a simulator.
-
-    Raises:
-        UserError: no such task.
-    """
-    env = dict(load_task(task_name).env)
-    kind = env.pop("kind")
-    ids = {native: env_id for env_id, native in env_ids().items()}
-    if kind == "gym":
-        made = gymnasium.make(env["id"], **env.get("kwargs", {}))
-    elif kind in ids:
-        made = gymnasium.make(ids[kind], config=env)
-    else:
-        return None
-    made.close()
-    return made.spec
-
-
-def move_into_place(made: Path, target: Path, name: str) -> None:
-    """Bring a finished dataset's files to the disk, make its namespace known to Minari, and rename it.
-
-    Raises:
-        UserError: there is a dataset of that name by now.
-    """
-    for path in [made, *sorted(made.rglob("*"))]:
-        (sync_folder if path.is_dir() else sync_file)(path)
+def make_known(name: str) -> None:
+    """Make the namespace of a dataset known to Minari."""
     namespace = importlib.import_module("minari.namespace")
     owner = name.rpartition("/")[0]
     if owner and owner not in namespace.list_local_namespaces():
         namespace.create_namespace(owner)
-    try:
-        os.rename(made, target)
-    except OSError:
-        if not target.exists():
-            raise
-        raise UserError(f"--id {name}: {target} has come to be meanwhile: choose another name") from None
-    sync_folder(target.parent)
