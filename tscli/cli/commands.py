@@ -328,11 +328,11 @@ def pipeline(
     list such as [train-teacher: {total_steps: 100000}, collect, distill: {method: dagger, student: rnn}, eval].
     """
     from tscli.launch.pipeline import run_pipeline
-    from tscli.report.write import write_page
+    from tscli.report.write import announce_page
 
     calling = session(runs_dir or default_runs_dir(), quiet, json, log_to)
     made = run_pipeline(task, seed, assignments or [], preset, resume, calling)
-    calling.note(f"page:   {write_page(made[-1])}")
+    announce_page(made[-1], calling)
 
 
 @app.command(cls=Page)

@@ -16,7 +16,7 @@ from tscli.compare.plan import Comparison, Layout, lay_out, parse_seeds
 from tscli.config import UserError, is_yaml, one_line
 from tscli.launch.methods import choose_methods, known_methods
 from tscli.launch.start import default_runs_dir
-from tscli.runs import Run, Stopped, find_unfinished, list_runs
+from tscli.runs import Run, Stopped, find_unfinished, list_runs, read_run
 from tscli.runs.seals import content_hash
 from tscli.runs.session import Session
 from tscli.tasks import Task, load_task
@@ -134,6 +134,7 @@ def _finish(comparison: Comparison, layout: Layout, crew: Crew, command: str, ru
     """Write and show the report."""
     from tscli.compare import report
     from tscli.compare.results import read_results
+    from tscli.report.write import announce_page
 
     results = read_results(comparison, layout, crew.failed, command)
     files = report.write_files(results, run.path)
@@ -141,6 +142,7 @@ def _finish(comparison: Comparison, layout: Layout, crew: Crew, command: str, ru
     for note in report.remarks(results):
         session.say(f"[dim]{note}[/]")
     session.say(f"report: {run.path}: {', '.join(path.name for path in files)}")
+    announce_page(read_run(run.path), session)
     if crew.failed:
         for line in report.problems(results):
             session.say(f"[red]failed[/] {line}")

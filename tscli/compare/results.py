@@ -206,16 +206,21 @@ def training_curves(outcome: Outcome, metric: Metric) -> tuple[Curve | None, Cur
     A student that takes no steps of its own, as by behaviour cloning, is a point: its final figure at its chain's end.
     """
     runs = [run for cell in outcome.row.cells if (run := cell.finished_run()) is not None]
+    return run_curves(runs, outcome.student[metric.name], metric) if outcome.student else (None, None)
+
+
+def run_curves(runs: Sequence[Run], final: float, metric: Metric) -> tuple[Curve | None, Curve | None]:
+    """The same from a chain of runs, the first one first, and what its policy has come to."""
     last = max((i for i, run in enumerate(runs) if "policy" in run.holds), default=None)
-    if last is None or not outcome.student:
+    if last is None:
         return None, None
     spent, teacher = 0, None
     for run in runs[:last]:
         teacher = (_logged(run, f"eval/{metric.name}", spent) if run.role == "teacher" else None) or teacher
         spent += env_steps(run)
     teacher = _logged(runs[last], f"eval_teacher/{metric.name}", spent) or teacher
-    final = Curve(np.array([spent]), np.array([outcome.student[metric.name]]))
-    return _logged(runs[last], f"eval/{metric.name}", spent) or final, teacher
+    point = Curve(np.array([spent]), np.array([final]))
+    return _logged(runs[last], f"eval/{metric.name}", spent) or point, teacher
 
 
 def _logged(run: Run, name: str, spent: int) -> Curve | None:

@@ -82,7 +82,7 @@ def sentence(story: Story) -> Html:
             parts += [f" and success in {100 * found[role]['greedy']['success_rate']['mean']:.1f} %"]
         if "teacher" in found and role == "student":
             parts += [f" beside its teacher's {_value(found['teacher']['greedy']['return'])}"]
-        parts += [f" over {story.report['episodes']} episodes"]
+        parts += [f" over {story.report['episodes']} episodes"] if "episodes" in story.report else []
     elif headline(subject):
         parts += [f". It reached {headline(subject)} in its own evaluations"]
     if subject.status != "finished":
@@ -91,8 +91,12 @@ def sentence(story: Story) -> Html:
 
 
 def _value(found: dict[str, Any]) -> str:
+    return f"{found['mean']:.{decimals(abs(found['mean']))}f} ({_spread(found)})"
+
+
+def _spread(found: dict[str, Any]) -> str:
     places = decimals(abs(found["mean"]))
-    return f"{found['mean']:.{places}f} ({interval(found['low'], found['high'], lambda v: f'{v:.{places}f}')})"
+    return interval(found["low"], found["high"], lambda v: f"{v:.{places}f}") if "low" in found else "-"
 
 
 def lineage(story: Story) -> Html:
@@ -136,17 +140,17 @@ def _figures(story: Story) -> Html:
     rows, bars = [], []
     for role, entry in found.items():
         for mode in ("greedy", "sampled"):
-            one = entry[mode]
-            value, success = one["return"], one.get("success_rate")
+            if mode not in entry:  # by a script of the user's own
+                continue
+            value, success = entry[mode]["return"], entry[mode].get("success_rate")
             places = decimals(abs(value["mean"]))
-            spread = interval(value["low"], value["high"], lambda v, p=places: f"{v:.{p}f}")
-            cells = [role, entry["view"], mode, tag("b", f"{value['mean']:.{places}f}"), spread]
-            cells.append(f"{value['sd']:.{places}f}")
+            cells = [role, entry.get("view", ""), mode, tag("b", f"{value['mean']:.{places}f}"), _spread(value)]
+            cells.append(f"{value['sd']:.{places}f}" if "sd" in value else "-")
             share = f"{100 * success['mean']:.1f} %" if success else "-"
             within = f"{100 * success['low']:.1f} to {100 * success['high']:.1f} %" if success else "-"
-            rows.append([*cells, share, within, f"{one['length']['mean']:.0f}"])
-            colour = TEACHER if role == "teacher" else STUDENT
-            bars.append(Bar(f"{role}, {mode}", value["mean"], value["low"], value["high"], colour))
+            rows.append([*cells, share, within, f"{entry[mode]['length']['mean']:.0f}"])
+            ends = value.get("low", value["mean"]), value.get("high", value["mean"])
+            bars.append(Bar(f"{role}, {mode}", value["mean"], *ends, TEACHER if role == "teacher" else STUDENT))
     titles = ["policy", "view", "acts", "return", "95 % interval", "sd", "success", "its interval", "length"]
     near = []
     if "gap" in story.report:
@@ -162,8 +166,7 @@ def _figures(story: Story) -> Html:
         text = f"{100 * value:.1f} %" if name == "action_agreement" else f"{value:.4g}"
         near.append((names.get(name, name), text))
     chart = intervals("Return, with its 95 % interval", "return", bars)
-    note = f"{story.report['episodes']} episodes each, the same for all."
-    return join([table(titles, rows, "figures"), facts(near), tag("p", note, class_="intro"), chart and _grid(chart)])
+    return join([table(titles, rows, "figures"), facts(near), chart and _grid(chart)])
 
 
 def _grid(*charts: object) -> Html:

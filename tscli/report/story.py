@@ -15,8 +15,7 @@ from tscli.launch.scripts import find_script, light_config
 from tscli.launch.settings import merge, task_layers
 from tscli.pairs import Pairs, PairsError
 from tscli.plain import read_json
-from tscli.runs import Run, list_runs
-from tscli.runs.chain import chain_of
+from tscli.runs import Run, list_runs, read_run
 from tscli.runs.folder import FINISHED
 from tscli.tasks import Task, load_task
 
@@ -66,20 +65,31 @@ class Story:
 
 
 def story_of(run: Run) -> Story:
-    """Gather what belongs to a run, from the folder that it lies in."""
-    by_name = {other.name: other for other in list_runs(run.path.parent)} | {run.name: run}
-    chain = chain_of(run, by_name)
-    subject = next((one for one in chain if "policy" in one.holds), run)
+    """Gather what belongs to a run; a parent that is gone is left out."""
+    chain: dict[str, Run] = {}
+
+    def add(child: Run) -> None:
+        """Each after those that it was made from."""
+        for entry in child.manifest["parents"].values():
+            with contextlib.suppress(UserError):
+                if entry["name"] not in chain:
+                    add(read_run(child.path.parent / entry.get("path", entry["name"])))
+        chain[child.name] = child
+
+    add(run)
+    ordered = list(chain.values())
+    subject = next((one for one in ordered[::-1] if "policy" in one.holds), run)
 
     def measures(other: Run) -> bool:
         about = other.manifest["parents"].get("policy", {}).get("name")
         is_one = other.command == "eval" and other.status == FINISHED and (other.path / "report.json").is_file()
         return is_one and about == subject.name
 
-    evaluation = run if measures(run) else max(filter(measures, by_name.values()), key=lambda r: r.number, default=None)
-    if evaluation is not None and evaluation not in chain:
-        chain = [evaluation, *chain]
-    return Story(run, chain[::-1], subject, evaluation)
+    others = list_runs(run.path.parent) if not measures(run) else [run]
+    evaluation = max(filter(measures, others), key=lambda one: one.number, default=None)
+    if evaluation is not None and evaluation.name not in chain:
+        ordered.append(evaluation)
+    return Story(run, ordered, subject, evaluation)
 
 
 def logged(run: Run) -> list[dict[str, Any]]:

@@ -5,14 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from tscli.files import atomic_write
+from tscli.report.comparison import comparison_page, measured_runs
 from tscli.report.single import run_page
-from tscli.runs import Run
+from tscli.runs import Run, Session
 
-PAGE = "report.html"
+PAGE, COMPARE = "report.html", "compare"
 
 
 def write_page(run: Run) -> Path:
-    """Write the page of a run, or of a comparison, into its folder."""
-    path = run.path / PAGE
-    atomic_write(path, run_page(run))
-    return path
+    """Write the page of a run into its folder; with a comparison's those that it links to."""
+    if run.command == COMPARE:
+        page = comparison_page(run)
+        for cell in measured_runs(run):
+            if not (cell.path / PAGE).exists():  # of a finished run, which stays as it is
+                atomic_write(cell.path / PAGE, run_page(cell))
+    else:
+        page = run_page(run)
+    atomic_write(run.path / PAGE, page)
+    return run.path / PAGE
+
+
+def announce_page(run: Run, session: Session) -> None:
+    """Write the page and say where it is; one that cannot be made costs a remark, and not what has been trained."""
+    try:
+        session.note(f"page:   {write_page(run)}")
+    except Exception as error:
+        session.note(f"no page could be made of {run.name}: {error!r}")

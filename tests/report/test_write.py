@@ -1,0 +1,139 @@
+"""Pages of runs and comparisons: what stands there, that all of it is text, and that a browser shows it."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import toy_runs
+from pairs_data import write
+
+from tscli.cli.app import main
+from tscli.report.write import write_page
+from tscli.runs import Run, Session, find_run
+
+
+class Elements(HTMLParser):
+    """The elements of a page by name, and its text without its script and style."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.names: list[str] = []
+        self.texts: list[str] = []
+        self.sources: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        if self.names and self.names[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def test_a_page_tells_who_learnt_from_whom_and_how_good_it_is(measured: Run) -> None:
+    page = Elements(write_page(measured))
+    for words in ("Its teacher, 0001-train-teacher-cartpole-seed3", "320.0 (318.0 to 322.0)", "75.0 %", "160"):
+        assert words in page.text
+    assert "tscli distill --method dagger --teacher 0001-train-teacher-cartpole-seed3" in page.text
+
+
+def test_curves_keep_their_values_and_the_teachers_level_is_a_line_among_them(measured: Run) -> None:
+    text = write_page(measured).read_text()
+    charts = [json.loads(re.sub("&quot;", '"', one)) for one in re.findall(r'data-points="([^"]*)"', text)]
+    (returns,) = (chart for chart in charts if len(chart["series"]) == 2)
+    assert returns["series"][0] == {"label": "while training", "x": [64, 192], "y": [20, 300]}
+    assert returns["series"][1]["label"] == "0001-train-teacher-cartpole-seed3"
+    assert returns["series"][1]["y"] == [480, 480]
+
+
+def test_hostile_text_is_shown_as_text_and_nothing_is_fetched(measured: Run) -> None:
+    page = Elements(write_page(measured))
+    assert page.names.count("script") == 1, "the page's own"
+    assert "<script>document.title='owned'</script>" in page.text
+    assert all(source.startswith("data:") for source in page.sources)
+
+
+def test_a_dataset_is_shown_with_its_entries_by_name_and_unit(session: Session) -> None:
+    teacher = toy_runs.teacher(session)
+    with toy_runs.start(session, "collect", parents={"teacher": teacher}) as run:
+        write(run.path / "pairs", num_envs=4, steps=150)
+        made = run.finish({"steps": 600}, holds=("pairs",))
+    page = Elements(write_page(made))
+    assert "state: a" in page.text
+    assert "600" in page.text
+    assert "Where do they part?" in page.text, "half of the steps are a student's"
+
+
+def test_the_command_writes_the_page_of_the_newest_run_and_refuses_what_is_none(
+    measured: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = ["--runs-dir", str(measured.path.parent)]
+    assert main(["report", "--json", *runs]) == 0
+    assert json.loads(capsys.readouterr().out) == {"pages": [str(measured.path / "report.html")]}
+    assert main(["report", "7", *runs]) == 2
+    assert 'no run "7"' in capsys.readouterr().err
+
+
+def comparison(session: Session) -> Run:
+    """A comparison of two methods with two seeds, of which one has a cell in place."""
+    cell = Session(runs_dir=session.runs_dir / "cells" / "abc")
+    learnt = toy_runs.teacher(cell)
+    with toy_runs.start(cell, "eval", parents={"policy": learnt}) as run:
+        last = run.finish({}, holds=("report",))
+    row = {"swept": {}, "seeds_in": 2, "sd": 1.0, "iqm": None, "teacher": None, "gap": None, "return": 6.0}
+    row |= {"env_steps": 100.0, "seconds": 3.0}
+    rows = [
+        row | {"label": "weak", "method": "weak", "mean": 6.0, "values": [5.0, 7.0], "interval": [4.0, 8.0]},
+        row
+        | {"label": "<i>strong", "method": "strong", "mean": 20.0, "values": [19.0, 21.0], "interval": [18.0, 22.0]},
+    ]
+    outcome = {"method": "weak", "seed": 0, "return": 5.0, "problem": "", "eval cell": f"elsewhere/abc/{last.name}"}
+    data = {"task": "toy", "command": "tscli compare toy", "metric": "return", "episodes": 5, "seeds": [0, 1]}
+    data |= {"rows": rows, "outcomes": [outcome], "notes": ["Gap: teacher less student."], "failed": []}
+    with toy_runs.start(session, "compare") as run:
+        (run.path / "results.json").write_text(json.dumps(data))
+        return run.finish({}, holds=("report",))
+
+
+def test_a_comparison_says_what_it_found_and_links_to_its_cells(session: Session) -> None:
+    run = comparison(session)
+    page = Elements(write_page(run))
+    assert "<i>strong has the highest mean return, 20.0; no other interval overlaps with its own" in page.text
+    links = [source for source in page.sources if not source.startswith("data:")]
+    assert links == ["../cells/abc/0002-eval-cartpole-seed3/report.html"]
+    assert (run.path / links[0]).is_file()
+
+
+def test_a_browser_opens_the_page_without_an_error_or_a_request(measured: Run, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium is installed here")
+    page = write_page(measured)
+    flags = [
+        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--dump-dom"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr"),
+        *("--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'user'}"),  # Chromium asks on its own
+    ]
+    shown = subprocess.run([browser, *flags, page.as_uri()], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in shown.stderr, "nor would the page's policy let a request pass without a word there"
+    assert "<title>0003-eval-cartpole-seed3: tscli</title>" in shown.stdout, "no script of a stranger has run"
+    assert 'class="pointer"' in shown.stdout
+
+
+def test_a_run_in_a_folder_that_lost_its_parent_still_gets_a_page(measured: Run) -> None:
+    shutil.rmtree(measured.path.parent / "0001-train-teacher-cartpole-seed3")
+    page = Elements(write_page(find_run(measured.path.parent, "3")))
+    assert "320.0 (318.0 to 322.0)" in page.text

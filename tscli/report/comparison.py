@@ -1,0 +1,195 @@
+"""The page of a comparison: its table, curves, every seed, performance profiles, and links to its cells' pages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tscli.compare.results import METRICS, Metric, digits_of, mean_curve, run_curves
+from tscli.config import UserError
+from tscli.learning import statistics
+from tscli.plain import read_json
+from tscli.report.charts import Bar, Series, curves, intervals
+from tscli.report.markup import Html, facts, join, page, picture, section, table, tag
+from tscli.report.story import story_of
+from tscli.runs import Run, read_run
+from tscli.terminal.progress import short_count, short_time
+from tscli.terminal.tables import interval
+
+RESULTS = "results.json"
+
+
+def comparison_page(run: Run) -> str:
+    """The page of a comparison, from the figures in its folder and the runs of its cells.
+
+    Raises:
+        UserError: it has written no figures yet.
+    """
+    try:
+        data = read_json(run.path / RESULTS)
+    except FileNotFoundError:
+        raise UserError(
+            f"{run.name} has no {RESULTS}: continue it with `tscli compare --resume {run.number}`"
+        ) from None
+    metric = METRICS[data["metric"]]
+    measured = {row["label"]: list(_measured(run, data, row)) for row in data["rows"]}
+    sweep = run.path / "sweep.png"
+    versions = ", ".join(f"{name} {value}" for name, value in run.manifest.get("versions", {}).items())
+    return page(
+        f"{run.name}: tscli",
+        tag("h1", f"{data['task']}: {', '.join(row['label'] for row in data['rows'])}"),
+        tag("p", _sentence(data, metric), class_="lead"),
+        tag("p", run.note, class_="note") if run.note else "",
+        section("The figures", _table(data, metric), _charts(data, metric)),
+        section("How it was learnt", _curves(data["rows"], measured, metric)),
+        section(
+            "The sweep",
+            picture(sweep, "Mean over seeds and 95 % interval; teachers dashed.") if sweep.is_file() else "",
+        ),
+        section("Every cell", _cells(run, data["rows"], measured, metric)),
+        section("Failed", tag("ul", *(tag("li", line) for line in data["failed"])) if data["failed"] else ""),
+        section("What the columns mean", tag("ul", *(tag("li", note) for note in data["notes"]))),
+        section("Again", tag("pre", data["command"]), facts([("began", run.created), ("versions", versions)])),
+    )
+
+
+def _measured(run: Run, data: dict[str, Any], row: dict[str, Any]) -> Iterable[tuple[dict[str, Any], Run]]:
+    """The outcomes of a row that are in, each with the run that measured it."""
+    for outcome in data["outcomes"]:
+        settings = {name: outcome.get(name) for name in row["swept"]}
+        if outcome["method"] != row["method"] or settings != row["swept"] or outcome["problem"]:
+            continue
+        written = [Path(value) for name, value in outcome.items() if name.endswith(" cell")]
+        # Where the comparison lies now: it may have been moved.
+        last = run.path.parent.joinpath("cells", *written[-1].parts[-2:])
+        if (last / "manifest.json").is_file():
+            yield outcome, read_run(last)
+
+
+def _sentence(data: dict[str, Any], metric: Metric) -> Html:
+    done = [row for row in data["rows"] if row["mean"] is not None]
+    if not done:
+        return Html("No cell is finished.")
+    best = max(done, key=lambda row: row["mean"])
+    digits = digits_of([row["mean"] for row in done])
+    unit = " %" if metric.percent else ""
+    text = f"{len(data['rows'])} methods with {len(data['seeds'])} seeds each, {data['episodes']} episodes per policy. "
+    text += f"{best['label']} has the highest mean {metric.heading}, {metric.text(best['mean'], digits)}{unit}"
+    rivals = [row for row in done if row is not best and _overlap(row, best)]
+    if len(done) > 1 and best["interval"]:
+        names = ", ".join(row["label"] for row in rivals)
+        text += (
+            f"; its interval overlaps with that of {names}" if rivals else "; no other interval overlaps with its own"
+        )
+    return join([text, "."])
+
+
+def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    if not one["interval"] or not other["interval"]:
+        return True
+    return one["interval"][1] >= other["interval"][0] and other["interval"][1] >= one["interval"][0]
+
+
+def _table(data: dict[str, Any], metric: Metric) -> Html:
+    digits = digits_of([row["mean"] for row in data["rows"] if row["mean"] is not None])
+
+    def text(value: float | None) -> str:
+        return metric.text(value, digits)
+
+    rows = []
+    for row in data["rows"]:
+        spread = f" ± {text(row['sd'])}" if row["sd"] is not None else ""
+        cells = [tag("b", row["label"]), f"{row['seeds_in']} of {len(data['seeds'])}", f"{text(row['mean'])}{spread}"]
+        bounds = row["interval"]
+        cells.append(interval(bounds[0], bounds[1], text) if bounds else "-")
+        cells += [text(row["iqm"]), text(row["teacher"]), text(row["gap"])]
+        cells.append(METRICS["return"].text(row["return"], digits_of([row["return"] or 0.0])))
+        cells.append(short_count(row["env_steps"]) if row["env_steps"] is not None else "-")
+        cells.append(short_time(row["seconds"]) if row["seconds"] is not None else "-")
+        rows.append(cells)
+    heading = f"{metric.heading}{' [%]' if metric.percent else ''}"
+    titles = ["method", "seeds", heading, "95 % interval", "IQM", "teacher", "gap", "return", "env steps", "time"]
+    kept = [i for i in range(len(titles)) if i < 4 or any(cells[i] != "-" for cells in rows)]
+    return table([titles[i] for i in kept], [[cells[i] for i in kept] for cells in rows], "figures")
+
+
+def _charts(data: dict[str, Any], metric: Metric) -> Html:
+    bars, profiles = [], []
+    done = [(i, row) for i, row in enumerate(data["rows"]) if row["values"]]
+    every = sorted({value for _, row in done for value in row["values"]})
+    if not every:
+        return Html()
+    for i, row in done:
+        low, high = row["interval"] or (row["mean"], row["mean"])
+        bars.append(Bar(row["label"], row["mean"], low, high, i, row["values"]))
+        profiles.append(_profile(row, i, every))
+    note = "Share of seeds that reach more than a figure, with pointwise 95 % intervals (Agarwal et al. 2021)."
+    charts = [
+        intervals(f"{metric.heading}, mean and 95 % interval", metric.heading, bars, "A dot is a seed."),
+        curves("performance profiles", metric.heading, profiles, (0.0, 1.0)),
+    ]
+    return join([tag("div", *charts, class_="grid"), tag("p", note, class_="intro")])
+
+
+def _profile(row: dict[str, Any], colour: int, every: Sequence[float]) -> Series:
+    """Share of seeds above each figure, which falls where one of the seeds stands."""
+    pad = 0.05 * (every[-1] - every[0]) or 0.5
+    at = np.unique(np.concatenate([np.linspace(every[0] - pad, every[-1] + pad, 60), every]))
+    above = np.array([[value > level for level in at] for value in row["values"]], dtype=np.float64)
+    band = statistics.share_curve(above)
+    return Series(row["label"], at.tolist(), band.value.tolist(), colour, band.low.tolist(), band.high.tolist())
+
+
+def _curves(
+    rows: Sequence[dict[str, Any]], measured: dict[str, list[tuple[dict[str, Any], Run]]], metric: Metric
+) -> Html:
+    students: list[Series] = []
+    teachers: list[Series] = []
+    for i, row in enumerate(rows):
+        found = [
+            run_curves([one for one in story_of(run).chain if one.command != "eval"], outcome[metric.name], metric)
+            for outcome, run in measured[row["label"]]
+        ]
+        for lines, part, dashed in ((students, 0, False), (teachers, 1, True)):
+            whole = [curve for pair in found if (curve := pair[part]) is not None]
+            if whole:
+                x, band = mean_curve(whole, metric)
+                low, high = (np.nan_to_num(side, nan=0.0).tolist() for side in (band.low, band.high))
+                lines.append(Series(row["label"], x.tolist(), band.value.tolist(), i, low, high, dashed))
+    bounds = (0.0, 1.0) if metric.percent else None
+    label = "env steps, the teacher's included"
+    charts = [
+        curves(f"student: {metric.heading}", label, students, bounds),
+        curves(f"its teacher: {metric.heading}", label, teachers, bounds),
+    ]
+    return tag("div", *charts, class_="grid") if any(charts) else Html()
+
+
+def _cells(
+    run: Run, rows: Sequence[dict[str, Any]], measured: dict[str, list[tuple[dict[str, Any], Run]]], metric: Metric
+) -> Html:
+    lines = []
+    for row in rows:
+        links = [
+            join(
+                [tag("a", f"seed {outcome['seed']}", href=_link(run, cell)), f": {metric.text(outcome[metric.name])}  "]
+            )
+            for outcome, cell in measured[row["label"]]
+        ]
+        if links:
+            lines.append([tag("b", row["label"]), join(links)])
+    return table(["method", "pages of its seeds, which lie beside this one"], lines, "wrap") if lines else Html()
+
+
+def _link(run: Run, cell: Run) -> str:
+    return Path(os.path.relpath(cell.path / "report.html", run.path)).as_posix()
+
+
+def measured_runs(run: Run) -> list[Run]:
+    """The runs that a comparison's page links to."""
+    data = read_json(run.path / RESULTS)
+    return [cell for row in data["rows"] for _, cell in _measured(run, data, row)]
