@@ -38,9 +38,10 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "cartpole": [{"position_noise": 0.3, "unit_return": True, "swapped": True}],
     "poisoned_doors": [{"num_doors": 6, "combination_length": 3, "lock_starts": 0.2}],
+    "quadruped": [{"terrain": "patches", "threads": 0}],
 }
 PATIENT = {"poisoned_doors": 0, "tiger_door": 2}  # an action that ends no episode, where most others do
-DRAWN_BY_OTHERS = ("gym", "rsl")
+DRAWN_BY_OTHERS = ("gym", "rsl", "quadruped")
 LIMIT = 5  # of an episode, so that every test sees some end
 CASES = [
     {"kind": kind, **settings}

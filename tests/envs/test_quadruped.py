@@ -1,0 +1,214 @@
+"""The Go2: its commands, rewards by hand, what is drawn, pushes, and the ground."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from robots import quadruped
+
+from tscli.config import UserError
+from tscli.envs.quadruped import DYNAMICS
+from tscli.envs.terrain import LEVELS, MARGIN, PATCH, Terrain
+from tscli.envs.walking import turned
+
+STILL = {"added_mass": (0, 0), "com": (0, 0), "gains": (1, 1), "joints": (1, 1), "latency": (0, 0), "push": 0}
+
+
+def terms_of(env: Any, **now: Any) -> dict[str, float]:
+    """The reward's terms of row 0 in its state with what is given."""
+    for name, value in now.items():
+        env._now[name][0] = value
+    feet = env._now["geom_xpos"][:, env._robot.feet]
+    return {k: float(v[0]) for k, v in env._robot.terms(env._now, feet, np.zeros((1, 4)), 0.02).items()}
+
+
+def test_each_term_of_the_reward_is_what_its_formula_says() -> None:
+    env = quadruped(1, **STILL)
+    env.reset(0)
+    upright, pose = [0, 0, 0.3, 1, 0, 0, 0, *env._robot.default], env._robot.default
+    qvel = np.array([0.3, 0.1, 0.2, 0.4, 0.5, 0.6, *[2.0] * 12])
+    action = {"action": np.full(12, 0.5), "action_1": np.full(12, 0.2), "action_2": np.full(12, 0.1)}
+    off = pose.copy()
+    off[[0, 3]] += [0.1, -0.2]
+    touch = np.array([1, 0, 1, 1, *[0] * 8, 0])
+    touch[[5, 9]] = 1
+    found = terms_of(env, qpos=[*upright[:7], *off], qvel=qvel, joint_vel_1=np.full(12, 1.0), command=[0.5, 0.0, 0.2],
+                     touch=touch, air=[0.02, 0.3, 0.02, 0.0], feet_1=env._now["geom_xpos"][0, env._robot.feet].ravel(),
+                     **action)  # fmt: skip
+    assert found["track_lin"] == pytest.approx(np.exp(-(0.2**2 + 0.1**2) / 0.25))
+    assert found["track_ang"] == pytest.approx(np.exp(-(0.4**2) / 0.25))
+    assert found["lin_vel_z"] == pytest.approx(0.04)
+    assert found["ang_vel_xy"] == pytest.approx(0.41)
+    assert found["dof_acc"] == pytest.approx(12 * 50**2)
+    assert found["action_rate"] == pytest.approx(12 * 0.3**2)
+    assert found["action_smoothness"] == pytest.approx(12 * 0.2**2)
+    assert found["hip"] == pytest.approx(0.05)
+    assert found["collision"] == 2
+    assert found["foot_clearance"] == 1  # no foot has moved
+    assert found["feet_air_time"] == found["stand_still"] == found["stand_contact"] == found["joint_limits"] == 0
+
+
+def test_a_foot_is_paid_for_its_time_in_the_air_when_it_lands() -> None:
+    env = quadruped(1, **STILL)
+    env.reset(0)
+    found = terms_of(env, command=[0.5, 0, 0], touch=[1, 1, 0, 0, *[0] * 9], air=[0.6, 0.02, 0.3, 0.02])
+    assert found["feet_air_time"] == pytest.approx(0.6 - 0.5)
+
+
+def test_standing_still_is_paid_only_when_it_is_commanded() -> None:
+    env = quadruped(1, **STILL)
+    env.reset(0)
+    off = env._now["qpos"][0].copy()
+    off[env._robot.qpos] = env._robot.default + 0.01
+    found = terms_of(env, qpos=off, command=[0, 0, 0], touch=[1] * 4 + [0] * 9)
+    assert found["stand_still"] == pytest.approx(0.12) and found["stand_contact"] == 1
+    assert terms_of(env, command=[0, 0, 0.5])["stand_still"] == 0
+
+
+def test_the_reward_is_never_negative_and_the_sum_of_its_terms_else() -> None:
+    env = quadruped(4, **STILL)
+    env.reset(1)
+    for scale in (0.2, 9.0):
+        step = env.step(scale * torch.ones(4, 12))
+        assert (step.reward >= 0).all()
+
+
+def test_what_is_drawn_is_within_its_range_shown_and_in_the_model() -> None:
+    env = quadruped(64, friction=(0.3, 0.5))
+    env.reset(2)
+    shown = dict(zip(DYNAMICS, env.observe("dynamics").double().numpy().T, strict=True))
+    assert 0.3 <= shown["friction"].min() < 0.35 and 0.45 < shown["friction"].max() <= 0.5
+    assert set(np.round(shown["latency"] / 0.005, 3)) == {0, 1, 2, 3, 4}
+    model = env._physics.get_model(5)
+    assert model.geom("RL_foot").friction[0] == pytest.approx(shown["friction"][5])
+    assert model.body("base").mass[0] == pytest.approx(6.923 + shown["added_mass"][5], abs=1e-6)
+    assert model.actuator("FR_calf").gainprm[0] == pytest.approx(20 * shown["kp"][5], abs=1e-5)
+    assert model.actuator("FR_calf").biasprm[2] == pytest.approx(-0.5 * shown["kd"][5], abs=1e-6)
+
+
+def test_latency_holds_the_old_command_for_so_many_physics_steps() -> None:
+    forces = []
+    for late in (0.0, 0.005, 0.01, 0.015, 0.02):
+        env = quadruped(1, **{**STILL, "latency": (late, late)})
+        env.reset(0)
+        env._now["qpos"][0, env._robot.qpos], env._now["qvel"][0] = env._robot.default, 0.0
+        env._now["qpos"][0, 2] = 1.0  # in the air
+        env._now["ctrl"][0, 2] = env._robot.default[2] + 0.3
+        force = []
+        for _ in range(6):
+            env._physics.step(nstep=1)
+            force.append(float(env._now["actuator_force"][0, 2]))
+        forces.append(force)
+    for late, force in enumerate(forces):
+        assert int(np.argmax(np.array(force) > 1.0)) == late
+
+
+def test_a_push_changes_the_velocity_and_is_shown_for_half_a_second() -> None:
+    env = quadruped(1, **{**STILL, "push": 1.0, "push_seconds": 1.0})
+    env.reset(0)
+    shown = []
+    for _ in range(70):
+        before = env._now["push"].copy()
+        env.step(torch.zeros(1, 12))
+        shown.append(bool(env.observe("push").any()))
+        assert before.shape == (1, 2)
+    first = shown.index(True)
+    assert shown[first : first + 25] == [True] * 25 and not any(shown[first + 25 : first + 40])
+
+
+def test_vectors_are_turned_into_the_axes_of_the_body() -> None:
+    half = np.sqrt(0.5)
+    left = np.array([[half, 0, 0, half]])  # turned left by 90 degrees: what is ahead in the world is on its right
+    assert turned(left, np.array([[1.0, 0.0, 0.0]]))[0] == pytest.approx([0, -1, 0])
+    nose_down = np.array([[half, 0, half, 0]])
+    assert turned(nose_down, np.array([0.0, 0.0, -1.0]))[0] == pytest.approx([1, 0, 0])
+
+
+def test_new_commands_come_every_ten_seconds_within_their_ranges() -> None:
+    env = quadruped(200, lin_x=(0.2, 0.5), lin_y=(0, 0), standing=0.25)
+    env.reset(0)
+    first = env.observe("command")
+    assert 0.15 < (first == 0).all(1).float().mean() < 0.35
+    walking = first[(first != 0).any(1)]
+    assert (walking[:, 0] >= 0.2).all() and (walking[:, 0] <= 0.5).all() and (walking[:, 1] == 0).all()
+    env._steps[:] = 498
+    env.step(torch.zeros(200, 12))
+    assert torch.equal(env.observe("command"), first)
+    env._steps[:] = 499
+    env._happen()
+    assert torch.equal(env.observe("command"), first)
+    env._steps[:], env._seen = 500, {}
+    env._happen()
+    assert not torch.equal(env.observe("command"), first)
+
+
+def test_the_height_field_in_mujoco_is_the_one_that_is_looked_up() -> None:
+    env = quadruped(1, terrain="patches", threads=1)
+    mujoco = pytest.importorskip("mujoco")
+    data = mujoco.MjData(env.model)
+    mujoco.mj_forward(env.model, data)
+    rng, half = np.random.default_rng(0), env._terrain.half
+    far = []
+    for point in rng.uniform(-half, half, (300, 2)):
+        down = mujoco.mj_ray(env.model, data, np.array([*point, 9.0]), np.array([0, 0, -1.0]), None, True,
+                             env._robot.trunk, np.zeros(1, np.int32), np.zeros(3))  # fmt: skip
+        far.append(9.0 - down - env._terrain.height(point))
+    assert np.median(np.abs(far)) < 1e-3 and np.quantile(np.abs(far), 0.95) < 0.06
+
+
+def test_terrain_rises_level_by_level_and_starts_stand_on_flat_ground() -> None:
+    terrain = Terrain(patches=True)
+    for kind in range(5):
+        levels = np.arange(LEVELS)
+        middle = terrain.origin(np.full(LEVELS, kind), levels)
+        around = np.array([[0.3, 0.0], [-0.3, 0.3], [0.0, -0.6]])
+        assert np.ptp(terrain.height(middle[:, None] + around), axis=1) == pytest.approx(0)
+        steps = np.linspace(-PATCH / 2, PATCH / 2, 161)[:, None] * [1, 0]
+        rough = np.ptp(terrain.height(middle[:, None] + steps), axis=1)
+        assert rough[-1] > 1.5 * rough[0] > 0
+    assert terrain.height(np.array([0.0, 1e4])) == 0 and terrain.beyond(terrain.half - 0.5)
+    assert terrain.half == pytest.approx([LEVELS * PATCH / 2 + MARGIN, 5 * PATCH / 2 + MARGIN])
+
+
+def test_who_walks_far_goes_up_a_level_and_who_stays_goes_down() -> None:
+    env = quadruped(3, terrain="patches")
+    env.reset(0)
+    env._now["level"][:] = 2
+    env._now["command"][:] = [0.5, 0.0, 0.0]
+    env._now["went"][:] = [[5.0, 0.0], [3.0, 0.0], [0.1, 0.0]]
+    assert env._levels(np.arange(3), np.full(3, 0.9)).tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"friction": (2, 1)}, r"friction \(2, 1\): give the lower end first"),
+        ({"gains": (-1, 1)}, r"gains \(-1, 1\): cannot be negative"),
+        ({"model": "none.xml"}, "model 'none.xml': there is no such file"),
+        ({"terrain": "hills"}, "terrain"),
+    ],
+)
+def test_a_setting_out_of_its_bounds_is_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        quadruped(1, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_env_tells_its_terms_and_errors_once() -> None:
+    env = quadruped(2)
+    env.reset(0)
+    env.step(torch.zeros(2, 12))
+    found = env.metrics()
+    assert {"env/speed_error", "env/yaw_error", "env/reward_track_lin"} <= set(found) and not env.metrics()
+
+
+def test_a_picture_shows_the_robot_its_command_and_its_velocity() -> None:
+    env = quadruped(1)
+    env.reset(0)
+    picture = env.render(0)
+    assert picture.shape == (240, 320, 3) and picture.std() > 10

@@ -1,0 +1,140 @@
+"""A four-legged robot in a MuJoCo model, and what its walking is paid for.
+
+The terms are those of Rudin et al. 2022 and Margolis et al. 2022, as published for the Go2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tscli.envs.mujoco import Arrays, ids_of
+
+LEGS = ("FL", "FR", "RL", "RR")
+JOINTS = tuple(f"{leg}_{part}" for leg in LEGS for part in ("hip", "thigh", "calf"))
+SOFT_LIMIT = 0.9  # share of a joint's range that costs nothing
+FOOT_HEIGHT = 0.09  # m above the ground at which a foot's middle is to swing
+WEIGHTS = {  # per second
+    "track_lin": 1.0,
+    "track_ang": 0.5,
+    "lin_vel_z": -2.0,
+    "ang_vel_xy": -0.05,
+    "power": -2e-4,
+    "dof_acc": -2e-7,
+    "action_rate": -0.01,
+    "action_smoothness": -0.01,
+    "feet_air_time": 1.0,
+    "foot_clearance": 0.2,
+    "hip": -0.1,
+    "collision": -1.0,
+    "joint_limits": -5.0,
+    "stand_still": -1.0,
+    "stand_contact": 0.5,
+}
+
+
+@dataclass(frozen=True)
+class Robot:
+    """Where a model has what, by the names of the Go2's.
+
+    Attributes:
+        qpos, qvel: [12], the joints in the state, in the order of `JOINTS`.
+        motors: [12], their actuators.
+        feet: [4], geoms.
+        trunk: the body "base".
+        sensors: [17], in sensordata: the feet's forces; contacts of trunk, thighs, calves and shins.
+        home: the keyframe in which it stands.
+        default: [12], the joints in it [rad].
+        soft: ends of the joints' ranges that cost nothing [rad], each [12].
+    """
+
+    qpos: np.ndarray
+    qvel: np.ndarray
+    motors: np.ndarray
+    feet: np.ndarray
+    trunk: int
+    sensors: np.ndarray
+    home: int
+    default: np.ndarray
+    soft: tuple[np.ndarray, np.ndarray]
+
+    @classmethod
+    def find(cls, model: Any, path: Path) -> Robot:
+        """In a model that came from a file.
+
+        Raises:
+            UserError: it lacks something; names it and the file.
+        """
+        joints = ids_of(model, "joint", [f"{name}_joint" for name in JOINTS], path)
+        sensed = [*(f"{leg}_foot" for leg in LEGS), "base"]
+        sensed += [f"{leg}_{part}" for part in ("thigh", "calf", "shin") for leg in LEGS]
+        qpos, (low, high) = model.jnt_qposadr[joints], model.jnt_range[joints].T
+        home = int(ids_of(model, "key", ["home"], path)[0])
+        middle, half = (low + high) / 2, SOFT_LIMIT * (high - low) / 2
+        return cls(
+            qpos=qpos,
+            qvel=model.jnt_dofadr[joints],
+            motors=ids_of(model, "actuator", JOINTS, path),
+            feet=ids_of(model, "geom", [f"{leg}_foot" for leg in LEGS], path),
+            trunk=int(ids_of(model, "body", ["base"], path)[0]),
+            sensors=model.sensor_adr[ids_of(model, "sensor", sensed, path)],
+            home=home,
+            default=model.key_qpos[home][qpos].copy(),
+            soft=(middle - half, middle + half),
+        )
+
+    def touching(self, read: np.ndarray) -> np.ndarray:
+        """Whether each foot (with 1 N), thigh and calf and the trunk touch something: [N, 13] of 0 and 1.
+
+        Args:
+            read: sensordata.
+        """
+        at = self.sensors
+        feet = [np.linalg.norm(read[:, a : a + 3], axis=-1) > 1.0 for a in at[:4]]
+        thighs, calves = read[:, at[5:9]] > 0, (read[:, at[9:13]] > 0) | (read[:, at[13:17]] > 0)
+        return np.concatenate([np.stack(feet, -1), thighs, calves, read[:, at[4:5]] > 0], -1).astype(np.float64)
+
+    def terms(self, now: Arrays, feet: np.ndarray, ground: np.ndarray, dt: float) -> Arrays:
+        """The reward's terms by name, without their weights, each [N].
+
+        Args:
+            now: what the env remembers, after a step.
+            feet: [N, 4, 3] in the world.
+            ground: [N, 4], its height under each.
+            dt: seconds of the step.
+        """
+        command, joint_vel, angle = now["command"], now["qvel"][:, self.qvel], now["qpos"][:, self.qpos]
+        lin, ang = turned(now["qpos"][:, 3:7], now["qvel"][:, :3]), now["qvel"][:, 3:6]
+        moving = np.linalg.norm(command, axis=-1) > 0.1
+        touch = now["touch"][:, :4] > 0
+        landed = touch & (now["air"] > 1.5 * dt)  # this step alone is no time in the air
+        speed = np.linalg.norm((feet - now["feet_1"].reshape(-1, 4, 3))[..., :2], axis=-1) / dt
+        too_low = np.square(feet[..., 2] - ground - FOOT_HEIGHT) * speed
+        change = now["action"] - now["action_1"]
+        return {
+            "track_lin": np.exp(-np.square(command[:, :2] - lin[:, :2]).sum(-1) / 0.25),
+            "track_ang": np.exp(-np.square(command[:, 2] - ang[:, 2]) / 0.25),
+            "lin_vel_z": np.square(lin[:, 2]),
+            "ang_vel_xy": np.square(ang[:, :2]).sum(-1),
+            "power": np.abs(now["actuator_force"][:, self.motors] * joint_vel).sum(-1),
+            "dof_acc": np.square((joint_vel - now["joint_vel_1"]) / dt).sum(-1),
+            "action_rate": np.square(change).sum(-1),
+            "action_smoothness": np.square(change - now["action_1"] + now["action_2"]).sum(-1),
+            "feet_air_time": ((now["air"] - 0.5) * landed).sum(-1) * moving,
+            "foot_clearance": np.exp(-too_low.sum(-1) / 0.01) * moving,
+            "hip": np.square(angle[:, ::3] - self.default[::3]).sum(-1),
+            "collision": now["touch"][:, 4:12].sum(-1),
+            "joint_limits": ((self.soft[0] - angle).clip(0) + (angle - self.soft[1]).clip(0)).sum(-1),
+            "stand_still": np.abs(angle - self.default).sum(-1) * ~moving,
+            "stand_contact": touch.all(-1) * ~moving,
+        }
+
+
+def turned(quat: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Vectors [K, 3] or [3] of the world in the axes of bodies with these rotations [K, 4]: [K, 3]."""
+    w, axis = quat[:, :1], -quat[:, 1:]
+    cross = 2.0 * np.cross(axis, vector)
+    return vector + w * cross + np.cross(axis, cross)
