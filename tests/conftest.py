@@ -35,8 +35,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures of metrics, which take longer than a tiny run."""
     from tscli.pictures import curves
+    from tscli.training import latents
 
     monkeypatch.setattr(curves, "draw_curves", lambda path, *args: path)
+    monkeypatch.setattr(latents, "_draw", lambda path, *args: path)
 
 
 @pytest.fixture(scope="session")

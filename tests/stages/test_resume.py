@@ -126,7 +126,7 @@ def test_a_latent_student_goes_on_where_it_was(folder: Path, monkeypatch: pytest
     expected = fingerprint(call(*command))
     shutil.rmtree(RUNS)
     Path("kept").rename(RUNS)
-    interrupt(monkeypatch, command, FlatAdam, "step", 7)
+    interrupt(monkeypatch, command, FlatAdam, "step", 3)
     assert fingerprint(call("distill", "--resume")) == expected
 
 

@@ -50,8 +50,8 @@ SITT = (
 )
 # The latent stages on a joint with hidden dynamics, as arguments after the command.
 _ROLL_OUT = (
-    *("--total-steps", "192", "--num-envs", "4", "--rollout-steps", "16", "--num-minibatches", "2", "--bptt", "8"),
-    *("--num-epochs", "2", "--eval-every", "2", *_LEARN),
+    *("--total-steps", "128", "--num-envs", "4", "--rollout-steps", "16", "--num-minibatches", "2", "--bptt", "8"),
+    *("--num-epochs", "2", "--eval-every", "0", *_LEARN),
 )
 _HISTORY = ("--student.hidden", "8", "--student.history", "3")
 TINY_LATENT = ("hidden_dynamics", *_ROLL_OUT, *_HISTORY, "--network.hidden", "8", "--encoder.hidden", "8")

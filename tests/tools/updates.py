@@ -22,7 +22,11 @@ from tscli.training import Training
 
 MEMORY = ("--network", "gru", "--network.hidden", "8", "--network.memory", "8")
 # Whose learning rate it is, of the optimisers that have one of their own.
-_RATES = {"critic_optimizer": "critic_lr", "student_optimizer": "align_lr", "proxy_optimizer": "align_lr"}
+_RATES = {
+    "critic_optimizer": ["critic_lr"],
+    "student_optimizer": ["align_lr", "encoder_lr"],
+    "proxy_optimizer": ["align_lr"],
+}
 # Three iterations of 4 envs x 8 steps, of episodes that are cut off after five: quick, and with ends of every kind.
 TINY = (
     *("--total-steps", "96", "--num-envs", "4", "--rollout-steps", "8", "--num-minibatches", "2", "--num-epochs", "2"),
@@ -56,6 +60,7 @@ class Watch:
         config, parts: the run's.
         rollout: the latest, as recorded.
         part, index: the minibatch at hand, and its sequences' numbers.
+        former: the minibatch before it.
         length: steps of its sequences.
         updates: optimisers' steps so far, by the part's name.
         rollouts: finished so far.
@@ -69,6 +74,7 @@ class Watch:
         self.parts: dict[str, Any] = {}
         self.rollout: Any = None
         self.part: Any = None
+        self.former: Any = None
         self.index, self.length = torch.zeros(0), 0
         self.updates: dict[str, int] = {}
         self.rollouts = 0
@@ -92,6 +98,7 @@ class Watch:
             return self.rollout
 
         def cut(original: Any, this: Minibatches, index: Tensor) -> Any:
+            self.former = self.part
             self.part, self.index, self.length = original(this, index), index, this._length
             return self.part
 
@@ -109,7 +116,7 @@ class Watch:
         def move(original: Any, this: FlatOptimizer) -> None:
             name = next(name for name, part in self.parts.items() if part is this)
             if self.rollouts:
-                given = getattr(self.config, _RATES.get(name, "lr"))
+                given = next(vars(self.config)[rate] for rate in _RATES.get(name, ["lr"]) if rate in vars(self.config))
                 assert this.lr == pytest.approx(given * (1 - (self.rollouts - 1) / 3)), "it falls to 0 over the run"
             check(self, name)
             self.updates[name] = self.updates.get(name, 0) + 1
