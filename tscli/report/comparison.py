@@ -74,16 +74,18 @@ def _sentence(data: dict[str, Any], metric: Metric) -> Html:
     done = [row for row in data["rows"] if row["mean"] is not None]
     if not done:
         return Html("No cell is finished.")
-    best = max(done, key=lambda row: row["mean"])
     digits = digits_of([row["mean"] for row in done])
-    unit = " %" if metric.percent else ""
+    best = max(done, key=lambda row: row["mean"])
+    equal = [row["label"] for row in done if row["mean"] == best["mean"]]
+    reached = f"{metric.text(best['mean'], digits)}{' %' if metric.percent else ''}"
     text = f"{len(data['rows'])} methods with {len(data['seeds'])} seeds each, {data['episodes']} episodes per policy. "
-    text += f"{best['label']} has the highest mean {metric.heading}, {metric.text(best['mean'], digits)}{unit}"
-    rivals = [row for row in done if row is not best and _overlap(row, best)]
+    if len(equal) > 1:
+        return join([text, f"{', '.join(equal)} have the highest mean {metric.heading}, {reached}."])
+    text += f"{best['label']} has the highest mean {metric.heading}, {reached}"
+    rivals = [row["label"] for row in done if row is not best and _overlap(row, best)]
     if len(done) > 1 and best["interval"]:
-        names = ", ".join(row["label"] for row in rivals)
         text += (
-            f"; its interval overlaps with that of {names}" if rivals else "; no other interval overlaps with its own"
+            f"; its interval overlaps with that of {', '.join(rivals)}" if rivals else "; no other interval overlaps"
         )
     return join([text, "."])
 
@@ -126,7 +128,7 @@ def _charts(data: dict[str, Any], metric: Metric) -> Html:
     for i, row in done:
         low, high = row["interval"] or (row["mean"], row["mean"])
         bars.append(Bar(row["label"], row["mean"], low, high, i, row["values"]))
-        profiles.append(_profile(row, i, every))
+        profiles.append(_profile(row, i, [0.0, *every, 1.0] if metric.percent else every))
     note = "Share of seeds that reach more than a figure, with pointwise 95 % intervals (Agarwal et al. 2021)."
     charts = [
         intervals(f"{metric.heading}, mean and 95 % interval", metric.heading, bars, "A dot is a seed."),
@@ -137,8 +139,7 @@ def _charts(data: dict[str, Any], metric: Metric) -> Html:
 
 def _profile(row: dict[str, Any], colour: int, every: Sequence[float]) -> Series:
     """Share of seeds above each figure, which falls where one of the seeds stands."""
-    pad = 0.05 * (every[-1] - every[0]) or 0.5
-    at = np.unique(np.concatenate([np.linspace(every[0] - pad, every[-1] + pad, 60), every]))
+    at = np.unique(np.concatenate([np.linspace(every[0], every[-1], 60), every]))
     above = np.array([[value > level for level in at] for value in row["values"]], dtype=np.float64)
     band = statistics.share_curve(above)
     return Series(row["label"], at.tolist(), band.value.tolist(), colour, band.low.tolist(), band.high.tolist())

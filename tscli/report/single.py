@@ -238,7 +238,7 @@ def _settings(story: Story, run: Run) -> Html:
     changed = changed_settings(run, story.task)
     if not changed:
         return Html()
-    rows = [[c.name, tag("b", c.value), c.default, "the task" if c.by_task else "the user"] for c in changed]
+    rows = [[c.name, tag("b", c.value), c.default, "the task" if c.by_task else "the command"] for c in changed]
     shown = table(["setting", "value", "default", "said by"], rows, "wrap")
     return tag("details", tag("summary", f"{run.name}: {len(changed)}"), shown)
 

@@ -145,12 +145,14 @@ def changed_settings(run: Run, task: Task | None) -> list[Changed]:
     plain = model.model_construct(**{n: f.get_default(call_default_factory=True) for n, f in fields.items()})
     defaults, tasks = flat(plain.model_dump(mode="json")), flat(written)
     apart = {"task", *run.manifest["parents"], *(("run",) if "policy" in run.manifest["parents"] else ())}
-    return [
-        Changed(name, setting(value), setting(defaults.get(name, "")), setting(tasks.get(name)) == setting(value))
-        for name, value in flat(config).items()
-        if name.partition(".")[0] not in apart
-        and setting(value) not in (setting(defaults.get(name)), "" if name not in defaults else None)
-    ]
+    changes = []
+    for name, value in flat(config).items():
+        written, default = setting(value), setting(defaults.get(name, ""))
+        by_task = name in tasks and setting(tasks[name]) == written
+        # Also what was set back to the default, against the task.
+        if name.partition(".")[0] not in apart and (written != default or (name in tasks and not by_task)):
+            changes.append(Changed(name, written, default, by_task))
+    return changes
 
 
 def command_of(run: Run, task: Task | None) -> str:

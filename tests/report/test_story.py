@@ -1,0 +1,26 @@
+"""What a run was told, and what has to be typed to tell it again."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+from tscli.launch.scripts import find_script, light_config
+from tscli.report.story import changed_settings, command_of
+from tscli.runs import Session
+from tscli.tasks import load_task
+
+
+def test_the_command_says_what_the_task_does_not_also_where_that_is_the_default(session: Session) -> None:
+    task = load_task("cartpole")
+    model = light_config(find_script("train-teacher"))
+    told = {"eval_every": 10, "stop_return": task.stages["train-teacher"]["stop_return"], "seed": 7}
+    with session.start(model(task="cartpole", **told), "train-teacher", "cartpole") as run:  # type: ignore[call-arg]
+        made = run.finish({})
+    changed = {change.name: change for change in changed_settings(made, task)}
+    assert (changed["eval_every"].value, changed["eval_every"].default) == ("10", "10"), "the task says another"
+    assert changed["stop_return"].by_task
+    words = command_of(made, task)
+    assert words.startswith("tscli train-teacher cartpole --set")
+    assert "--set eval_every=10" in words
+    assert "--set seed=7" in words
+    assert "stop_return" not in words
