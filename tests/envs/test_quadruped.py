@@ -212,3 +212,13 @@ def test_a_picture_shows_the_robot_its_command_and_its_velocity() -> None:
     env.reset(0)
     picture = env.render(0)
     assert picture.shape == (240, 320, 3) and picture.std() > 10
+
+
+def test_without_actions_it_stands_where_its_pose_is_held() -> None:
+    env = quadruped(1, friction=(0.8, 0.8), **STILL)
+    env.reset(0)
+    env._now["qpos"][0], env._now["qvel"][0] = env.model.key_qpos[0], 0.0
+    for _ in range(100):
+        env.step(torch.zeros(1, 12))
+    assert env._now["touch"][0].tolist() == [1] * 4 + [0] * 9
+    assert 0.25 < env._now["qpos"][0, 2] < 0.3

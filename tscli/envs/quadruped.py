@@ -9,7 +9,7 @@ Groups, float32; what a robot senses:
     ang_vel [3]       rad/s  of the trunk, in its axes
     gravity [3]       1      direction of gravity in the trunk's axes; (0, 0, -1) upright
     command [3]       m/s, m/s, rad/s: forward, left, turning left; a new one every 10 s
-    joint_pos [12]    rad    from the default pose (hip 0, thigh 0.8, calf -1.5), legs FL, FR, RL, RR
+    joint_pos [12]    rad    from the default pose (hip 0, thigh 0.8 or 1 behind, calf -1.5), legs FL, FR, RL, RR
     joint_vel [12]    rad/s
 
 and what it does not, privileged:
