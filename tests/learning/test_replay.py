@@ -41,11 +41,14 @@ def walk(student: Policy, pairs: Pairs, count: int, columns: int = 3, window: in
 def test_every_step_counts_as_often_as_every_other(tmp_path: Path) -> None:
     pairs = record(tmp_path)
     steps = np.array(walk(make_student(pairs, "state", kind="gru"), pairs, 300))
+    means = []
     for episode, length in enumerate(pairs.episodes()["length"]):
         counts = np.bincount(steps[steps[:, 0] == episode, 1], minlength=length)
         # How many walks an episode has is left to chance; of a walk all steps count once, the first like any other, but
         # for those with which the three columns begin and end.
         assert counts.min() > 3 and np.ptp(counts) <= 6
+        means.append(counts.mean())
+    assert max(means) < 1.5 * min(means)  # a long episode is drawn no more often than a short one
 
 
 def test_a_walk_shows_an_episode_from_its_start_to_its_end_and_the_memory_goes_along(tmp_path: Path) -> None:
@@ -54,12 +57,13 @@ def test_a_walk_shows_an_episode_from_its_start_to_its_end_and_the_memory_goes_a
     replay = Replay(student, 3, 2, torch.Generator().manual_seed(1))
     replay.choose(pairs, None)
     expected = replay.hidden
-    previous, seen = None, 0
+    previous, seen, lengths = None, 0, set[int]()
     next_ = replay._next
     found: list[Any] = []
     replay._next = lambda: found.append(next_()) or found[-1]
     for batch in replay.batches(40, torch.Generator()):
         windows, _ = found[-1]
+        lengths.add(len(batch.weight))
         if previous is not None:
             goes_on = (windows.episode == previous[0]) & (windows.step == previous[1]) & (windows.step > 0)
             assert ((windows.step == 0) | goes_on).all()
@@ -71,7 +75,7 @@ def test_a_walk_shows_an_episode_from_its_start_to_its_end_and_the_memory_goes_a
         replay.loss(batch, "kl").backward()  # from this window's start on
         assert not replay.hidden.requires_grad
         previous = (windows.episode, windows.step + windows.valid_length)
-    assert seen > 10
+    assert seen > 10 and lengths == {2, 3, 4}
 
 
 def test_a_walk_goes_on_while_the_dataset_grows_and_ends_where_its_steps_are_forgotten(tmp_path: Path) -> None:

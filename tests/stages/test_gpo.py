@@ -16,8 +16,7 @@ from tscli.networks.distributions import Distribution, kl
 pytestmark = pytest.mark.usefixtures("no_plots")
 
 
-@pytest.mark.parametrize("settings", [(), MEMORY], ids=["plain", "memory"])
-@pytest.mark.parametrize("pull", ["penalty", "clip"])
+@pytest.mark.parametrize(("pull", "settings"), [("penalty", MEMORY), ("clip", ())], ids=["memory", "plain"])
 def test_guider_and_learner_pull_each_other_and_each_by_its_own_gradient(
     folder: Path, monkeypatch: pytest.MonkeyPatch, pull: str, settings: tuple[str, ...]
 ) -> None:
