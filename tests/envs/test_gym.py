@@ -334,6 +334,28 @@ def test_bad_settings_are_refused_in_one_line(settings, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("own_envs:Reach", 'own_envs does not register its class Reach: write gymnasium.register("Reach-v0", Reach)'),
+        ("own_envs:Reach-v7", "own_envs registers none"),
+        ("own_envs.nowhere:Reach-v7", "No module named 'own_envs.nowhere'; 'own_envs' is not a package)"),
+        ("own_env:Reach-v7", "put own_env.py beside a task's YAML file that names it, or its folder into PYTHONPATH"),
+        ("own_broken:Reach-v7", "(No module named 'no_such_package')"),
+    ],
+)
+def test_an_env_of_ones_own_that_is_not_found_is_told_how_it_would_be(env_id, message, tmp_path, monkeypatch):
+    (tmp_path / "own_envs.py").write_text("import gymnasium\n\n\nclass Reach(gymnasium.Env):\n    pass\n")
+    (tmp_path / "own_broken.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as caught:
+        make_env({"kind": "gym", "id": env_id}, 2)
+    assert message in str(caught.value)
+    assert "Reacher" not in str(caught.value)
+    if env_id.startswith("own_broken"):
+        assert str(caught.value).endswith(message)
+
+
 def test_wrappers_are_put_on_with_their_arguments_and_the_first_one_innermost():
     clip = {"ClipReward": {"max_reward": 2.0}}
     double = {"gymnasium.wrappers.TransformReward": {"func": np.square}}
@@ -356,7 +378,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(env_id, ex
     if importlib.util.find_spec(module):
         pytest.skip(f"{module} is installed")
     with pytest.raises(
-        UserError, match=rf"^{env_id} needs a package that is not installed.*pip install .gymnasium\[{extra}\]"
+        UserError, match=rf"^{env_id} needs a package that is not installed.*pip install 'tscli\[{extra}\]'$"
     ):
         make(env_id)
 

@@ -17,11 +17,11 @@ from tscli.envs.contract import first_line
 
 # What to install for the families of environments that come with Gymnasium, and for one that does not.
 _EXTRAS = {
-    "gymnasium.envs.box2d": "gymnasium[box2d]",
-    "gymnasium.envs.mujoco": "gymnasium[mujoco]",
+    "gymnasium.envs.box2d": "tscli[box2d]",
+    "gymnasium.envs.mujoco": "tscli[mujoco]",
     "gymnasium.envs.phys2d": "gymnasium[jax]",
     "gymnasium.envs.tabular": "gymnasium[jax]",
-    "minigrid": "minigrid",
+    "minigrid": "tscli[minigrid]",
 }
 _DRAWN_BY_PYGAME = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.box2d")
 
@@ -38,7 +38,9 @@ def import_named(module: str, owner: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         extra = _EXTRAS.get(module.partition(".")[0])
-        fix = f": pip install {extra}" if extra else ""
+        fix = f": pip install '{extra}'" if extra else ""
+        if not extra and isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            fix = f": put {error.name}.py beside a task's YAML file that names it, or its folder into PYTHONPATH"
         raise UserError(f"{owner}: module {module} cannot be imported ({first_line(error)}){fix}") from error
 
 
@@ -49,20 +51,30 @@ def find_spec(env_id: str) -> EnvSpec:
         UserError: no such module or id.
     """
     module, _, name = env_id.rpartition(":")
-    if module:
-        import_named(module, f'env "{env_id}"')
+    imported = import_named(module, f'env "{env_id}"') if module else None
     if name in gymnasium.registry:
         return gymnasium.registry[name]
+    if imported is not None and isinstance(getattr(imported, name, None), type):
+        fix = f'gymnasium.register("{name}-v0", {name}) at its end, and {module}:{name}-v0 as the id'
+        raise UserError(f'unknown Gymnasium id "{env_id}": {module} does not register its class {name}: write {fix}')
     namespace = name.rpartition("/")[0]
     if namespace and not any(known.startswith(f"{namespace}/") for known in gymnasium.registry):
         raise UserError(
             f'unknown Gymnasium id "{env_id}": no imported package has ids in "{namespace}/", '
             f'so write its module in front, as in "module:{name}"'
         )
+    own = [known for known, spec in gymnasium.registry.items() if module and _made_in(spec, module)]
     versions = [known for known in gymnasium.registry if known.lower().startswith(f"{name.lower()}-v")]
-    close = versions[-1:] or difflib.get_close_matches(name, gymnasium.registry, n=1)
-    hint = did_you_mean(name, close) if close else "gymnasium.pprint_registry() lists the known ones"
+    close = versions[-1:] or own or ([] if module else difflib.get_close_matches(name, gymnasium.registry, n=1))
+    unknown = f"{module} registers none" if module else "gymnasium.pprint_registry() lists the known ones"
+    hint = did_you_mean(name, close) if close else unknown
     raise UserError(f'unknown Gymnasium id "{env_id}": {hint}')
+
+
+def _made_in(spec: EnvSpec, module: str) -> bool:
+    where = spec.entry_point
+    where = where.partition(":")[0] if isinstance(where, str) else getattr(where, "__module__", "")
+    return f"{where}.".startswith(f"{module.partition('.')[0]}.")
 
 
 def build(env_id: str, given: str, spec: EnvSpec, make: Callable[[], Any]) -> Any:
@@ -85,7 +97,8 @@ def build(env_id: str, given: str, spec: EnvSpec, make: Callable[[], Any]) -> An
         why = first_line(error)
         entry_point = str(spec.entry_point or spec.vector_entry_point)
         extra = next((extra for module, extra in _EXTRAS.items() if entry_point.startswith(module)), None)
-        fix = f': pip install "{extra}"' if extra and "pip install" not in why else ""
+        why = why.partition(", you can install it")[0] if extra else why  # Gymnasium's advice, which is not all of it
+        fix = f": pip install '{extra}'" if extra else ""
         raise UserError(f"{env_id} needs a package that is not installed ({why}){fix}") from error
     except (Exception, SystemExit) as error:
         why = first_line(error).partition(" was raised from")[0]  # Gymnasium repeats the arguments after that
