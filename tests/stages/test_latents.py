@@ -11,6 +11,7 @@ import pytest
 import torch
 from stage_tools import LATENT, LATENT_TEACHER, TINY_LATENT, call, error_of, metrics_of
 
+from tscli.cli.pages import next_step
 from tscli.networks import Policy
 from tscli.networks.files import load_policy_file
 from tscli.runs import Run
@@ -56,7 +57,9 @@ def test_rewards_reach_the_students_encoder_only_where_that_is_asked_for(folder:
 
 
 def test_rma_keeps_the_teachers_actor_and_lee_moves_a_copy_of_it(folder: Path) -> None:
-    (teacher,) = policies_of(call(*LATENT_TEACHER), "policy")
+    made = call(*LATENT_TEACHER)
+    assert next_step([made]) == "tscli distill --method latent"
+    (teacher,) = policies_of(made, "policy")
     for actor in ("shared", "own"):
         run = call(*LATENT, "--actor", actor, "--teacher", "1")
         (student,) = policies_of(run, "last")
@@ -86,5 +89,6 @@ def test_latents_that_cannot_be_are_refused_before_any_work(folder: Path, capsys
     assert "needs no memory" in error_of(capsys, "cts", *TINY_LATENT, "--encoder", "gru")
     assert "leaves one of the two without an env" in error_of(capsys, "cts", *TINY_LATENT, "--student-fraction", "0.01")
     assert "does not divide the student's" in error_of(capsys, "cts", *TINY_LATENT, "--num-minibatches", "8")
-    call(*LATENT_TEACHER, "--latent-size", "0")
+    teacher = call(*LATENT_TEACHER, "--latent-size", "0")
+    assert next_step([teacher]) == "tscli collect"
     assert "has no latent to be inferred: train it with --latent-size" in error_of(capsys, *LATENT)
