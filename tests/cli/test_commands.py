@@ -56,6 +56,7 @@ def test_a_copied_script_runs_with_its_flags_and_is_never_overwritten(
     assert "exists" in error_of(capsys, "cp", "train-teacher", "mine.py")
     assert main(["run", "mine.py", "--help"]) == 0
     assert "Changed." in capsys.readouterr().out
+    assert "TASK is missing: tscli run mine.py TASK" in error_of(capsys, "run", "mine.py")
     assert config_of("run", "mine.py", "bare.yaml", "--num-envs", "5")["num_envs"] == 5
     assert config_of("run", "mine.py", "toy.yaml")["num_envs"] == 8, "a copy keeps what tasks say about its command"
     assert main(["cp", "train-teacher", "mine.py", "--force"]) == 0

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +40,10 @@ def test_what_is_not_there_is_named(recorded: Path) -> None:
     dataset = pairs.torch(next(iter(pairs.schema.groups)), 4)
     with pytest.raises(IndexError):
         dataset[len(dataset)]
+
+
+def test_a_misspelt_view_of_the_task_is_told_with_the_closest_one(recorded: Path) -> None:
+    pairs = Pairs(recorded)
+    pairs.schema = replace(pairs.schema, task="cartpole")
+    with pytest.raises(UserError, match='task cartpole has no view "partail": did you mean "partial"'):
+        pairs.torch("partail", 4)

@@ -114,6 +114,8 @@ def next_step(runs: list[Run], after: Run | None = None) -> str:
 def _following(run: Run, is_named: bool) -> str:
     """What comes after a run; `is_named` where a stage that is told nothing would go on from another one."""
     number = f" {run.number}" if is_named else ""
+    if run.command == "train-teacher" and run.config.get("latent_size"):
+        return f"distill --method latent{' --teacher' + number if number else ''}"
     if "policy" in run.holds and run.role == "teacher":
         return f"collect --teacher{number}" if number else "collect"
     if "policy" in run.holds:  # DAgger's student brings the pairs that it gathered: they come second

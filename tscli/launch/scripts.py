@@ -40,6 +40,11 @@ class Script:
         return f"{self.command}-{self.method}" if self.method else self.command
 
     @property
+    def typed(self) -> str:
+        """What stands behind `tscli` to run it: `eval`, or `run mine.py` for a user's own."""
+        return self.command if self.path.parent in script_folders() else f"run {self.path}"
+
+    @property
     def folder(self) -> str:
         """`stages` or `datasets`; for a user's own script the folder that it lies in."""
         return self.path.parent.name

@@ -63,7 +63,7 @@ def plan(
     if resume is not None:
         return _resumed(script, model, own, preset, runs_dir, resume)
     layers = stage_layers(script, model, own, preset, runs_dir, task)
-    _check_code(build_config(model, layers, script.command), layers)
+    _check_code(build_config(model, layers, script.typed), layers)
     return Plan(script, layers)
 
 

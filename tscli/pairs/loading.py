@@ -66,7 +66,8 @@ def view_of(pairs: Pairs, expression: str) -> ViewSpec:
         UserError: there is no such view, or the pairs did not record what it shows.
     """
     try:
-        parts = load_task(pairs.schema.task).view(expression)
-    except UserError:
-        parts = parse_view(expression)
+        task = load_task(pairs.schema.task)
+    except UserError:  # it is not here: then a view that is written out will do
+        task = None
+    parts = task.view(expression) if task else parse_view(expression)
     return resolve_view(expression, parts, pairs.schema.groups, pairs.schema.action, owner="the dataset")
