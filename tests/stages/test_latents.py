@@ -12,11 +12,7 @@ import torch
 from stage_tools import LATENT, RUNS, TINY_LATENT, Remember, call, error_of, metrics_of
 from updates import TINY, Watch, make_teacher, no_gradient, short_task
 
-<<<<<<< HEAD
 from tscli.learning.imitation import imitation_loss
-=======
-from tscli.cli.pages import next_step
->>>>>>> g-stranger
 from tscli.networks import Policy
 from tscli.networks.files import load_policy_file
 from tscli.runs import Run, list_runs
@@ -80,7 +76,6 @@ def follow(watch: Watch) -> torch.Tensor:
     return (student.encoder.latent(part.student_obs, part.hidden, part.reset)[0] - part.goal).square().mean()
 
 
-<<<<<<< HEAD
 def goal_of(watch: Watch) -> torch.Tensor:
     teacher = watch.parts["teacher"]
     return teacher.encoder.latent(watch.part.obs, teacher.initial_hidden(1), None)[0]
@@ -196,20 +191,6 @@ def test_rma_keeps_the_teachers_actor(folder: Path, no_probe: None) -> None:
     first, last = metrics_of(run)[0], metrics_of(run)[-1]
     assert last["loss/latent"] < first["loss/latent"] and "loss/action" not in last
     assert run.teachers[0].startswith("0001")
-=======
-def test_rma_keeps_the_teachers_actor_and_lee_moves_a_copy_of_it(folder: Path) -> None:
-    made = call(*LATENT_TEACHER)
-    assert next_step([made]) == "tscli distill --method latent"
-    (teacher,) = policies_of(made, "policy")
-    for actor in ("shared", "own"):
-        run = call(*LATENT, "--actor", actor, "--teacher", "1")
-        (student,) = policies_of(run, "last")
-        assert same(student, teacher, "encoder.body") == same(student, teacher, "head") == (actor == "shared")
-        first, last = metrics_of(run)[0], metrics_of(run)[-1]
-        assert last["loss/latent"] < first["loss/latent"]
-        assert ("loss/action" in last) == (actor == "own")
-        assert run.teachers[0].startswith("0001") and run.metrics["latent/mse"] > 0
->>>>>>> g-stranger
 
 
 def test_what_is_not_the_method_fits_into_forty_lines() -> None:
@@ -231,10 +212,5 @@ def test_latents_that_cannot_be_are_refused_before_any_work(folder: Path, capsys
     assert "needs no memory" in error_of(capsys, "cts", *TINY_LATENT, "--encoder", "gru")
     assert "leaves one of the two without an env" in error_of(capsys, "cts", *TINY_LATENT, "--student-fraction", "0.01")
     assert "does not divide the student's" in error_of(capsys, "cts", *TINY_LATENT, "--num-minibatches", "8")
-<<<<<<< HEAD
     make_teacher()
-=======
-    teacher = call(*LATENT_TEACHER, "--latent-size", "0")
-    assert next_step([teacher]) == "tscli collect"
->>>>>>> g-stranger
     assert "has no latent to be inferred: train it with --latent-size" in error_of(capsys, *LATENT)
