@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
-from mujoco.batch import Batch
 
 from tscli.envs import make_env
 from tscli.envs.mujoco import STAGE_VEL
@@ -25,7 +25,7 @@ SENSED = ["ang_vel", "gravity", "command", "joint_pos", "joint_vel"]
 
 def raw_twin(env: Any, threads: int) -> Any:
     """A batch of the env's model, with its drawn fields and its states."""
-    batch = Batch(env.model, env.num_envs, threads)
+    batch = import_module("mujoco.batch").Batch(env.model, env.num_envs, threads)
     for name, values in env._drawn.items():
         batch.expand(name)[:] = values
     batch.set_const()

@@ -10,6 +10,7 @@ The extra `mujoco` brings the library: pip install 'tscli[mujoco]'. It is import
 from __future__ import annotations
 
 import copy
+import importlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def library() -> Any:
         UserError: it is not installed, or too old.
     """
     try:
-        import mujoco
+        mujoco = importlib.import_module("mujoco")
     except ImportError:
         raise UserError("this env needs MuJoCo, which is not installed: pip install 'tscli[mujoco]'") from None
     if not mujoco.__version__.startswith("4."):
@@ -208,9 +209,8 @@ class MujocoEnv(VecEnv):
         if threads == 0:
             self._physics: Any = Loop(model, num_envs)
         else:
-            from mujoco.batch import Batch
-
-            self._physics = Batch(model, num_envs, threads or torch.get_num_threads())
+            batch: Any = importlib.import_module("mujoco.batch")
+            self._physics = batch.Batch(model, num_envs, threads or torch.get_num_threads())
         self._drawn: Arrays = {name: self._physics.expand(name) for name in fields}
         self._usual = {name: np.array(getattr(model, name)) for name in fields}
         state = [name for name in STATE if np.size(getattr(mujoco.MjData(model), name, ()))]

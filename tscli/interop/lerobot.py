@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,8 @@ def write_dataset(
 def _write_meta(
     path: Path, schema: PairsSchema, fields: Fields, fps: int, episodes: list[dict[str, Any]], stats: dict[str, Any]
 ) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    pa = import_module("pyarrow")
+    pq = import_module("pyarrow.parquet")
 
     features = {column: _feature(schema, column, *field) for column, field in fields.items()}
     features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in _COUNTERS.items()}
@@ -169,8 +170,8 @@ class _Files:
 
     def write(self, values: dict[str, np.ndarray]) -> dict[str, int]:
         """Append an episode; gives the place of its file."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        pa = import_module("pyarrow")
+        pq = import_module("pyarrow.parquet")
 
         table = pa.table({name: _column(name, array) for name, array in values.items()})
         if self._writer is not None and self._bytes + table.nbytes > _FILE_BYTES:
@@ -194,7 +195,7 @@ class _Files:
 
 def _column(name: str, array: np.ndarray) -> Any:
     """[T, ...] as a column: numbers, lists of numbers, or pictures."""
-    import pyarrow as pa
+    pa = import_module("pyarrow")
 
     if name.startswith("observation.images."):
         return pa.array([{"bytes": _png(picture), "path": None} for picture in array], _picture_type())
@@ -205,7 +206,7 @@ def _column(name: str, array: np.ndarray) -> Any:
 
 
 def _picture_type() -> Any:
-    import pyarrow as pa
+    pa = import_module("pyarrow")
 
     return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -339,8 +340,8 @@ def _recording(rows: dict[str, np.ndarray], schema: PairsSchema | None) -> Recor
 
 def _rows_of_episodes(folder: Path, features: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
     """Every column of an episode, [T, ...], in the order of the files."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    pa = import_module("pyarrow")
+    pq = import_module("pyarrow.parquet")
 
     with reading(folder, "a LeRobot dataset"):
         pending: list[Any] = []
@@ -363,7 +364,7 @@ def _arrays(table: Any, features: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def _array(column: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """A column as [T, ...]; a single number per row as [T]."""
-    import pyarrow as pa
+    pa = import_module("pyarrow")
 
     count = len(column)
     if dtype == "image":
