@@ -345,9 +345,9 @@ def test_a_number_that_is_none_is_never_recorded(
     rewards: list[float] = []
     append = PairsWriter.append
 
-    def watched(self: PairsWriter, obs: Any, action: Any, label: Any, params: Any, reward: Any, *rest: Any) -> None:
+    def watched(self: PairsWriter, obs: Any, action: Any, label: Any, params: Any, reward: Any, *rest: Any) -> Any:
         rewards.extend(reward.tolist())
-        append(self, obs, action, label, params, reward, *rest)
+        return append(self, obs, action, label, params, reward, *rest)
 
     monkeypatch.setattr(PairsWriter, "append", watched)
     error_of(capsys, *COLLECT, "--episodes", "15")

@@ -76,8 +76,8 @@ STAGES = {
     "distill-online-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.learning.optim:FlatAdam.step", 12),
     "sitt": ((*SITT, "--align-every", "2", "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 27),
     "sitt-recurrent": ((*SITT, *SITT_RNN, "--penalty-warmup", "300"), "tscli.learning.optim:FlatAdam.step", 27),
-    "ts": (("ts", *TINY_LATENT, "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 19),
-    "cts": (("cts", *TINY_LATENT, "--student-rl-gradient"), "tscli.learning.optim:FlatAdam.step", 25),
+    "ts": (("ts", *TINY_LATENT, "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 11),
+    "cts": (("cts", *TINY_LATENT, "--student-rl-gradient"), "tscli.learning.optim:FlatAdam.step", 15),
     "distill-online-after-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.learning.optim:FlatAdam.step", 30),
 }
 

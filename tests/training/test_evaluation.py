@@ -57,7 +57,11 @@ def starts(env: VecEnv, seed: int, per_slot: int) -> list[bytes]:
     return found
 
 
-@pytest.mark.parametrize("name", task_names())
+# Those of other simulators begin as their seeds say, which `tests/envs` see to.
+OURS = [name for name in task_names() if load_task(name).env["kind"] not in ("gym", "quadruped")]
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_every_evaluation_episode_is_another_one_also_by_another_seed(name: str) -> None:
     task = load_task(name)
     if task.env["kind"] != "mixed":  # whose random episodes are short anyway
