@@ -39,7 +39,7 @@ class Manifest(BaseModel):
     seconds: float = Field(default=0.0, ge=0)
     config_hash: str = ""
     versions: dict[str, str | None] = {}
-    sinks: list[str] = []
+    sinks: dict[str, str] = {}
     processes: int = Field(default=1, ge=1)
     teacher_by: str = ""
     error: str | None = None
