@@ -36,7 +36,7 @@ HUGE = 1e8  # no velocity of a robot, in m/s or rad/s: the solver has lost it
 MANY = 1 << 20  # draws of one name in an episode, at the most one per step
 
 
-def library() -> Any:
+def load_mujoco() -> Any:
     """The module `mujoco`.
 
     Raises:
@@ -57,7 +57,7 @@ def load_spec(path: Path) -> Any:
     Raises:
         UserError: it cannot be read.
     """
-    mujoco = library()
+    mujoco = load_mujoco()
     try:
         return mujoco.MjSpec.from_file(str(path))
     except (ValueError, OSError) as error:
@@ -82,7 +82,7 @@ def ids_of(model: Any, kind: str, names: Sequence[str], path: Path) -> np.ndarra
     Raises:
         UserError: the model lacks one; names the nearest that it has.
     """
-    mujoco = library()
+    mujoco = load_mujoco()
     code, count = getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}"), {"joint": "njnt", "actuator": "nu"}
     there = [mujoco.mj_id2name(model, code, i) for i in range(getattr(model, count.get(kind, f"n{kind}")))]
     for name in names:
@@ -95,7 +95,7 @@ class Loop:
     """The part of `mujoco.batch.Batch` that is used here, one simulation after the other."""
 
     def __init__(self, model: Any, nsim: int) -> None:
-        self._mujoco = library()
+        self._mujoco = load_mujoco()
         self._models = [copy.copy(model) for _ in range(nsim)]
         self._data = [self._mujoco.MjData(each) for each in self._models]
         self._bound: Arrays = {}
@@ -199,7 +199,7 @@ class MujocoEnv(VecEnv):
         fields: Sequence[str] = (),
         derived: Sequence[str] = (),
     ) -> None:
-        mujoco = library()
+        mujoco = load_mujoco()
         self.num_envs, self.device = num_envs, torch.device(device)
         self.max_episode_steps: int = max_episode_steps
         # A lost simulation is an error with its name, not a quiet start from the model's default.

@@ -338,7 +338,7 @@ class Env(MujocoEnv):
         from tscli.envs import mujoco, rays
 
         model, data = self._physics.get_model(row), self._physics.get_data(row)
-        mujoco.library().mj_forward(model, data)
+        mujoco.load_mujoco().mj_forward(model, data)
         look_at = data.qpos[:3] * [1, 1, 0] + [0, 0, self._terrain.height(data.qpos[:2]) + 0.2]
         draw = rays.draw if self._config.picture == "rays" else rays.draw_gl
         image = Image.fromarray(draw(model, data, look_at - np.array([0.7, 1.3, -0.55]), look_at, (240, 320)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from tscli.config import UserError
 from tscli.envs.contract import first_line
-from tscli.envs.mujoco import library
+from tscli.envs.mujoco import load_mujoco
 
 SKY = np.array([0.62, 0.72, 0.84])
 LIGHT = np.array([0.36, 0.27, 0.89])
@@ -29,7 +29,7 @@ def draw(
         size: H, W.
         fovy: vertical field of view in degrees.
     """
-    mujoco = library()
+    mujoco = load_mujoco()
     height, width = size
     ahead = _unit(look_at - eye)
     right = _unit(np.cross(ahead, [0.0, 0.0, 1.0]))
@@ -58,7 +58,7 @@ def draw_gl(model: Any, data: Any, eye: np.ndarray, look_at: np.ndarray, size: t
     Raises:
         UserError: there is no OpenGL.
     """
-    mujoco = library()
+    mujoco = load_mujoco()
     camera, away = mujoco.MjvCamera(), look_at - eye
     camera.lookat[:], camera.distance = look_at, float(np.linalg.norm(away))
     camera.azimuth = float(np.degrees(np.arctan2(away[1], away[0])))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tscli.envs.mujoco import library
+from tscli.envs.mujoco import load_mujoco
 
 KINDS = ("rough", "slope_up", "slope_down", "stairs_up", "stairs_down")
 LEVELS = 6
@@ -79,7 +79,7 @@ class Terrain:
         unit = ((self.heights - low) / rise).ravel()
         spec.add_hfield(name=floor, nrow=rows, ncol=columns, size=[*self.half, rise, BASE], userdata=unit)
         geom = spec.geom(floor)
-        geom.type, geom.hfieldname, geom.pos = library().mjtGeom.mjGEOM_HFIELD, floor, [0.0, 0.0, low]
+        geom.type, geom.hfieldname, geom.pos = load_mujoco().mjtGeom.mjGEOM_HFIELD, floor, [0.0, 0.0, low]
 
 
 def _patch(kind: str, difficulty: float, cells: int, rng: np.random.Generator) -> np.ndarray:
