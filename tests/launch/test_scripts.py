@@ -37,7 +37,9 @@ def test_the_file_name_is_the_command_and_order_sorts(folders: list[Path]) -> No
     assert found[0].about == "Train a toy teacher."
 
 
-def test_a_script_is_parsed_as_a_whole_once_until_it_changes(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_is_parsed_as_a_whole_once_until_it_changes(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     parsed: list[str] = []
     parse = ast.parse
 
