@@ -369,7 +369,7 @@ def _make_folder(runs_dir: Path, name: str) -> tuple[Path, int]:
         runs_dir.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(lock_folder(runs_dir, wait=True)):
             taken = [int(p.name.split("-")[0]) for p in runs_dir.iterdir() if re.match(r"\d{4,9}-", p.name)]
-            number = max(taken + [last_removed(runs_dir)]) + 1
+            number = max(last_removed(runs_dir), 0, *taken) + 1
             path = runs_dir / f"{number:04d}-{name}"
             path.mkdir()
             return path, number
