@@ -100,7 +100,7 @@ class Probes:
         return best
 
     def past(self, x: Tensor, steps: int) -> Tensor:
-        """x with the observations and actions before it, see `with_history`."""
+        """`x` with the observations and actions before it, see `with_history`."""
         return with_history(x, self._sample.previous, self._sample.reset, steps)
 
 
