@@ -155,7 +155,7 @@ def main(config: Config, session: Session) -> Run:
         # --- what the kept ones bear ----------------------------------------------------------------------------------
         bearings, sets = {}, [full[0], *(kept(one, found, scale) for one in full)]
         for candidate in sets[1:] if config.bearing else ():
-            session.say(f"how much noise, delay and dropout {words.of(candidate)} bears")
+            session.note(f"how much noise, delay and dropout is borne by {words.of(candidate)}")
             bearings[candidate] = find_bearings(candidate, students(candidate), measure, scale, knowing.sample)
 
         kinds = {memory: str(network.kind) for memory, network in bodies.items()}
