@@ -45,6 +45,7 @@ class Outcome:
     teacher: dict[str, float] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)  # how near the student is to its teacher
     env_steps: int = 0
+    frames: int = 0
     seconds: float = 0.0
     problem: str = ""
 
@@ -66,6 +67,7 @@ class Summary:
     gap: float | None
     mean_return: float
     env_steps: float  # mean over the seeds that are in
+    frames: float  # as well
     allowed_steps: int
     seconds: float
 
@@ -123,6 +125,7 @@ def _outcomes(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Outcome]:
     for row in rows:
         runs = [cell.finished_run() for cell in row.cells]
         outcome = Outcome(row, env_steps=sum(map(env_steps, runs)))
+        outcome.frames = sum(int(run.metrics.get("frames", 0)) for run in runs if run is not None)
         outcome.seconds = sum(float(run.manifest.get("seconds") or 0) for run in runs if run is not None)
         problems = [f"{cell.name}: {failed[cell.key]}" for cell in row.cells if cell.key in failed]
         outcome.problem = problems[0] if problems else "" if runs[-1] is not None else "unfinished"
@@ -184,6 +187,7 @@ def _summary(group: list[Outcome], metric: Metric) -> Summary:
         gap=float(np.mean(gaps)) if gaps else None,
         mean_return=_mean([outcome.student.get("return", math.nan) for outcome in done]),
         env_steps=_mean([float(outcome.env_steps) for outcome in done]),
+        frames=_mean([float(outcome.frames) for outcome in done]),
         allowed_steps=sum(cell.allowed_steps for cell in group[0].row.cells),
         seconds=_mean([outcome.seconds for outcome in done]),
     )
