@@ -97,7 +97,8 @@ def test_what_opens_the_drawer_near_the_handle_is_paid() -> None:
     [
         ([0, 0.03, 0], [0, -0.03, 0], True),
         ([0, 0.03, 0], [0, 0.01, 0], False),  # both fingers above the bar
-        ([0, 0.03, 0.03], [0, -0.03, 0.03], False),  # not deep enough
+        ([0, 0.03, 0.03], [0, -0.03, 0.03], True),  # at the palm
+        ([0, 0.03, -0.02], [0, -0.03, -0.02], False),  # before the fingers' tips
         ([0.07, 0.03, 0], [0.07, -0.03, 0], False),  # beside the bar
     ],
 )

@@ -178,11 +178,12 @@ class Env(MujocoEnv):
         return 0.1 * reward, never, never
 
     def between(self, at: Arrays) -> np.ndarray:
-        """Whether the bar is between the fingers, [K]."""
+        """Whether the bar is between the fingers, [K]: from their tips up to the palm, and not beside its ends."""
         hand = at["site_xmat"][:, self._grip].reshape(-1, 3, 3)
         to_pads = at["geom_xpos"][:, self._pads] - at["site_xpos"][:, [self._handle]]
         left, right = np.einsum("kpi,kij->pkj", to_pads, hand)
-        return (left[:, 1] * right[:, 1] < 0) & (np.abs(left[:, 2]) < 0.025) & (np.abs(left[:, 0]) < 0.06)
+        deep = (left[:, 2] > -0.01) & (left[:, 2] < 0.04)
+        return (left[:, 1] * right[:, 1] < 0) & deep & (np.abs(left[:, 0]) < 0.06)
 
     def _succeeds(self) -> np.ndarray:
         return np.minimum(self._now["qpos"][:, 9], self._now["held"][:, 0]) > OPEN
