@@ -110,11 +110,14 @@ def test_the_bar_is_between_the_fingers_where_one_is_on_each_side(left: Any, rig
     assert env.between(env._now).tolist() == [expected]
 
 
-@pytest.mark.parametrize(("opening", "held", "expected"), [(0.16, 0.16, True), (0.16, 0.14, False), (0.14, 0.2, False)])
-def test_an_episode_succeeds_whose_drawer_ends_open_by_the_hand(opening: float, held: float, expected: bool) -> None:
+@pytest.mark.parametrize(("opening", "held", "expected"), [(0.16, True, True), (0.16, False, False), (0.14, True, False)])
+def test_an_episode_succeeds_whose_drawer_ends_open_with_the_bar_in_the_hand(
+    monkeypatch: pytest.MonkeyPatch, opening: float, held: bool, expected: bool
+) -> None:
     env = placed(max_episode_steps=3)
+    monkeypatch.setattr(type(env), "between", lambda self, at: np.full(1, held))
     for k in range(3):
-        env._now["qpos"][0, 9], env._now["held"][0, 0] = opening, held
+        env._now["qpos"][0, 9] = opening
         step = env.step(torch.zeros(1, 7))
         assert bool(step.success) == (expected and k == 2) and bool(step.truncated) == (k == 2)
 
@@ -122,8 +125,9 @@ def test_an_episode_succeeds_whose_drawer_ends_open_by_the_hand(opening: float, 
 def test_a_drawer_that_slides_by_itself_is_not_pulled() -> None:
     env = placed()
     env._now["qvel"][0, 9] = 2.0
-    env.step(torch.zeros(1, 7))
-    assert env._now["qpos"][0, 9] > 0.02 and env._now["held"][0, 0] == env._now["near"][0, 0] == 0
+    step = env.step(torch.zeros(1, 7))
+    assert env._now["qpos"][0, 9] > 0.02 and env._now["near"][0, 0] == 0
+    assert float(step.reward) < 0.1 * (0.2 + 0.4 + 0.5)  # what the distance pays, and that it is open by 1 cm
 
 
 def test_an_action_moves_the_joints_by_so_many_radians_within_their_limits() -> None:
@@ -168,7 +172,7 @@ def test_the_share_is_told_until_the_handle_is_held() -> None:
     env = placed(AWAY)
     env.step(torch.zeros(1, 7))
     assert env.metrics() == {"env/handle_visible": 1.0} and not env.metrics()
-    env._now["held"][:] = 0.01
+    env._now["held"][:] = 1
     env.step(torch.zeros(1, 7))
     assert not env.metrics()
 

@@ -27,7 +27,7 @@ Reward per step, a tenth of the sum of these, d being the distance from grip to 
     -0.01 |action|^2
 Starts: near the maker's ready pose, the hand pointing down.
 Ends: never terminated; truncated after `max_episode_steps`.
-Success: at its end the drawer is open by more than 15 cm, all of them pulled with the bar between the fingers.
+Success: at its end the drawer is open by more than 15 cm, and the bar is between the fingers.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def camera(model: Any, name: str, size: tuple[int, int]) -> Camera:
 class EnvConfig(Config):
     """Settings of the drawer; 0 draws nothing."""
 
-    max_episode_steps: int = time_limit(150)
+    max_episode_steps: int = time_limit(100)
     position: float = Field(0.05, ge=0, le=0.2, description="How far the cabinet is moved along x and y at most [m].")
     height: float = Field(0.06, ge=0, le=0.12, description="How far it is moved up or down at most [m].")
     yaw: float = Field(10.0, ge=0, le=45, description="How far it is turned at most [degrees].")
@@ -166,7 +166,7 @@ class Env(MujocoEnv):
         opening, gained = now["qpos"][:, 9], now["qpos"][:, 9] - now["before"][:, 0]
         near, close = far < NEAR, 1.0 - np.tanh(2.5 * far)
         now["near"][:, 0] += np.where(near, gained.clip(0), 0.0)
-        now["held"][:, 0] += np.where(between, gained.clip(0), 0.0)
+        now["held"][:, 0] += between
         # Into the drawer and down, by 45 degrees; the drawer's x points into it.
         approach = np.sqrt(0.5) * ((hand[..., 2] * bar[..., 0]).sum(-1) - hand[:, 2, 2])
         along = np.abs((hand[..., 0] * bar[..., 1]).sum(-1))
@@ -186,7 +186,7 @@ class Env(MujocoEnv):
         return (left[:, 1] * right[:, 1] < 0) & deep & (np.abs(left[:, 0]) < 0.06)
 
     def _succeeds(self) -> np.ndarray:
-        return np.minimum(self._now["qpos"][:, 9], self._now["held"][:, 0]) > OPEN
+        return (self._now["qpos"][:, 9] > OPEN) & self.between(self._now)
 
     # --- what is seen -------------------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class Env(MujocoEnv):
         return (met == self._bar).mean(1)
 
     def _look(self) -> None:
-        """Take note of how much of the handle is seen where it has not been grasped yet."""
+        """Take note of how much of the handle is seen where the bar has not been between the fingers yet."""
         rows = np.flatnonzero(self._now["held"][:, 0] == 0)
         if len(rows):
             self._looks += float(self.visible(rows).sum()), len(rows)
