@@ -110,7 +110,9 @@ def test_the_bar_is_between_the_fingers_where_one_is_on_each_side(left: Any, rig
     assert env.between(env._now).tolist() == [expected]
 
 
-@pytest.mark.parametrize(("opening", "held", "expected"), [(0.16, True, True), (0.16, False, False), (0.14, True, False)])
+@pytest.mark.parametrize(
+    ("opening", "held", "expected"), [(0.16, True, True), (0.16, False, False), (0.14, True, False)]
+)
 def test_an_episode_succeeds_whose_drawer_ends_open_with_the_bar_in_the_hand(
     monkeypatch: pytest.MonkeyPatch, opening: float, held: bool, expected: bool
 ) -> None:
