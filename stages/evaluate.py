@@ -94,8 +94,11 @@ def main(config: Config, session: Session) -> Run:
             entry: dict[str, Any] = {"run": names[role], "view": policy.spec.view.name}
             for mode in ("greedy", "sampled"):
                 counter = maps.Visits(env) if mode == "greedy" and env.map_shape is not None else None
+                env.metrics()  # of earlier steps
                 found = run_episodes(policy, env, seed, per_slot, greedy=mode == "greedy", watch=counter)
                 entry[mode] = evaluation.figures(found, config.episodes)
+                told = env.metrics()
+                entry[mode] |= {"env": told} if told else {}
                 entry[mode] |= evaluation.task_figures(found, config.episodes, env)
                 if mode == "greedy":
                     greedy_returns[role] = found.returns[: config.episodes]

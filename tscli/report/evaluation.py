@@ -20,7 +20,7 @@ def eval_table(report: dict[str, Any]) -> FitTable:
         right=numbers,
         give_way={"its interval": 0, "view": 7} if has_success else {"view": 7},
         title=f"{report['task']}: {report['episodes']} episodes, seed {report['seed']}",
-        caption=_comparison(report) if "gap" in report else "",
+        caption="\n".join([*([_comparison(report)] if "gap" in report else []), *_told(report)]),
     )
     text = _text(report)
     rows = [(role, entry, mode, entry[mode]) for role, entry in entries.items() for mode in ("greedy", "sampled")]
@@ -42,6 +42,16 @@ def _text(report: dict[str, Any]) -> Callable[[float], str]:
     means = (entry[mode]["return"]["mean"] for entry in report["policies"].values() for mode in ("greedy", "sampled"))
     places = decimals(max(map(abs, means)))
     return lambda value: f"{value:.{places}f}"
+
+
+def _told(report: dict[str, Any]) -> list[str]:
+    """What the env told of each greedy policy, but for the terms of its reward."""
+    lines = []
+    for role, entry in report["policies"].items():
+        told = {name.removeprefix("env/"): value for name, value in entry["greedy"].get("env", {}).items()}
+        words = [f"{escape(name)} {value:.3g}" for name, value in told.items() if not name.startswith("reward")]
+        lines += [f"{role}: {', '.join(words)}"] if words else []
+    return lines
 
 
 def _comparison(report: dict[str, Any]) -> str:
