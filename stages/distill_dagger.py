@@ -17,6 +17,7 @@ from tscli import streams
 from tscli.config import DistillConfig, NumEnvs, Share, Steps, WindowsConfig
 from tscli.diagnose.diagnosis import before_distillation
 from tscli.learning import imitation
+from tscli.learning.augment import Augmentation
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Recorder
@@ -104,6 +105,7 @@ def main(config: Config, session: Session) -> Run:
     mix_stream = streams.generator(config.seed, "dagger/mix", device)
     draw_stream = streams.generator(config.seed, "dagger/draw")
     noise_stream = streams.generator(config.seed, "dagger/noise", device)
+    augment = Augmentation(config.augment, student, streams.generator(config.seed, "dagger/augment", device))
     replay = Replay(student, config.window, config.batch_size, draw_stream)
 
     viewed = ViewedEnv(env, {"teacher": teacher.spec.view, "student": student_view}, config.seed)
@@ -119,6 +121,7 @@ def main(config: Config, session: Session) -> Run:
     )
     parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes, "at": at}
     parts |= {"act": act_stream, "mix": mix_stream, "draw": draw_stream, "noise": noise_stream, "replay": replay}
+    parts |= {"augment": augment.stream}
     parents = teachers.parents | ({"pairs": pairs_run} if pairs_run else {})
     frame = (parts, {"policy": student}, "student", config.total_steps, num_envs * config.round_steps)
 
@@ -182,7 +185,7 @@ def main(config: Config, session: Session) -> Run:
             # A small memory may hold nothing but episodes that are held out; then the round only adds to it.
             num_updates = config.updates_per_round if replay.choose(pairs, train, kept) else 0
             for batch in replay.batches(num_updates, noise_stream):
-                loss = replay.loss(batch, config.loss)
+                loss = replay.loss(batch._replace(obs=augment(batch.obs)), config.loss)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -22,9 +22,21 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tscli import ranks, streams
-from tscli.config import EvalEvery, JointConfig, NumEnvs, NumMinibatches, Patience, RolloutSteps, Steps, UserError
+from tscli.config import (
+    Augment,
+    AugmentConfig,
+    EvalEvery,
+    JointConfig,
+    NumEnvs,
+    NumMinibatches,
+    Patience,
+    RolloutSteps,
+    Steps,
+    UserError,
+)
 from tscli.envs.views import Obs
 from tscli.learning import ppo
+from tscli.learning.augment import Augmentation
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Averages, Minibatches, Recorder
@@ -71,6 +83,7 @@ class Config(JointConfig):
     align_updates: int = Field(10, ge=0, description="Gradient steps of an alignment; 0 aligns nothing.")
     align_batch: int = Field(4096, ge=1, description="Pairs per gradient step of the alignment.")
     align_lr: float = Field(1e-3, gt=0, description="Adam's learning rate in the alignment; it falls as lr does.")
+    augment: Augment = AugmentConfig()
     holdout_fraction: float = Field(0.05, ge=0, le=0.5, description="Share of pairs held out to measure; 0: none.")
     total_steps: Steps = 6_000_000
     num_envs: NumEnvs = 1024
@@ -128,6 +141,7 @@ def main(config: Config, session: Session) -> Run:
     shuffle_stream = streams.generator(config.seed, "teacher/shuffle")
     pair_stream = streams.generator(config.seed, "sitt/pair", device)
     align_stream = streams.generator(config.seed, "sitt/align", device)
+    augment = Augmentation(config.augment, student, streams.generator(config.seed, "sitt/augment", device))
     reward_scale = ReturnScale(num_envs, config.gamma, device) if config.normalize_reward else None
 
     steps = config.rollout_steps
@@ -148,6 +162,7 @@ def main(config: Config, session: Session) -> Run:
     parts = {"teacher": teacher, "critic": critic, "student": student, "proxy": proxy, "viewed": viewed}
     parts |= {"optimizer": optimizer, "student_optimizer": align_optimizers[0], "proxy_optimizer": align_optimizers[1]}
     parts |= {"act": act_stream, "shuffle": shuffle_stream, "pair": pair_stream, "align": align_stream}
+    parts |= {"augment": augment.stream}
     parts |= {"episodes": episodes, "scale": reward_scale, "at": at}
     frame = (parts, {"policy": student, "teacher": teacher}, "student", config.total_steps, steps * num_envs)
     score = ("eval/success_rate", "eval/return")
@@ -241,7 +256,7 @@ def main(config: Config, session: Session) -> Run:
                 starts = {**starts, "student_hidden": at.student_hidden}.items()
                 pairs = Minibatches(span, {k: v.expand(steps // span, *v.shape) for k, v in starts}, rollout)
                 if aligns:
-                    metrics |= align(config, pairs, [teacher, student, proxy], align_optimizers, align_stream)
+                    metrics |= align(config, pairs, [teacher, student, proxy], align_optimizers, align_stream, augment)
                 if student.is_recurrent:
                     with torch.no_grad():
                         seen = rollout.student_obs, at.student_hidden, rollout.paired_reset
@@ -259,7 +274,12 @@ def directed_kl(teacher: Distribution, proxy: Distribution, direction: str) -> T
 
 
 def align(
-    config: Config, pairs: Minibatches, policies: list[Policy], optimizers: list[FlatAdam], generator: torch.Generator
+    config: Config,
+    pairs: Minibatches,
+    policies: list[Policy],
+    optimizers: list[FlatAdam],
+    generator: torch.Generator,
+    augment: Augmentation,
 ) -> dict[str, float]:
     """Phase 3: the student follows the teacher, the proxy follows the student, each by its own gradient, A frozen.
 
@@ -282,7 +302,7 @@ def align(
     for _ in range(config.align_updates):
         index = train[torch.randint(len(train), (size,), generator=generator, device=device)]
         part, goal = pairs.part(index), teacher_latent.index_select(1, index)
-        seen = part.student_obs, part.student_hidden, part.paired_reset
+        seen = augment(part.student_obs), part.student_hidden, part.paired_reset
         latent, loss = follow(config, student, optimizers[0], seen, goal, teacher.head)
         seen = part.paired_obs, part.proxy_hidden, part.paired_reset
         _, proxy_loss = follow(config, proxy, optimizers[1], seen, latent, student.head)

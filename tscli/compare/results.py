@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,12 +136,11 @@ def _outcomes(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Outcome]:
 
 def _read_report(outcome: Outcome, run: Run) -> None:
     """The figures of greedy policies from `tscli eval`'s report, or from what another script has measured."""
-    path = run.path / "report.json"
-    if not path.exists():
+    report = run.report
+    if not report:
         measured = {name: run.metrics.get(f"eval/{name}") for name in METRICS}
         outcome.student = {name: float(value) for name, value in measured.items() if value is not None}
         return
-    report = json.loads(path.read_text(encoding="utf-8"))
     # Where a teacher is all that was trained, as by asymmetric PPO, it is the method's policy.
     role = "student" if "student" in report["policies"] else next(iter(report["policies"]))
     for name, entry in report["policies"].items():
@@ -229,9 +227,8 @@ def run_curves(runs: Sequence[Run], final: float, metric: Metric) -> tuple[Curve
 
 def _logged(run: Run, name: str, spent: int) -> Curve | None:
     """What a run logged by that name, against its steps after those that were spent before it."""
-    text = (run.path / "metrics.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
-    points = [(spent + line["step"], line[name]) for line in lines if "step" in line and line.get(name) is not None]
+    found = [(line.get("step"), line.get(name)) for line in run.points]
+    points = [(spent + step, value) for step, value in found if step is not None and value is not None]
     if not points:
         return None
     steps, values = zip(*points, strict=True)

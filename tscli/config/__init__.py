@@ -16,6 +16,8 @@ from tscli.config.base import (
 from tscli.config.bodies import ConvolutionsConfig, HistoryConfig, LayersConfig, MemoryConfig
 from tscli.config.network import Network, NetworkConfig
 from tscli.config.stages import (
+    Augment,
+    AugmentConfig,
     DistillConfig,
     Encoder,
     EvalEvery,
@@ -42,6 +44,8 @@ from tscli.config.stages import (
 from tscli.config.views import ViewPart, parse_view
 
 __all__ = [
+    "Augment",
+    "AugmentConfig",
     "Config",
     "ConvolutionsConfig",
     "DistillConfig",

@@ -42,6 +42,26 @@ Patience = Annotated[int, Field(ge=1, description="Evaluations in a row that mus
 Share = Annotated[float, Field(ge=0, lt=1, description="Share of episodes held out to measure; 0 holds out none.")]
 
 
+class AugmentConfig(Config):
+    """What pictures go through while a student learns from them, and never while it acts."""
+
+    shift: int = Field(
+        default=0, ge=0, le=64, description="Pixels that a picture is moved at most, each way (DrQ: 4); 0: not."
+    )
+    brightness: float = Field(
+        default=0.0, ge=0, le=1, description="Share by which its brightness is scaled at most; 0: not."
+    )
+    contrast: float = Field(
+        default=0.0, ge=0, le=1, description="Share by which its contrast is scaled at most; 0: not."
+    )
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of those that are on."""
+        return tuple(name for name, value in self if value)
+
+
+Augment = Annotated[AugmentConfig, Field(description="What pictures go through while a student learns from them.")]
 LatentSize = Annotated[int, Field(ge=1, description="Length of the latent.")]
 Encoder = Annotated[Network, Field(description="Body that makes the latent of what is privileged.")]
 History = Annotated[Network, Field(description="Body that infers the latent from what the student has sensed.")]
@@ -174,3 +194,4 @@ class WindowsConfig(TrainingConfig):
     validation_fraction: Share = 0.1
     eval_every: EvalEvery = 5
     stop_patience: Patience = 2
+    augment: Augment = AugmentConfig()
