@@ -211,7 +211,10 @@ class Env(MujocoEnv):
             for i in range(worker, count, workers):
                 pictures[i] = self._noisy(self._draw_scene(self._cameras[name], at, i, worker), name, at["when"][i])
 
-        list(self._pool.map(draw, range(min(count, workers))))
+        if workers == 1:
+            draw(0)
+        else:
+            list(self._pool.map(draw, range(min(count, workers))))
         return pictures
 
     def _noisy(self, picture: np.ndarray, name: str, when: np.ndarray) -> np.ndarray:

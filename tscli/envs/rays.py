@@ -44,7 +44,8 @@ class Camera:
         )
         rays = ahead + reach * (x[..., None] * right + y[..., None] * np.cross(right, ahead))
         self._rays = np.ascontiguousarray(_unit(rays).reshape(-1, 3))
-        self._color = 255 * np.concatenate([model.geom_rgba[:, :3], [SKY]])  # the last, of -1, is what meets nothing
+        color = 255 * np.concatenate([model.geom_rgba[:, :3], [SKY]])  # the last, of -1, is what meets nothing
+        self._color = color.astype(np.float32)
         self._is_ground = np.append(model.geom_bodyid == 0, False)
 
     def look(self, model: Any, data: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,11 +58,11 @@ class Camera:
     def draw(self, model: Any, data: Any) -> np.ndarray:
         """What it sees of data with positions computed."""
         geom, far, normal = self.look(model, data)
-        shade = 0.4 + 0.6 * np.abs(normal @ LIGHT)
+        shade = (0.4 + 0.6 * np.abs(normal @ LIGHT)).astype(np.float32)
         shade[geom < 0] = 1.0
         ground = np.flatnonzero(self._is_ground[geom])
         point = self._eye[:2] + self._rays[ground, :2] * far[ground, None]
-        shade[ground] *= np.where(np.floor(point / TILE).sum(1) % 2 == 1, 0.86, 1.0)
+        shade[ground] *= np.where(np.floor(point / TILE).sum(1) % 2 == 1, np.float32(0.86), np.float32(1.0))
         return (self._color[geom] * shade[:, None]).astype(np.uint8).reshape(*self._size, 3)
 
 
