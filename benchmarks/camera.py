@@ -2,7 +2,8 @@
 
     python benchmarks/camera.py --frames 2000
 
-Processor time beside wall time, since other programs on the machine take their share of the latter.
+Processor time beside wall time, since other programs on the machine take their share of the latter; the fastest tenth
+of the calls is the nearest to a core of one's own, whose caches nobody else fills.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from tscli.envs import make_env
 
 
 def main() -> None:
-    """Print frames/s, and what share of a frame's time the rays take."""
+    """Print frames/s of each camera."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--rows", type=int, default=32, help="pictures that are asked for at once")
+    parser.add_argument("--rows", type=int, default=8, help="pictures that are asked for at once")
     parser.add_argument("--groups", nargs="*", default=["camera", "side"])
     parser.add_argument("--noise", type=float, default=0.0)
     args = parser.parse_args()
@@ -38,7 +39,8 @@ def main() -> None:
             env.observe(group, rows)
             took.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
         wall, processor = args.rows / np.median(took, axis=0)
-        print(f"{group}: {wall:.0f} frames/s of wall time, {processor:.0f} of processor time")
+        fastest = args.rows / np.quantile(took, 0.1, axis=0)[1]
+        print(f"{group}, frames/s: {wall:.0f} of wall time, {processor:.0f} of processor time, at best {fastest:.0f}")
 
 
 if __name__ == "__main__":

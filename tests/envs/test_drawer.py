@@ -39,6 +39,12 @@ def written(env: Any, name: str) -> np.ndarray:
     return env._now[name][0]
 
 
+def geoms_of(env: Any, camera: Camera) -> np.ndarray:
+    """The shape in each pixel of a picture of row 0."""
+    env._draw_scene(camera, env._now, 0)
+    return camera.look(*env._scenes[0])[0]
+
+
 def pixel(env: Any, name: str, point: np.ndarray) -> tuple[int, int]:
     """Row and column at which a pinhole camera shows a point."""
     eye, look_at, fovy = (np.array(part) for part in CAMERAS[name])
@@ -145,8 +151,7 @@ def test_an_action_moves_the_joints_by_so_many_radians_within_their_limits() -> 
 def test_a_pixel_shows_what_stands_there() -> None:
     env = placed(AWAY, opening=0.1)
     for name in CAMERAS:
-        env.observe(name)
-        geoms = env._cameras[name]._geom.reshape(64, 64)
+        geoms = geoms_of(env, env._cameras[name]).reshape(64, 64)
         assert geoms[pixel(env, name, HANDLE - [0.1, 0, 0])] == env._bar
         assert env.model.geom(int(geoms[pixel(env, name, np.array([0.95, 0.0, 0.59]))])).name == "cabinet"
         assert env.model.geom(int(geoms[pixel(env, name, np.array([0.569, -0.15, 0.45]))])).name == "front"
@@ -163,8 +168,7 @@ def test_the_visible_share_is_that_of_the_bars_pixels_that_the_arm_leaves(turn: 
     for joints in (reached, AWAY):
         env = placed(joints)
         large = Camera(env.model, np.array(eye), np.array(look_at), (400, 400), fovy)
-        env._draw_scene(large, env._now, 0)
-        pixels.append(int((large._geom == env._bar).sum()))
+        pixels.append(int((geoms_of(env, large) == env._bar).sum()))
     env = placed(reached)
     assert env.visible(np.array([0]))[0] == pytest.approx(pixels[0] / pixels[1], abs=0.15)
     assert placed(AWAY).visible(np.array([0]))[0] == 1
@@ -183,7 +187,9 @@ def test_pictures_are_drawn_for_the_rows_that_are_asked_for_and_once(monkeypatch
     env = drawer(5)
     env.reset(0)
     drawn = []
-    monkeypatch.setattr(type(env), "_draw_scene", lambda self, camera, at, i: drawn.append(i) or np.zeros((64, 64, 3)))
+    monkeypatch.setattr(
+        type(env), "_draw_scene", lambda self, camera, at, i, w: drawn.append(i) or np.zeros((64, 64, 3))
+    )
     env.observe("robot")
     env.step(torch.zeros(5, 7))
     assert not drawn
@@ -192,6 +198,13 @@ def test_pictures_are_drawn_for_the_rows_that_are_asked_for_and_once(monkeypatch
     env.observe("camera")
     env.observe("camera", torch.tensor([3]))
     assert len(drawn) == 7
+
+
+def test_threads_draw_the_same_pictures() -> None:
+    by_one, by_three = drawer(5, camera_noise=2.0), drawer(5, camera_noise=2.0, threads=3)
+    for env in (by_one, by_three):
+        env.reset(1)
+    assert torch.equal(by_one.observe("side"), by_three.observe("side"))
 
 
 def test_the_noise_of_a_picture_is_as_strong_as_it_is_said_to_be_and_new_at_each_step() -> None:

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,9 @@ class Env(MujocoEnv):
         self._low, self._high = model.jnt_range[:7].T
         self._cameras = {name: camera(model, name, PIXELS) for name in CAMERAS}
         self._film = camera(model, "side", (240, 320))
-        self._scene = copy.copy(model), mujoco.MjData(model)
-        self._kinematics = mujoco.mj_kinematics
+        workers = max(1, torch.get_num_threads() if config.threads is None else config.threads)
+        self._scenes = [(copy.copy(model), mujoco.MjData(model)) for _ in range(workers)]
+        self._pool, self._kinematics = ThreadPoolExecutor(workers), mujoco.mj_kinematics
         super().__init__(
             model, num_envs, device, decimation=DECIMATION, max_episode_steps=config.max_episode_steps, keyframe=0,
             threads=config.threads, fields=("body_pos", "body_quat"),
@@ -121,7 +123,7 @@ class Env(MujocoEnv):
         sizes = {"cabinet": 7, "before": 1, "held": 1, "near": 1, "when": 2}
         self._now |= {name: np.zeros((num_envs, size)) for name, size in sizes.items()}
         # Another batch, since rays would make the physics compute its positions anew.
-        self._eyes: Any = importlib.import_module("mujoco.batch").Batch(model, num_envs, config.threads or 1)
+        self._eyes: Any = importlib.import_module("mujoco.batch").Batch(model, num_envs, workers)
         self._looks = np.zeros(2)  # sum of the visible shares, and how many
         self.reset(0)
 
@@ -192,7 +194,7 @@ class Env(MujocoEnv):
 
     def _fields(self, group: str, at: Arrays) -> np.ndarray:
         if group in CAMERAS:
-            return np.reshape([self._picture(group, at, i) for i in range(len(at["qpos"]))], (-1, *PIXELS, 3))
+            return self._pictures(group, at)
         if group == "robot":
             return np.concatenate([at["qpos"][:, :7], at["qvel"][:, :7], at["qpos"][:, 7:8]], -1)
         hand, bar = (at["site_xmat"][:, i].reshape(-1, 3, 3) for i in (self._grip, self._handle))
@@ -200,17 +202,31 @@ class Env(MujocoEnv):
         seen = np.stack([away, bar[..., 1]], 1) @ hand
         return np.concatenate([seen.reshape(-1, 6), at["qpos"][:, 9:10], at["qvel"][:, 9:10]], -1)
 
-    def _picture(self, name: str, at: Arrays, i: int) -> np.ndarray:
-        picture = self._draw_scene(self._cameras[name], at, i)
+    def _pictures(self, name: str, at: Arrays) -> np.ndarray:
+        """Of the rows of `at`, shared out over threads: [K, H, W, 3]."""
+        count, workers = len(at["qpos"]), len(self._scenes)
+        pictures = np.empty((count, *PIXELS, 3), np.uint8)
+
+        def draw(worker: int) -> None:
+            for i in range(worker, count, workers):
+                pictures[i] = self._noisy(self._draw_scene(self._cameras[name], at, i, worker), name, at["when"][i])
+
+        if workers == 1:
+            draw(0)
+        else:
+            list(self._pool.map(draw, range(min(count, workers))))
+        return pictures
+
+    def _noisy(self, picture: np.ndarray, name: str, when: np.ndarray) -> np.ndarray:
         if not self._config.camera_noise:
             return picture
-        rng = np.random.default_rng([self._seed, stream_id(f"drawer/{name}"), *at["when"][i].astype(np.int64)])
+        rng = np.random.default_rng([self._seed, stream_id(f"drawer/{name}"), *when.astype(np.int64)])
         noise = self._config.camera_noise * rng.standard_normal(picture.shape, np.float32)
         return (picture + noise).round().clip(0, 255)
 
-    def _draw_scene(self, camera: Camera, at: Arrays, i: int) -> np.ndarray:
+    def _draw_scene(self, camera: Camera, at: Arrays, i: int, worker: int = 0) -> np.ndarray:
         """A picture of row i: positions alone are computed anew, from what is kept of it."""
-        model, data = self._scene
+        model, data = self._scenes[worker]
         model.body_pos[self._cabinet], model.body_quat[self._cabinet] = at["cabinet"][i, :3], at["cabinet"][i, 3:]
         data.qpos[:] = at["qpos"][i]
         self._kinematics(model, data)
@@ -239,6 +255,10 @@ class Env(MujocoEnv):
 
     def render(self, row: int = 0) -> np.ndarray:
         """The side view with the camera's picture in its corner: uint8 [240, 320, 3]."""
-        film = self._draw_scene(self._film, self._now, row)
-        film[4:132, 188:316] = self._picture("camera", self._now, row).repeat(2, 0).repeat(2, 1)
+        now = {name: array[[row]] for name, array in self._now.items()}
+        film = self._draw_scene(self._film, now, 0)
+        film[4:132, 188:316] = self._pictures("camera", now)[0].repeat(2, 0).repeat(2, 1)
         return film
+
+    def close(self) -> None:
+        self._pool.shutdown()

@@ -23,6 +23,8 @@ SEEN = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # groups of shapes; what stands i
 class Camera:
     """A camera that stands still, at work on any data of a model; its pictures are uint8 [H, W, 3].
 
+    Several threads may use it at once, each with data of its own.
+
     Args:
         model: whose shapes of the groups 0 to 2 are seen, as in MuJoCo's own pictures.
         eye, look_at: points in the world [m].
@@ -42,22 +44,25 @@ class Camera:
         )
         rays = ahead + reach * (x[..., None] * right + y[..., None] * np.cross(right, ahead))
         self._rays = np.ascontiguousarray(_unit(rays).reshape(-1, 3))
-        self._color = 255 * np.concatenate([model.geom_rgba[:, :3], [SKY]])  # the last, of -1, is what meets nothing
+        color = 255 * np.concatenate([model.geom_rgba[:, :3], [SKY]])  # the last, of -1, is what meets nothing
+        self._color = color.astype(np.float32)
         self._is_ground = np.append(model.geom_bodyid == 0, False)
+
+    def look(self, model: Any, data: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The shape that each ray meets (-1: none), how far away [m], and its normal there: [P], [P], [P, 3]."""
         count = len(self._rays)
-        self._geom, self._far, self._normal = np.empty(count, np.int32), np.empty(count), np.empty((count, 3))
+        geom, far, normal = np.empty(count, np.int32), np.empty(count), np.empty(3 * count)
+        self._cast(model, data, self._eye, self._rays.ravel(), SEEN, True, -1, geom, far, normal, count, HORIZON)
+        return geom, far, normal.reshape(-1, 3)
 
     def draw(self, model: Any, data: Any) -> np.ndarray:
         """What it sees of data with positions computed."""
-        geom, far, normal = self._geom, self._far, self._normal
-        self._cast(
-            model, data, self._eye, self._rays.ravel(), SEEN, True, -1, geom, far, normal.ravel(), len(geom), HORIZON
-        )
-        shade = 0.4 + 0.6 * np.abs(normal @ LIGHT)
+        geom, far, normal = self.look(model, data)
+        shade = (0.4 + 0.6 * np.abs(normal @ LIGHT)).astype(np.float32)
         shade[geom < 0] = 1.0
         ground = np.flatnonzero(self._is_ground[geom])
         point = self._eye[:2] + self._rays[ground, :2] * far[ground, None]
-        shade[ground] *= np.where(np.floor(point / TILE).sum(1) % 2 == 1, 0.86, 1.0)
+        shade[ground] *= np.where(np.floor(point / TILE).sum(1) % 2 == 1, np.float32(0.86), np.float32(1.0))
         return (self._color[geom] * shade[:, None]).astype(np.uint8).reshape(*self._size, 3)
 
 
