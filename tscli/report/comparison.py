@@ -14,7 +14,7 @@ from tscli.config import UserError
 from tscli.learning import statistics
 from tscli.plain import read_json
 from tscli.report.charts import Bar, Series, curves, intervals
-from tscli.report.markup import Html, facts, join, page, picture, section, table, tag
+from tscli.report.markup import Html, facts, grid, join, page, picture, section, table, tag
 from tscli.report.story import story_of
 from tscli.runs import Run, read_run
 from tscli.terminal.progress import short_count, short_time
@@ -134,7 +134,7 @@ def _charts(data: dict[str, Any], metric: Metric) -> Html:
         intervals(f"{metric.heading}, mean and 95 % interval", metric.heading, bars, "A dot is a seed."),
         curves("performance profiles", metric.heading, profiles, (0.0, 1.0)),
     ]
-    return join([tag("div", *charts, class_="grid"), tag("p", note, class_="intro")])
+    return join([grid(*charts), tag("p", note, class_="intro")])
 
 
 def _profile(row: dict[str, Any], colour: int, every: Sequence[float]) -> Series:
@@ -167,7 +167,7 @@ def _curves(
         curves(f"student: {metric.heading}", label, students, bounds),
         curves(f"its teacher: {metric.heading}", label, teachers, bounds),
     ]
-    return tag("div", *charts, class_="grid") if any(charts) else Html()
+    return grid(*charts) if any(charts) else Html()
 
 
 def _cells(
