@@ -46,7 +46,12 @@ class Elements(HTMLParser):
 
 def test_a_page_tells_who_learnt_from_whom_and_how_good_it_is(measured: Run) -> None:
     page = Elements(write_page(measured))
-    for words in ("Its teacher, 0001-train-teacher-cartpole-seed3", "320.0 (318.0 to 322.0)", "75.0 %", "160"):
+    for words in (
+        "Its teacher, 0001-train-teacher-cartpole-seed3",
+        "320.0 (95 % interval 318.0 to 322.0)",
+        "75.0 %",
+        "160",
+    ):
         assert words in page.text
     assert "tscli distill --method dagger --teacher 0001-train-teacher-cartpole-seed3" in page.text
 
@@ -112,7 +117,7 @@ def comparison(session: Session) -> Run:
 def test_a_comparison_says_what_it_found_and_links_to_its_cells(session: Session) -> None:
     run = comparison(session)
     page = Elements(write_page(run))
-    assert "<i>strong has the highest mean return, 20.0; no other interval overlaps" in page.text
+    assert "<i>strong has the highest mean return, 20.0, before weak with 6.0; no other interval overlaps" in page.text
     links = [source for source in page.sources if not source.startswith("data:")]
     assert links == ["../cells/abc/0002-eval-cartpole-seed3/report.html"]
     assert (run.path / links[0]).is_file()
@@ -154,4 +159,4 @@ def test_a_browser_opens_the_page_without_an_error_or_a_request_and_scrubs(
 def test_a_run_in_a_folder_that_lost_its_parent_still_gets_a_page(measured: Run) -> None:
     shutil.rmtree(measured.path.parent / "0001-train-teacher-cartpole-seed3")
     page = Elements(write_page(find_run(measured.path.parent, "3")))
-    assert "320.0 (318.0 to 322.0)" in page.text
+    assert "320.0 (95 % interval 318.0 to 322.0)" in page.text

@@ -38,18 +38,14 @@ def player(run: Run) -> Html:
     if not episodes:
         return Html()
     roles = list(header["roles"])
-    data = {"roles": roles, "dt": header["control_dt"], "unit": _of_an_episode(header), "episodes": episodes}
+    units = {name: unit for one in header["roles"].values() for name, unit in one["entries"]}
+    data = {"roles": roles, "dt": header["control_dt"], "units": units, "episodes": episodes}
     words = "Greedy episodes, step by step"
     words += ": the student acts, and the teacher says what it would have done." if len(roles) > 1 else "."
     written = json.dumps(data, separators=(",", ":"))
     return tag(
         "figure", tag("p", f"{words} {_HINT}", class_="intro"), class_="player", tabindex="0", data_player=written
     )
-
-
-def _of_an_episode(header: dict[str, Any]) -> dict[str, list[str]]:
-    """Units of the entries of each role."""
-    return {role: [unit for _, unit in one["entries"][:_ENTRIES]] for role, one in header["roles"].items()}
 
 
 def _episode(number_: int, group: Any, header: dict[str, Any], share: int) -> dict[str, Any]:

@@ -87,14 +87,14 @@ for (const figure of document.querySelectorAll(".player")) {
     make("td", row, "", name);
     return row;
   };
-  const cellOf = (row, one, low, high, hue, bar, unit) => {
+  const cellOf = (row, one, low, high, hue, bar) => {
     const cell = make("td", row, "value");
     if (!one) { cell.textContent = "-"; return; }
     const values = unpack(one), text = make("span", cell), track = make("div", cell, "track"), mark = make("i", track);
     mark.style.background = hue;
     now.shows.push((step) => {
       const share = Math.max(0, Math.min(1, (values[step] - low) / (high - low || 1)));
-      text.textContent = (bar ? (100 * values[step]).toFixed(0) + " %" : short(values[step])) + (unit ? " " + unit : "");
+      text.textContent = (bar ? (100 * values[step]).toFixed(0) + " %" : short(values[step]));
       mark.style.left = bar ? "0" : 100 * share + "%";
       mark.style.width = bar ? 100 * share + "%" : "";
     });
@@ -140,7 +140,7 @@ for (const figure of document.querySelectorAll(".player")) {
     const acts = tableOf(right, now.actions.length && now.actions[0].bar ? "what each would do" : "actions");
     for (const one of now.actions) {
       const row = rowOf(acts, one.name);
-      for (const role of all.roles) cellOf(row, one.by[role], one.low, one.high, colour(role), one.bar, "");
+      for (const role of all.roles) cellOf(row, one.by[role], one.low, one.high, colour(role), one.bar);
     }
     const seen = all.roles.map((role) => now.seen[role]);
     seen.forEach((one, i) => one.images.forEach((image) => {
@@ -151,12 +151,12 @@ for (const figure of document.querySelectorAll(".player")) {
     if (names.length) {
       const body = tableOf(right, "what each saw");
       for (const name of names) {
-        const row = rowOf(body, name);
+        const unit = all.units[name], row = rowOf(body, unit ? name + " [" + unit + "]" : name);
         const found = seen.map((one) => one.entries.findIndex((entry) => entry.name === name));
         const there = seen.map((one, i) => one.entries[found[i]]).filter(Boolean);
         const low = Math.min(...there.map((one) => one.low)), high = Math.max(...there.map((one) => one.high));
         all.roles.forEach((role, i) =>
-          cellOf(row, seen[i].entries[found[i]], low, high, colour(role), false, all.unit[role][found[i]]));
+          cellOf(row, seen[i].entries[found[i]], low, high, colour(role), false));
       }
       const more = Math.max(...seen.map((one) => one.more || 0));
       if (more) make("p", right, "intro", "and " + more + " entries more, in episodes.h5");
@@ -168,7 +168,7 @@ for (const figure of document.querySelectorAll(".player")) {
         const row = rowOf(body, String(i)), there = seen.map((one) => (one.latent || [])[i]);
         const low = Math.min(...there.filter(Boolean).map((one) => one.low));
         const high = Math.max(...there.filter(Boolean).map((one) => one.high));
-        all.roles.forEach((role, j) => cellOf(row, there[j], low, high, colour(role), false, ""));
+        all.roles.forEach((role, j) => cellOf(row, there[j], low, high, colour(role), false));
       }
     }
     moveTo(0);

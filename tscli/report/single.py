@@ -39,7 +39,7 @@ def run_page(run: Run) -> str:
         section("Who learnt from whom", lineage(story)),
         section("How it was learnt", *map(lambda one: _learning(story, one), _learners(story))),
         section("What the latents tell", _latents(story.subject)),
-        section("What may keep it from learning", _findings(story.subject)),
+        section("What the student can know", _findings(story.subject)),
         *(dataset_section(one, pairs) for one, pairs in story.pairs.items()),
         section("Pictures", *(picture(path, f"{path.parent.name}: {path.stem}") for path in others if path.is_file())),
         section("What was seen and done", _views(story)),
@@ -112,7 +112,8 @@ def sentence(story: Story) -> Html:
 
 
 def _value(found: dict[str, Any]) -> str:
-    return f"{found['mean']:.{decimals(abs(found['mean']))}f} ({_spread(found)})"
+    mean = f"{found['mean']:.{decimals(abs(found['mean']))}f}"
+    return f"{mean} in every episode" if found.get("sd") == 0 else f"{mean} (95 % interval {_spread(found)})"
 
 
 def _spread(found: dict[str, Any]) -> str:
@@ -266,9 +267,9 @@ def _findings(run: Run) -> Html:
         [tag("span", one.level, class_=f"mark {marks[one.level]}"), one.about, f"{one.what} {one.advice}".rstrip()]
         for one in found
     ]
-    intro = "The quick ones of the checks that `tscli diagnose` makes."
+    intro = "The quick ones of the checks that tscli diagnose makes of teacher, pairs and the student's view."
     return (
-        join([tag("p", intro, class_="intro"), table(["", "about", "what was found"], rows, "wrap")])
+        join([tag("p", intro, class_="intro"), table(["", "about", "what was found"], rows, "findings")])
         if rows
         else Html()
     )
