@@ -75,6 +75,7 @@ class TrainingConfig(StageConfig):
     stop_return: float | None = Field(None, description="Stop once greedy evaluations reach this return.")
     stop_success: float | None = Field(None, gt=0, le=1, description="Stop once greedy evaluations succeed this often.")
     stop_patience: Patience = 1
+    film_every: int = Field(0, ge=0, description="Iterations between short films of the greedy policy; 0: none.")
 
 
 class RolloutConfig(TrainingConfig):
