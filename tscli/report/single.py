@@ -13,7 +13,7 @@ from tscli.report.charts import Bar, Series, curves, intervals, level
 from tscli.report.data import MEASURES, dataset_section, parting_section
 from tscli.report.episodes import player
 from tscli.report.markup import Html, facts, grid, join, page, picture, section, table, tag
-from tscli.report.story import Story, changed_settings, command_of, film_of, logged, setting, story_of
+from tscli.report.story import Story, changed_settings, command_of, film_of, setting, story_of
 from tscli.runs import Run
 from tscli.runs.words import headline, made_by
 from tscli.terminal.progress import short_time
