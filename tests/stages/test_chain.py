@@ -96,7 +96,7 @@ def test_a_stage_goes_on_from_the_chain_that_the_user_is_on_and_names_what_else_
     newer = call(*TEACHER, "--seed", "2")
     first, pairs = (run.name for run in list_runs(RUNS)[:2])
     _, said = say(capsys, *COLLECT, "--teacher", "1")
-    assert said[-1] == "next: tscli distill --student rnn"
+    assert said[-1] == "next: tscli distill"
     again = list_runs(RUNS)[-1].name
     _, said = say(capsys, *DAGGER, *SMALL)
     assert said[:2] == [
@@ -120,12 +120,12 @@ def test_what_is_next_names_its_run_and_folder_where_another_would_be_taken(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = list_runs(RUNS)
-    assert [pages.next_step(made, run) for run in made] == ["tscli collect --teacher 1", "tscli distill --student rnn"]
+    assert [pages.next_step(made, run) for run in made] == ["tscli collect --teacher 1", "tscli distill"]
     other = Path(shutil.move("runs", "elsewhere/runs"))
     made = list_runs(other)
     expected = [
         "tscli collect --teacher 1 --runs-dir elsewhere/runs",
-        "tscli distill --student rnn --runs-dir elsewhere/runs",
+        "tscli distill --runs-dir elsewhere/runs",
     ]
     assert [pages.next_step(made, run) for run in made] == expected
 

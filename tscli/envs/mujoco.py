@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 import importlib
+import sys
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +50,15 @@ def load_mujoco() -> Any:
         raise UserError("this env needs MuJoCo, which is not installed: pip install 'tscli[mujoco]'") from None
     if not mujoco.__version__.startswith("4."):
         raise UserError(f"this env needs MuJoCo 4, and {mujoco.__version__} is installed: pip install 'mujoco>=4,<5'")
+    warn_as_python()
     return mujoco
+
+
+def warn_as_python() -> None:
+    """Let MuJoCo, where it is loaded, warn as Python does: else it writes MUJOCO_LOG.TXT into the current folder."""
+    mujoco: Any = sys.modules.get("mujoco")
+    if mujoco is not None and mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(lambda text: warnings.warn(f"MuJoCo: {text}", RuntimeWarning, stacklevel=2))
 
 
 def load_spec(path: Path) -> Any:

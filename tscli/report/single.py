@@ -9,7 +9,7 @@ from typing import Any
 from tscli.report.charts import Bar, Series, curves, intervals, level
 from tscli.report.data import dataset_section
 from tscli.report.markup import Html, facts, join, page, picture, section, table, tag
-from tscli.report.story import Story, changed_settings, command_of, film_of, logged, setting, story_of
+from tscli.report.story import Story, changed_settings, command_of, film_of, setting, story_of
 from tscli.runs import Run
 from tscli.runs.words import headline, made_by
 from tscli.terminal.progress import short_time
@@ -181,7 +181,7 @@ def _learners(story: Story) -> Iterable[Run]:
 
 
 def _learning(story: Story, run: Run) -> Html:
-    lines = logged(run)
+    lines = run.points
     clock = next((name for name in ("step", "epoch", "updates") if any(name in line for line in lines)), None)
     if clock is None:
         return Html()
