@@ -66,6 +66,7 @@ def main(config: Config, session: Session) -> Run:
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)
+    pairs.show_features(student.encoder, session.say)
     imitation.fit_normalizer(student, pairs)
     imitation.match_std(student, pairs)
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)

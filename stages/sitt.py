@@ -188,7 +188,8 @@ def main(config: Config, session: Session) -> Run:
                         rows = fixed_rows
                         if config.paired == "steps" and num_rows < num_envs:
                             rows = torch.randperm(num_envs, generator=pair_stream, device=device)[:num_rows]
-                        record.add(rows=rows, student_obs=viewed.observe("student", rows))
+                        seen = student.encoder.features_of(viewed.observe("student", rows))
+                        record.add(rows=rows, student_obs=seen)
                         record.add(paired_obs=take(obs, rows), paired_reset=at.reset[rows])
                     if t % length == 0:
                         record.add(hidden=at.hidden)

@@ -14,6 +14,7 @@ from tscli.config.base import (
     positional,
 )
 from tscli.config.bodies import ConvolutionsConfig, HistoryConfig, LayersConfig, MemoryConfig
+from tscli.config.images import ImageConfig
 from tscli.config.network import Network, NetworkConfig
 from tscli.config.stages import (
     Augment,
@@ -54,6 +55,7 @@ __all__ = [
     "Falling",
     "History",
     "HistoryConfig",
+    "ImageConfig",
     "JointConfig",
     "LatentConfig",
     "LatentSize",
