@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from tscli.config import Config
 from tscli.envs import ActionSpec, Group
@@ -124,7 +125,7 @@ class Env(MujocoEnv):
         self._now |= {name: np.zeros((num_envs, size)) for name, size in sizes.items()}
         # Another batch, since rays would make the physics compute its positions anew.
         self._eyes: Any = importlib.import_module("mujoco.batch").Batch(model, num_envs, workers)
-        self._seen = np.zeros((2, num_envs))  # in the latest step: the handle's visible share, and where it was looked for
+        self._seen = np.zeros((2, num_envs))  # the handle's share in sight in a step, and who looked
         self._looks = np.zeros(2)  # sums of these
         self.reset(0)
 

@@ -62,7 +62,7 @@ _COUNTS = ("camera_angle", "in_view", "speed", "flying", "steps", "crashes", "go
 class EnvConfig(Config):
     """Settings of the quadrotor."""
 
-    max_episode_steps: int = time_limit(450)
+    max_episode_steps: int = time_limit(1000)
     num_columns: int = Field(16, ge=NEAREST, le=64, description="Columns in the hall.")
     min_radius: float = Field(0.5, gt=0, le=2, description="Least radius of a column [m].")
     max_radius: float = Field(1.0, gt=0, le=2, description="Largest radius of a column [m].")
