@@ -69,13 +69,15 @@ def _where_you_stand(out: Console, runs: list[Run], runs_dir: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from tscli.runs.watching import trend
     from tscli.runs.words import headline, made_by
 
     if runs:
         out.print(f"\n[bold]newest runs in {runs_dir}[/]")
         table = Table.grid(padding=(0, 2))
         for run in runs[-4:]:
-            table.add_row(f"  {run.number}", made_by(run), escape(run.task_name), status_text(run), headline(run))
+            about = (made_by(run), escape(run.task_name), status_text(run), f"[cyan]{trend(run)}[/]", headline(run))
+            table.add_row(f"  {run.number}", *about)
         out.print(table)
     out.print(f"\nNext: [bold cyan]{escape(next_step(runs))}[/]")
 
@@ -103,6 +105,8 @@ def next_step(runs: list[Run], after: Run | None = None) -> str:
         from tscli.launch.pipeline import unfinished
 
         return unfinished(runs[-1].path.parent) or f"tscli {runs[-1].command} --resume"
+    if after is None and runs and runs[-1].status == "running":
+        return "tscli watch"
     finished = [run for run in runs if run.status == "finished"]
     newest = after or (finished[-1] if finished else None)
     if newest is None:
@@ -114,6 +118,8 @@ def next_step(runs: list[Run], after: Run | None = None) -> str:
 
 def _following(run: Run, is_named: bool) -> str:
     """What comes after a run; `is_named` where a stage that is told nothing would go on from another one."""
+    if run.manifest.get("next"):  # the run itself knows best
+        return str(run.manifest["next"])
     number = f" {run.number}" if is_named else ""
     if run.command == "train-teacher" and run.config.get("latent_size"):
         return f"distill --method latent{' --teacher' + number if number else ''}"

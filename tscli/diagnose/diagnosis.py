@@ -36,9 +36,9 @@ from tscli.networks.files import load_policy_file
 from tscli.pairs import Pairs
 from tscli.runs import Run
 from tscli.runs.session import Session
-from tscli.tasks import Task
+from tscli.tasks import Task, load_task
 from tscli.training import setup
-from tscli.training.teachers import TeacherRuns
+from tscli.training.teachers import TeacherRuns, teachers_of
 
 MARKS = {"fine": "[green]fine[/]", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
 
@@ -129,6 +129,21 @@ def before_distillation(
     for finding in findings:
         if finding.level != "fine" and not (rewards_teach and finding.about == "view"):
             session.say(in_a_line(finding))
+
+
+def findings_of(student: Run) -> list[Finding]:
+    """All that `before_distillation` looked at, of a finished student with pairs of one teacher; else nothing.
+
+    Raises:
+        UserError: the teacher, the pairs or the task are gone, or have changed.
+    """
+    parents = student.manifest["parents"]
+    pairs_run = student.parent("pairs") if "pairs" in parents else student
+    runs = teachers_of(student).runs if student.teachers else ()
+    if len(runs) != 1 or not (pairs_run.path / "pairs").is_dir():
+        return []
+    spec = load_policy_file(student.policy_path()).spec
+    return _quick_findings(runs[0], load_task(student.task), spec.view, spec.network, pairs_run, None)
 
 
 def in_a_line(finding: Finding) -> str:
