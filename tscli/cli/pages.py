@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -129,11 +130,23 @@ def _following(run: Run, is_named: bool) -> str:
     if "pairs" not in run.holds:
         return f"runs {run.number}"
     if run.command not in _FROM_ELSEWHERE:
-        return f"distill --pairs{number} --student rnn" if number else "distill --student rnn"
+        return f"distill{' --pairs' + number if number else ''}{_body(run.task)}"
     # Of whatever teacher; where that is not here, its labels are.
     if "teacher" in run.manifest["parents"]:
-        return f"distill --pairs {run.number} --student rnn"
+        return f"distill --pairs {run.number}{_body(run.task)}"
     return f"distill --method bc --pairs {run.number} --loss cross_entropy"
+
+
+def _body(task: str) -> str:
+    """The body of a student, where it sees less than its teacher and the task has no settings for it."""
+    from tscli.config import UserError, is_yaml
+    from tscli.tasks import load_task, task_names
+
+    with contextlib.suppress(UserError):
+        found = load_task(task) if is_yaml(task) or task in task_names() else None  # others: all see the same
+        if found is not None and found.student != found.teacher and "distill" not in found.stages:
+            return " --student rnn"
+    return ""
 
 
 def _elsewhere(run: Run) -> str:
