@@ -153,7 +153,8 @@ def main(config: Config, session: Session) -> Run:
                 session.say(words.result_line(candidate, found[candidate], scale))
 
         # --- what the kept ones bear ----------------------------------------------------------------------------------
-        bearings, sets = {}, [full[0], *(kept(one, found, scale) for one in full)]
+        sets = [full[0], *(kept(one, found, scale) for one in full if scale.is_hopeful(found[one].mean))]
+        bearings = {}
         for candidate in sets[1:] if config.bearing else ():
             session.note(f"how much noise, delay and dropout is borne by {words.of(candidate)}")
             bearings[candidate] = find_bearings(candidate, students(candidate), measure, scale, knowing.sample)
