@@ -82,8 +82,9 @@ class Config(StageConfig):
     @field_validator("stages")
     @classmethod
     def _are_stages(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in value:
-            if key.partition(".")[0] not in STAGES:
+        for key, setting in value.items():
+            stage, dot, _ = key.partition(".")
+            if stage not in STAGES or not (dot or isinstance(setting, dict)):
                 raise ValueError(f'"{key}": write stage.key, of the stages {", ".join(STAGES)}')
         return value
 

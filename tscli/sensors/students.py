@@ -45,7 +45,7 @@ class Workshop:
         session, run: of `tscli sensors`.
         task: whose env it is.
         jobs: processes at a time; None takes as many as there are CPUs for.
-        settings: of the stages, by `stage.key`.
+        settings: of the stages, by `stage.key` or by stage.
         preset: one of the task's, or None.
     """
 
@@ -67,8 +67,10 @@ class Workshop:
         model, name = light_config(script), kept_task(self.task.source, where)
         places: list[Place] = [("", {"task": name})] if "task" in model.model_fields else []
         places.append((f"sensors, {script.name}", settings))
-        mine = {k.partition(".")[2]: v for k, v in self.settings.items() if k.partition(".")[0] == command}
-        places.append(("--set stages", mine))
+        for key, value in self.settings.items():  # `distill.lr` on the command line, also `distill: {lr: ...}` in YAML
+            stage, _, name_of = key.partition(".")
+            if stage == command:
+                places.append(("stages of sensors", {name_of: value} if name_of else value))
         what = plan(script, places, runs_dir=where, preset=self.preset, task=name)
         return make_step(script, build_config(model, what.layers, script.command), self.task, where)
 
