@@ -83,7 +83,7 @@ class FrozenEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if image.is_floating_point():
             return image.to(torch.float32)
-        x = image.flatten(0, -4).movedim(-1, -3).to(torch.float32) / 255.0
+        x = image.flatten(0, -4).movedim(-1, -3) / 255.0
         if x.shape[-2:] != self._size:
             x = F.interpolate(x, self._size, mode="bilinear", align_corners=False)
         mean, std = (torch.tensor(value, device=x.device)[:, None, None] for value in (_MEAN, _STD))
