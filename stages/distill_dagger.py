@@ -97,7 +97,9 @@ def main(config: Config, session: Session) -> Run:
     spec = PolicySpec(student_view, env.action, config.student)
     imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
     if config.diagnose:
-        before_distillation(session, teachers, task, student_view, config.student, pairs_run, env)
+        before_distillation(
+            session, teachers, task, student_view, config.student, pairs_run, env, window=("window", config.window)
+        )
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)

@@ -111,7 +111,16 @@ def main(config: Config, session: Session) -> Run:
     imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
     session.say(f"teacher: {teachers.name}")
     if config.diagnose:
-        before_distillation(session, teachers, task, student_view, config.student, None, env)
+        before_distillation(
+            session,
+            teachers,
+            task,
+            student_view,
+            config.student,
+            None,
+            env,
+            window=("gradient-length", config.gradient_length),
+        )
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)

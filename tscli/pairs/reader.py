@@ -104,6 +104,11 @@ class Pairs:
         self._rebuild()
         self.refresh()
 
+    def __repr__(self) -> str:
+        groups = ", ".join(f"{name} {list(group.shape)}" for name, group in self.schema.groups.items())
+        count = f"{self.num_episodes} episodes, {self.num_steps} steps"
+        return f"<Pairs of {self.schema.task or 'no task'}, {count}; {groups}; {self.schema.action.kind} actions>"
+
     # --- tables -------------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
