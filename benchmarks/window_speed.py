@@ -1,7 +1,8 @@
 """How fast random windows come from pairs on disk, against numpy in memory and plain h5py.
 
 Writes a dataset of --gigabytes into a temporary folder, three times: rows of 6 and of 48 float32, and images of
-48 x 48 x 3 uint8; or with --image 64 --frames 200000 one of that many camera frames, 64 x 64. Then draws the same random windows (--batch windows of --length steps) from
+48 x 48 x 3 uint8; or with --image 64 --frames 200000 one of that many camera frames, 64 x 64. Then draws the same
+random windows (--batch windows of --length steps) from
 
     memory     `array[rows]` of one numpy array that holds all rows
     pairs      `Pairs.gather`, the file in the page cache

@@ -18,7 +18,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         height, width, channels = shape
         layers: list[nn.Module] = []
-        # No layer's gradient needs what comes before a ReLU, and large tensors cost their memory more than their numbers.
+        # No gradient needs what comes before a ReLU, and of large tensors the memory costs more than the arithmetic.
         for out in (16, 32, 32):
             layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
             height, width, channels = (height + 1) // 2, (width + 1) // 2, out
