@@ -201,7 +201,8 @@ def _learning(story: Story, run: Run) -> Html:
     label = "env steps" if clock == "step" else f"{clock}s".replace("updatess", "updates")
 
     def series(name: str, as_: str, colour: int = STUDENT, **how: Any) -> Series:
-        points = [(line[clock], line[name]) for line in lines if clock in line and _is_number(line.get(name))]
+        both = [(line.get(clock), line.get(name)) for line in lines]
+        points = [(x, y) for x, y in both if x is not None and y is not None and math.isfinite(y)]
         return Series(as_, [p[0] for p in points], [p[1] for p in points], colour, **how)
 
     own = TEACHER if run.role == "teacher" else STUDENT
