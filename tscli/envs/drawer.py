@@ -62,6 +62,7 @@ BAR = np.linspace(-0.06, 0.06, 7)[:, None] * [0.0, 1.0, 0.0]  # points whose vie
 CAMERAS = {
     "camera": ((-0.05, -0.2, 1.0), (0.63, 0.0, 0.46), 30.0),
     "side": ((0.4, -0.95, 0.8), (0.55, 0.0, 0.45), 45.0),
+    "film": ((0.1, -1.5, 1.0), (0.7, 0.0, 0.42), 45.0),
 }
 
 
@@ -109,8 +110,8 @@ class Env(MujocoEnv):
         self._pads = ids_of(model, "geom", ["left_pad", "right_pad"], MODEL)
         self._bar = int(ids_of(model, "geom", ["bar"], MODEL)[0])
         self._low, self._high = model.jnt_range[:7].T
-        self._cameras = {name: camera(model, name, PIXELS) for name in CAMERAS}
-        self._film = camera(model, "side", (240, 320))
+        self._cameras = {name: camera(model, name, PIXELS) for name in ("camera", "side")}
+        self._film = camera(model, "film", (240, 400))
         workers = max(1, torch.get_num_threads() if config.threads is None else config.threads)
         self._scenes = [(copy.copy(model), mujoco.MjData(model)) for _ in range(workers)]
         self._pool, self._kinematics = ThreadPoolExecutor(workers), mujoco.mj_kinematics
@@ -193,7 +194,7 @@ class Env(MujocoEnv):
     # --- what is seen -------------------------------------------------------------------------------------------------
 
     def _fields(self, group: str, at: Arrays) -> np.ndarray:
-        if group in CAMERAS:
+        if group in self._cameras:
             return self._pictures(group, at)
         if group == "robot":
             return np.concatenate([at["qpos"][:, :7], at["qvel"][:, :7], at["qpos"][:, 7:8]], -1)
@@ -254,10 +255,10 @@ class Env(MujocoEnv):
         return {"env/handle_visible": float(seen / count)} if count else {}
 
     def render(self, row: int = 0) -> np.ndarray:
-        """The side view with the camera's picture in its corner: uint8 [240, 320, 3]."""
+        """The scene from the right, with the camera's picture in its corner: uint8 [240, 400, 3]."""
         now = {name: array[[row]] for name, array in self._now.items()}
         film = self._draw_scene(self._film, now, 0)
-        film[4:132, 188:316] = self._pictures("camera", now)[0].repeat(2, 0).repeat(2, 1)
+        film[4:132, 268:396] = self._pictures("camera", now)[0].repeat(2, 0).repeat(2, 1)
         return film
 
     def close(self) -> None:
