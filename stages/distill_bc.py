@@ -60,10 +60,13 @@ def main(config: Config, session: Session) -> Run:
     imitation.check_labels(config.loss, pairs.schema, pairs_run.name)
     imitation.check_loss(config.loss, spec, pairs.schema.head_kind)
     if config.diagnose:
-        before_distillation(session, teachers, task, student_view, config.student, pairs_run)
+        before_distillation(
+            session, teachers, task, student_view, config.student, pairs_run, window=("window", config.window)
+        )
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)
+    pairs.show_features(student.encoder, session.say)
     imitation.fit_normalizer(student, pairs)
     imitation.match_std(student, pairs)
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)

@@ -25,6 +25,7 @@ from tscli.learning.replay import Replay
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs, PairsWriter
+from tscli.pairs.features import field_of
 from tscli.pictures import curves
 from tscli.runs import Run
 from tscli.runs.session import Session
@@ -96,7 +97,9 @@ def main(config: Config, session: Session) -> Run:
     spec = PolicySpec(student_view, env.action, config.student)
     imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
     if config.diagnose:
-        before_distillation(session, teachers, task, student_view, config.student, pairs_run, env)
+        before_distillation(
+            session, teachers, task, student_view, config.student, pairs_run, env, window=("window", config.window)
+        )
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)
@@ -129,11 +132,13 @@ def main(config: Config, session: Session) -> Run:
         if training.run.state is None:
             schema = teachers.schema(env, groups, teacher, config.seed)
             shard_bytes, expected = int(config.shard_mb * 2**20), training.num_iterations * config.round_steps
-            writer = PairsWriter(training.run.fresh_folder("pairs"), schema, num_envs, shard_bytes, expected)
+            sizes = {field_of(name, one.sha256): one.features for name, one in student.encoder.frozen.items()}
+            writer = PairsWriter(training.run.fresh_folder("pairs"), schema, num_envs, shard_bytes, expected, sizes)
         else:
             writer = PairsWriter.resume(training.run.path / "pairs", training.run.state["parts"]["writer"])
         training.add("writer", writer)
         pairs = Pairs(collected, "size", live=writer)
+        pairs.show_features(student.encoder, session.say)
         if collected and not training.resumed:
             imitation.fit_normalizer(student, pairs)
 
@@ -150,7 +155,7 @@ def main(config: Config, session: Session) -> Run:
             with torch.no_grad():
                 for _ in range(config.round_steps):
                     label, at.teacher_hidden = teacher.step(viewed.observe("teacher"), at.teacher_hidden, at.reset)
-                    seen = viewed.observe("student")
+                    seen = student.encoder.features_of(viewed.observe("student"))
                     # The student's memory goes on also where the teacher acts.
                     own, at.student_hidden = student.step(seen, at.student_hidden, at.reset)
                     action = own.sample(act_stream) if config.act == "sample" else own.mode()
@@ -165,6 +170,7 @@ def main(config: Config, session: Session) -> Run:
                     ends = (step.reward.cpu(), step.terminated.cpu(), step.truncated.cpu())
                     success = step.success.cpu() if env.has_success else None
                     actor = acts.to(torch.uint8).cpu()
+                    obs |= {field: seen[name].cpu() for name, field in pairs.features.items()}
                     writer.append(obs, step.action.cpu(), teacher_action.cpu(), params, *ends, actor, success)
                     vector = {name: value for name, value in seen.items() if name == "vector"}  # no pictures
                     record.add(obs=vector, reward=step.reward, done=step.done)

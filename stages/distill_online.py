@@ -111,7 +111,16 @@ def main(config: Config, session: Session) -> Run:
     imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
     session.say(f"teacher: {teachers.name}")
     if config.diagnose:
-        before_distillation(session, teachers, task, student_view, config.student, None, env)
+        before_distillation(
+            session,
+            teachers,
+            task,
+            student_view,
+            config.student,
+            None,
+            env,
+            window=("gradient-length", config.gradient_length),
+        )
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)
@@ -148,7 +157,7 @@ def main(config: Config, session: Session) -> Run:
             record, first_hidden = Recorder(), at.hidden
             with torch.no_grad():
                 for _ in range(steps):
-                    obs = viewed.observe("student")
+                    obs = student.encoder.features_of(viewed.observe("student"))
                     record.add(obs=obs, teacher_obs=viewed.observe("teacher"), reset=at.reset)
                     dist, at.hidden = student.step(obs, at.hidden, at.reset)
                     action = dist.sample(act_stream) if config.act == "sample" else dist.mode()

@@ -7,6 +7,8 @@ the one at work, and goes on with the next one, as the stages of a pipeline foll
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 
 from pydantic import Field
@@ -31,26 +33,24 @@ class Config(BaseConfig):
 def main(config: Config, session: Session) -> None:
     """Draw, wait, draw again."""
     run = find_run(session.runs_dir, config.run) if config.run else newest(session)
-    seen = Watched(run)
-    if session.console is None or not session.console.is_terminal or session.json or run.status != RUNNING:
+    seen, out = Watched(run), session.console
+    if out is None or not out.is_terminal or session.json or run.status != RUNNING:
         session.show(seen, seen.plain())
         return
     from rich.live import Live
 
-    try:
-        with Live(seen, console=session.console, auto_refresh=False, vertical_overflow="crop") as live:
-            while run.status == RUNNING:
-                time.sleep(config.every)
-                run = read_run(run.path)
-                seen.refresh(run)
-                live.update(seen, refresh=True)
-                if run.status != RUNNING and not config.run:
-                    time.sleep(config.every)  # the next stage of a pipeline begins
-                    following = newest(session)
-                    if following.status == RUNNING:
-                        run, seen = following, Watched(following)
-    except KeyboardInterrupt:  # the way to end it
-        return
+    with contextlib.suppress(KeyboardInterrupt), Live(seen, console=out, auto_refresh=False, screen=True) as live:
+        while run.status == RUNNING:
+            time.sleep(config.every)
+            run = read_run(run.path)
+            if run.status != RUNNING and not config.run:
+                time.sleep(config.every)  # the next stage of a pipeline begins
+                following = newest(session)
+                run, seen = (following, Watched(following)) if following.status == RUNNING else (run, seen)
+            seen.refresh(run)
+            out.width = shutil.get_terminal_size().columns  # it may have been resized
+            live.update(seen, refresh=True)
+    out.print(seen)  # what was seen last stays
 
 
 def newest(session: Session) -> Run:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from PIL import Image
 from stage_tools import BC, COLLECT, DAGGER, SMALL, TEACHER, call, error_of, weights_hash
 
 from tscli.cli.app import main
+from tscli.files import file_hash
 from tscli.learning import episodes
 from tscli.learning.episodes import Episodes
 from tscli.learning.rollout import ViewedEnv
@@ -129,7 +131,7 @@ def test_the_gaps_interval_is_that_of_the_differences_episode_by_episode(
     hard = 100.0 * torch.arange(8)  # some episodes give much more than others, whoever acts
     lost = torch.tensor([0.0, 2.0] * 4)
 
-    def played(policy: Policy, *args: Any, greedy: bool, watch: Any) -> Episodes:
+    def played(policy: Policy, *args: Any, **_: Any) -> Episodes:
         returns = hard - lost * (policy.spec.view.name == "partial")
         return Episodes(returns, torch.ones(8), torch.ones(8, dtype=torch.bool))
 
@@ -262,3 +264,56 @@ def test_a_squashed_student_of_a_plain_teacher_is_compared_by_its_actions(folder
     run = call("eval", "--episodes", "2")
     assert run.metrics["action_distance"] > 0
     assert "kl_teacher_student" not in run.metrics
+
+
+def test_a_grid_shows_as_many_episodes_at_once(student: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run = call("eval", "--episodes", "3", "--no-teacher", "--render", "gif", "--grid", "2x3")
+    with Image.open(run.path / "film.gif") as film:
+        assert film.size[0] == 3 * 320 + 2 * 8
+    assert "give rows x columns, each from 1 to 9, such as 3x3" in error_of(capsys, "eval", "--grid", "3")
+    assert "--grid is of a film" in error_of(capsys, "eval", "--grid", "3x3")
+
+
+def test_recorded_episodes_are_those_that_were_measured_and_the_report_says_where_the_two_part(student: Run) -> None:
+    run = call("eval", "--episodes", "2", "--num-envs", "1", "--record", "2")
+    with h5py.File(run.path / "episodes.h5") as file:
+        returns = [float(file[name].attrs["return"]) for name in file]
+    found = report_of(run)
+    assert np.mean(returns) == found["policies"]["student"]["greedy"]["return"]["mean"]
+    assert file_hash(run.path / "episodes.h5") == run.manifest["artifacts"]["episodes.h5"]
+    assert found["parting"]["steps"] == sum(returns), "a step of CartPole gives 1"
+    assert "velocity" in found["parting"]["over"]
+
+
+def test_what_an_env_measures_is_told_and_its_settings_can_be_varied(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tscli.envs.classic.pendulum import Env
+
+    def measures(self: Env) -> dict[str, Any]:
+        one = torch.ones(self.num_envs)
+        return {"twice [m]": (2 * one, one), "most": (3 * one, None)}
+
+    monkeypatch.setattr(Env, "measures", measures)
+    call(
+        "train-teacher",
+        "pendulum",
+        "--total-steps",
+        "1",
+        "--rollout-steps",
+        "4",
+        "--num-envs",
+        "4",
+        "--eval-episodes",
+        "2",
+    )
+    call("eval", "--episodes", "2", "--vary", "max_episode_steps=3,5")
+    report = json.loads(next(folder.glob("runs/*eval*/report.json")).read_text())
+    found = report["policies"]["teacher"]["greedy"]["measures"]
+    assert found["twice [m]"]["mean"] == 2 and found["most"]["mean"] == 3
+    assert [(row["setting"], row["value"]) for row in report["varied"]] == [("max_episode_steps", n) for n in (3, 5)]
+    assert [row["policies"]["teacher"]["length"]["mean"] for row in report["varied"]] == [3, 5]
+    assert next(folder.glob("runs/*eval*/varied.png")).stat().st_size > 1000
+    assert error_of(capsys, "eval", "--vary", "friction") == (
+        'error: --vary "friction": write a setting of the env and its values as friction=0.2,0.6,1'
+    )

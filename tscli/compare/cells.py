@@ -43,7 +43,7 @@ LOG = "log.txt"
 REFERENCES = ("run", "teacher", "pairs", "student")
 TAKEN = REFERENCES[:3]
 # Checkpoints and what is said beforehand change no result, and the task's content stands for its name.
-_NOT_HASHED = ("checkpoint_every", "diagnose", "task", "seed")
+_NOT_HASHED = ("checkpoint_every", "diagnose", "film_every", "task", "seed")
 
 
 @dataclass(eq=False)

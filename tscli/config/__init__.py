@@ -14,6 +14,7 @@ from tscli.config.base import (
     positional,
 )
 from tscli.config.bodies import ConvolutionsConfig, HistoryConfig, LayersConfig, MemoryConfig
+from tscli.config.images import ImageConfig
 from tscli.config.network import Network, NetworkConfig
 from tscli.config.stages import (
     Augment,
@@ -30,6 +31,7 @@ from tscli.config.stages import (
     NumEnvs,
     NumMinibatches,
     Patience,
+    PenaltyConfig,
     PPOConfig,
     RandomStart,
     RolloutConfig,
@@ -54,6 +56,7 @@ __all__ = [
     "Falling",
     "History",
     "HistoryConfig",
+    "ImageConfig",
     "JointConfig",
     "LatentConfig",
     "LatentSize",
@@ -66,6 +69,7 @@ __all__ = [
     "NumMinibatches",
     "PPOConfig",
     "Patience",
+    "PenaltyConfig",
     "RandomStart",
     "RolloutConfig",
     "RolloutSteps",

@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from tscli.config import Config
 from tscli.envs import ActionSpec, Group
@@ -125,7 +126,8 @@ class Env(MujocoEnv):
         self._now |= {name: np.zeros((num_envs, size)) for name, size in sizes.items()}
         # Another batch, since rays would make the physics compute its positions anew.
         self._eyes: Any = importlib.import_module("mujoco.batch").Batch(model, num_envs, workers)
-        self._looks = np.zeros(2)  # sum of the visible shares, and how many
+        self._seen = np.zeros((2, num_envs))  # the handle's share in sight in a step, and who looked
+        self._looks = np.zeros(2)  # sums of these
         self.reset(0)
 
     # --- episodes -----------------------------------------------------------------------------------------------------
@@ -247,12 +249,18 @@ class Env(MujocoEnv):
     def _look(self) -> None:
         """Take note of how much of the handle is seen where the bar has not been between the fingers yet."""
         rows = np.flatnonzero(self._now["held"][:, 0] == 0)
+        self._seen[:] = 0
         if len(rows):
-            self._looks += float(self.visible(rows).sum()), len(rows)
+            self._seen[:, rows] = self.visible(rows), np.ones(len(rows))
+            self._looks += self._seen.sum(1)
 
     def metrics(self) -> dict[str, float]:
         (seen, count), self._looks = self._looks, np.zeros(2)
         return {"env/handle_visible": float(seen / count)} if count else {}
+
+    def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        seen, looked = torch.from_numpy(self._seen.copy()).to(self.device)
+        return {"share of the handle in sight until it is held": (seen, looked)}
 
     def render(self, row: int = 0) -> np.ndarray:
         """The scene from the right, with the camera's picture in its corner: uint8 [240, 400, 3]."""

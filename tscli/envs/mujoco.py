@@ -281,6 +281,7 @@ class MujocoEnv(VecEnv):
         truncated = (cut | (self._steps >= self.max_episode_steps)) & ~terminated
         done_well = self._succeeds() & (terminated | truncated)
         self._happen()
+        self._fell = terminated
         self._ended, self._seen = np.flatnonzero(terminated | truncated), {}
         self._last = {name: array[self._ended] for name, array in self._now.items()}
         if len(self._ended):
@@ -307,6 +308,13 @@ class MujocoEnv(VecEnv):
             kind = self.groups[group]
             return torch.zeros((len(rows), *kind.shape), dtype=getattr(torch, kind.dtype), device=self.device)
         return self._tensor(group, {name: array[ended] for name, array in self._last.items()})
+
+    def _before_reset(self, *names: str) -> Arrays:
+        """Of `_now`, as the latest step left it; rows that ended do not stand at their next episode yet."""
+        found = {name: self._now[name].copy() for name in names}
+        for name, array in found.items():
+            array[self._ended] = self._last[name]
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         kept = {name: array for name, array in self._now.items() if name not in self._derived}

@@ -56,13 +56,13 @@ SPEED = 3.0
 NEAREST = 5
 GAP, TRIES = 1.4, 16
 VIEW = (16, 12)  # rays, over 90 degrees from left to right
-_SUMS = ("camera_angle", "in_view", "speed", "flying", "steps", "crashes", "goals", "timeouts")
+_COUNTS = ("camera_angle", "in_view", "speed", "flying", "steps", "crashes", "goals", "timeouts")
 
 
 class EnvConfig(Config):
     """Settings of the quadrotor."""
 
-    max_episode_steps: int = time_limit(450)
+    max_episode_steps: int = time_limit(1000)
     num_columns: int = Field(16, ge=NEAREST, le=64, description="Columns in the hall.")
     min_radius: float = Field(0.5, gt=0, le=2, description="Least radius of a column [m].")
     max_radius: float = Field(1.0, gt=0, le=2, description="Largest radius of a column [m].")
@@ -161,7 +161,8 @@ class Env(NativeEnv):
         tables = {"halls": halls.reshape(3 * self._count, -1), "rays": _rays()[..., None]}
         tables["rates"] = np.array(RATES)[:, None]
         super().__init__(config.max_episode_steps, num_envs, device, tables)
-        self._sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=self.device)
+        self._counts = torch.zeros(len(_COUNTS), self.num_envs, dtype=torch.float64, device=self.device)  # of a step
+        self._sums = self._counts.sum(1)
 
     def _begin(self, draws: Tensor) -> Tensor:
         x, y, z, yaw, goal, hall = super()._begin(draws)
@@ -288,8 +289,9 @@ class Env(NativeEnv):
         near = distance < self._config.camera_range
         share = ((abs(side) < fore) & near).sum(0) / near.sum(0).clip(1, None)
         values = (angle * flying, share, speed, flying, flying | True, self._crashed, goal)
-        sums = [self._tensor(xp.asarray(value, dtype=xp.float64)).sum() for value in values]
-        self._sums = self._sums + torch.stack((*sums, truncated.sum().double()))
+        rows = [self._tensor(xp.asarray(value, dtype=xp.float64)) for value in values]
+        self._counts = torch.stack((*rows, truncated.double()))
+        self._sums = self._sums + self._counts.sum(1)
 
     def metrics(self) -> dict[str, float]:
         """Means over the steps since this was asked last, and shares of the episodes that ended.
@@ -297,13 +299,20 @@ class Env(NativeEnv):
         `camera_angle` [deg] is that between the velocity and the camera's axis, while faster than 0.5 m/s; `in_view`
         the share of the columns within the camera's range that stand within its 90 degrees.
         """
-        found = dict(zip(_SUMS, self._sums.tolist(), strict=True))
+        found = dict(zip(_COUNTS, self._sums.tolist(), strict=True))
         steps, flying = max(found["steps"], 1.0), max(found["flying"], 1.0)
         ended = found["crashes"] + found["goals"] + found["timeouts"]
         self._sums = torch.zeros_like(self._sums)
         out = {"env/camera_angle": found["camera_angle"] / flying}
         out |= {f"env/{name}": found[name] / steps for name in ("in_view", "speed")}
         return out | ({f"env/{name}": found[name] / ended for name in ("crashes", "timeouts")} if ended else {})
+
+    def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        angle, in_view, speed, flying, steps, crashes, goals, timeouts = self._counts
+        ended = crashes + goals + timeouts
+        found = {"camera angle [deg]": (angle, flying), "share of columns in view": (in_view, steps)}
+        found |= {"speed [m/s]": (speed, steps), "share of episodes that crash": (crashes, ended)}
+        return {**found, "share of episodes out of time": (timeouts, ended)}
 
     # --- what is seen -------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ class Augmentation:
             stream: on the device where the batches are.
 
         Raises:
-            UserError: the student sees no pictures.
+            UserError: the student sees no pictures, or through an encoder whose features are made once for each.
         """
         self._config, self._alike = config, student.is_recurrent
         self._names = tuple(student.spec.view.images)
@@ -37,6 +37,12 @@ class Augmentation:
             raise UserError(
                 f'--augment.{config.given[0]}: the student sees no picture in its view "{student.spec.view.name}": '
                 "leave it out, or give a view with one"
+            )
+
+        if config.given and student.encoder.frozen:
+            raise UserError(
+                f"--augment.{config.given[0]}: a frozen encoder's features are made once for each picture: leave "
+                "it out, or use image.kind cnn"
             )
 
     def __call__(self, obs: Obs) -> Obs:

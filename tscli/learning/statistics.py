@@ -27,6 +27,32 @@ class Band(NamedTuple):
     high: np.ndarray
 
 
+class Binned(NamedTuple):
+    """Means in bins, each [B]: where a bin lies, what is found there, and from how many values."""
+
+    x: np.ndarray
+    y: np.ndarray
+    count: np.ndarray
+
+    @property
+    def spread(self) -> float:
+        """The deviation of the bins' means, each as often as it has values."""
+        middle = np.average(self.y, weights=self.count)
+        return float(np.sqrt(np.average((self.y - middle) ** 2, weights=self.count)))
+
+
+def binned(x: np.ndarray, y: np.ndarray, bins: int = 20) -> Binned:
+    """Means of y [K] over x [K], in bins of about equal counts; values of x that are few have a bin each."""
+    values, bin_of = np.unique(x, return_inverse=True)
+    if len(values) > bins:
+        edges = np.unique(np.quantile(x, np.linspace(0, 1, bins + 1)[1:-1]))
+        bin_of = np.searchsorted(edges, x, side="right")
+    count = np.bincount(bin_of)
+    there = count > 0
+    mean_x, mean_y = (np.bincount(bin_of, value.astype(np.float64))[there] / count[there] for value in (x, y))
+    return Binned(mean_x, mean_y, count[there])
+
+
 def student_mean(values: np.ndarray, level: float = 0.95) -> Estimate:
     """Mean, standard deviation and Student's t interval of the mean (1908), of episodes or of seeds.
 
@@ -54,6 +80,21 @@ def student_curve(curves: np.ndarray, level: float = 0.95) -> Band:
         return Band(mean, mean, mean)
     half = _student_quantile(count - 1, level) * curves.std(axis=0, ddof=1) / math.sqrt(count)
     return Band(mean, mean - half, mean + half)
+
+
+def ratio(above: np.ndarray, below: np.ndarray, level: float = 0.95) -> Estimate:
+    """Sum of `above` over sum of `below`, with the linearised t interval of a ratio (Cochran 1977, section 2.11).
+
+    Args:
+        above, below: [E], of the same episodes or envs.
+        level: coverage.
+    """
+    total = float(np.sum(below))
+    if not total > 0:
+        return Estimate(math.nan, math.nan, math.nan, math.nan, len(below))
+    value = float(np.sum(above)) / total
+    spread = student_mean((above - value * below) * len(below) / total, level)
+    return Estimate(value, spread.sd, value + spread.low, value + spread.high, len(below))
 
 
 def share(values: np.ndarray, level: float = 0.95) -> Estimate:

@@ -20,7 +20,7 @@ def eval_table(report: dict[str, Any]) -> FitTable:
         right=numbers,
         give_way={"its interval": 0, "view": 7} if has_success else {"view": 7},
         title=f"{report['task']}: {report['episodes']} episodes, seed {report['seed']}",
-        caption="\n".join([*([_comparison(report)] if "gap" in report else []), *_told(report)]),
+        caption="\n".join(filter(None, [_comparison(report) if "gap" in report else "", *_measures(report)])),
     )
     text = _text(report)
     rows = [(role, entry, mode, entry[mode]) for role, entry in entries.items() for mode in ("greedy", "sampled")]
@@ -44,14 +44,23 @@ def _text(report: dict[str, Any]) -> Callable[[float], str]:
     return lambda value: f"{value:.{places}f}"
 
 
-def _told(report: dict[str, Any]) -> list[str]:
-    """What the env told of each greedy policy, but for the terms of its reward."""
+def _measures(report: dict[str, Any]) -> list[str]:
+    """What the env measured of the greedy policies, and where it was varied, a line each."""
+    places = [("", report["policies"])]
+    places += [(f"{row['setting']} {row['value']}: ", row["policies"]) for row in report.get("varied", [])]
     lines = []
-    for role, entry in report["policies"].items():
-        told = {name.removeprefix("env/"): value for name, value in entry["greedy"].get("env", {}).items()}
-        words = [f"{escape(name)} {value:.3g}" for name, value in told.items() if not name.startswith("reward")]
-        lines += [f"{role}: {', '.join(words)}"] if words else []
+    for where, entries in places:
+        for role, entry in entries.items():
+            found = entry.get("greedy", entry)
+            told = [f"return {_text(report)(found['return']['mean'])}"] if where else []
+            told += [_measure(name, value["mean"]) for name, value in found.get("measures", {}).items()]
+            lines += [f"{where}{role}: {', '.join(told)}"] if told else []
     return lines
+
+
+def _measure(name: str, value: float) -> str:
+    what, _, unit = name.partition(" [")
+    return f"{what} {value:.3g} {unit.rstrip(']')}".strip()
 
 
 def _comparison(report: dict[str, Any]) -> str:

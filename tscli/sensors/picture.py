@@ -18,7 +18,7 @@ NAME = "sensors.png"
 
 
 def draw(results: Results, folder: Path) -> Path:
-    """Every student as a dot with its interval, the best of each cost joined, the kept ones named.
+    """Every student as a dot with its interval, the best of each cost joined; named is what is kept, and what lost.
 
     Raises:
         UserError: the disk is full.
@@ -35,7 +35,8 @@ def draw(results: Results, folder: Path) -> Path:
         _draw_mode(axis, results, [one for one in results.found if one.memory == full.memory], colour(number))
         for name, value in (("teacher", results.scale.teacher), ("random", results.scale.chance)):
             axis.axhline(value, color=GREY, linewidth=0.9, linestyle="--" if name == "teacher" else ":")
-            axis.annotate(name, (0.99, value), xycoords=("axes fraction", "data"), fontsize=7, color=GREY, ha="right")
+            place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 4), "textcoords": "offset points"}
+            axis.annotate(name, (0.995, value), fontsize=7, color=GREY, ha="right", **place)
         if number == 0:
             axis.set_ylabel(f"return over {results.episodes} episodes", fontsize=8, color=INK)
     assert first is not None
@@ -60,7 +61,7 @@ def _draw_mode(axis: Axes, results: Results, candidates: Sequence[Candidate], hu
             best[one.cost] = one
         if is_kept:
             _name(axis, f"{one.names}", one.cost, estimate.mean, hue, "bold")
-        elif len(one.sensors) < len(results.sensors):
+        elif results.left(one) < 1 - results.scale.loss:
             _name(axis, one.names, one.cost, estimate.mean, GREY, "normal")
     front = sorted(best)
     axis.plot(front, [results.found[best[cost]].mean for cost in front], color=hue, linewidth=1.4, alpha=0.7)
@@ -68,7 +69,7 @@ def _draw_mode(axis: Axes, results: Results, candidates: Sequence[Candidate], hu
 
 def _name(axis: Axes, text: str, x: float, y: float, hue: str, weight: str) -> None:
     """Write a set's name below its dot, line by line where it is long."""
-    text = text if len(text) <= 24 else text.replace(", ", ",\n")
+    text = text if len(text) <= 20 else text.replace(", ", ",\n")
     axis.annotate(
         text, (x, y), xytext=(0, -8), textcoords="offset points", fontsize=6.5, color=hue, weight=weight, ha="center",
         va="top", zorder=5,

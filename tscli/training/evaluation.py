@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tscli import streams
 from tscli.config import UserError
 from tscli.envs import VecEnv
 from tscli.learning import statistics
-from tscli.learning.episodes import Episodes, run_episodes
+from tscli.learning.episodes import Episodes, Tally, run_episodes
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Actor, Policy
 from tscli.networks.distributions import kl
 from tscli.terminal.tables import decimals
+from tscli.training.parting import Parting
 
 # Share of its teacher's gain over chance below which a student is said to have failed.
 FAR_BELOW = 0.8
@@ -100,11 +103,65 @@ def task_figures(found: Episodes, count: int, env: VecEnv) -> dict[str, Any]:
     return {"tasks": by_task}
 
 
+def read_varied(text: str) -> list[tuple[str, list[Any]]]:
+    """`friction=0.2,0.6 terrain=flat` -> `[("friction", [0.2, 0.6]), ("terrain", ["flat"])]`.
+
+    Raises:
+        UserError: it is written in another way.
+    """
+    found = []
+    for word in text.split():
+        name, _, values = word.partition("=")
+        if not (name.isidentifier() and all(values.split(","))):
+            raise UserError(f'--vary "{word}": write a setting of the env and its values as friction=0.2,0.6,1')
+        found.append((name, [_number_or_word(value) for value in values.split(",")]))
+    return found
+
+
+def _number_or_word(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def varied(
+    policies: Mapping[str, Actor], envs: Mapping[tuple[str, Any], VecEnv], seed: int, per_slot: int, count: int
+) -> list[dict[str, Any]]:
+    """Greedy returns, and what the env measures, with one setting of the env after the other at each of its values.
+
+    Args:
+        policies: by role.
+        envs: of each setting and value; they are closed.
+        seed, per_slot: of the episodes, the same everywhere.
+        count: episodes that count.
+    """
+    rows = []
+    for (name, value), env in envs.items():
+        row: dict[str, Any] = {"setting": name, "value": value, "policies": {}}
+        for role, policy in policies.items():
+            tally = Tally(env)
+            found = figures(run_episodes(policy, env, seed, per_slot, tally=tally), count)
+            row["policies"][role] = found | measured(tally)
+        env.close()
+        rows.append(row)
+    return rows
+
+
+def measured(tally: Tally) -> dict[str, Any]:
+    """What the env has measured, under "measures"; nothing where it measures nothing."""
+    found = {name: estimate._asdict() for name, estimate in tally.figures().items()}
+    return {"measures": found} if found else {}
+
+
 @torch.no_grad()
 def compare_on_student_states(
-    student: Actor, teacher: Actor, env: VecEnv, seed: int, per_slot: int
+    student: Actor, teacher: Actor, env: VecEnv, seed: int, per_slot: int, watch: Parting | None = None
 ) -> dict[str, float]:
-    """Agreement and KL over the steps of the greedy student's first `per_slot` episodes in each slot."""
+    """Agreement and KL over the steps of the greedy student's first `per_slot` episodes in each slot.
+
+    `watch` is called before each step with what both see and how far they are apart there.
+    """
     n, env.per_slot = env.num_envs, per_slot
     viewed = ViewedEnv(env, {"student": student.spec.view, "teacher": teacher.spec.view}, seed)
     hidden, teacher_hidden = student.initial_hidden(n), teacher.initial_hidden(n)
@@ -116,16 +173,24 @@ def compare_on_student_states(
     kinds = {policy.spec.network.head_kind for policy in (student, teacher)}
     comparable = not env.action.is_continuous or len(kinds) == 1
     while bool(running.any()):
-        dist, hidden = student.step(viewed.observe("student"), hidden, reset)
-        label, teacher_hidden = teacher.step(viewed.observe("teacher"), teacher_hidden, reset)
+        seen = {role: viewed.observe(role) for role in ("student", "teacher")}
+        dist, hidden = student.step(seen["student"], hidden, reset)
+        label, teacher_hidden = teacher.step(seen["teacher"], teacher_hidden, reset)
         action, wanted = dist.mode(), label.mode()
+        apart: dict[str, Tensor] = {}
         if env.action.is_continuous:
-            distance += float((action - wanted).abs().mean(-1)[running].sum())
+            apart["action_distance"] = (action - wanted).abs().mean(-1)
+            distance += float(apart["action_distance"][running].sum())
         else:
             equal = action == wanted
-            same += float((equal if equal.dim() == 1 else equal.all(-1))[running].sum())
+            equal = equal if equal.dim() == 1 else equal.all(-1)
+            apart["action_agreement"] = equal
+            same += float(equal[running].sum())
         if comparable:
-            divergence += float(kl(label, dist)[running].sum())
+            apart["kl_teacher_student"] = kl(label, dist)
+            divergence += float(apart["kl_teacher_student"][running].sum())
+        if watch is not None:
+            watch(seen, apart, reset, running)
         steps += int(running.sum())
         reset = viewed.step(action).done
         count += reset & running

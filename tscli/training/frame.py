@@ -36,6 +36,7 @@ from tscli.runs.session import Session
 from tscli.tasks import Task
 from tscli.training import setup
 from tscli.training.evaluation import beside_teacher, measure
+from tscli.training.filming import FILMS, short_film
 from tscli.training.latents import understood
 from tscli.training.state import Clock, State, restore, resume_note, snapshot
 
@@ -106,6 +107,7 @@ class Training:
         self._envs = setup.eval_envs(task, config.eval_episodes, self._device)
         if config.stop_success is not None and not self._envs[0].has_success:
             raise UserError(f"--stop-success: task {task.name} does not tell success, give --stop-return instead")
+        self._film_env = setup.film_env(task, "gif" if config.film_every else "none", self._device)
         # A row of a native env costs next to nothing, and its tasks stop early by what evaluations say.
         self._spares = not self._envs[0].is_native
         self._now = State(
@@ -114,8 +116,9 @@ class Training:
 
     def __enter__(self) -> Training:
         self._stack = ExitStack()
-        for env in {*(viewed.env for viewed in self._viewed), *self._envs}:
-            self._stack.callback(env.close)
+        for env in {*(viewed.env for viewed in self._viewed), *self._envs, self._film_env}:
+            if env is not None:
+                self._stack.callback(env.close)
         self.run = self._stack.enter_context(self._session.start(self._config, **self._start))
         self._line = self._stack.enter_context(self._session.progress(self._total, f"{self._unit}s"))
         self.resumed = self.run.state is not None
@@ -233,6 +236,9 @@ class Training:
             goals = ("eval/return", config.stop_return), ("eval/success_rate", config.stop_success)
             reached = any(goal is not None and found[name] >= goal for name, goal in goals)
             now.streak = now.streak + 1 if reached else 0
+        if config.film_every and (last or now.iteration % config.film_every == 0):
+            with self.clock:
+                self._film()
         self.run.log(line)
         shown = {name.split("/")[-1]: line.get(name) for name in ("rollout/return", *show)}
         self._line.update(self.done, {**shown, "best greedy": now.best}, end, self.clock.paused)
@@ -315,6 +321,15 @@ class Training:
 
     def _score_of(self, found: Mapping[str, float]) -> float:
         return next(found[name] for name in self._score if name in found)
+
+    def _film(self) -> None:
+        """What the policy does by now, in the same episode each time."""
+        if self._film_env is None or ranks.rank():
+            return
+        folder = self.run.path / FILMS
+        folder.mkdir(exist_ok=True)
+        seed = streams.derive(self._config.seed, "film")
+        short_film(folder / f"{self.done:012d}.gif", self._keep["policy"], self._film_env, seed)
 
     def _save(self) -> None:
         for name, policy in reversed(self._keep.items()):  # "policy" last: later stages ask for it

@@ -13,7 +13,8 @@ from torch import Tensor
 from tscli import streams
 from tscli.config import LatentConfig, NetworkConfig, UserError
 from tscli.envs import VecEnv
-from tscli.envs.views import PREVIOUS_ACTION, ViewSpec, entries_of
+from tscli.envs.entries import entries_named
+from tscli.envs.views import ViewSpec, entries_of
 from tscli.learning.optim import FlatAdam
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Critic, LatentSpec, Policy, PolicySpec
@@ -140,7 +141,7 @@ def understood(
 
     Args:
         student, teacher: policies with a latent.
-        env: at least 4 slots.
+        env: at least 4 slots; of fewer nothing can be said, and `{}` is given.
         seed: of its episodes.
         path: PNG file to write.
         steps: to play, at the most an episode.
@@ -151,6 +152,8 @@ def understood(
     """
     n, latent = env.num_envs, teacher.spec.latent
     assert latent is not None
+    if n < 4:
+        return {}
     viewed = ViewedEnv(env, {"student": student.spec.view, "teacher": teacher.spec.view}, seed)
     hidden, teacher_hidden = student.initial_hidden(n), teacher.initial_hidden(n)
     reset = torch.ones(n, dtype=torch.bool, device=env.device)
@@ -169,7 +172,8 @@ def understood(
         _, teacher_hidden = teacher.step(seen, teacher_hidden, reset)
         reset = viewed.step(dist.mode()).done
     by_student, by_teacher, wanted = (torch.stack(x).double() for x in (inferred, known, truth))
-    names = _names_of(teacher.spec.view, env, latent.reads)
+    entries = entries_named(teacher.spec.view, env.groups)
+    names = [entries[entry].name for entry in latent.reads]
     found = {name: dict(zip(names, _probe(x, wanted).tolist(), strict=True)) for name, x in
              (("student", by_student), ("teacher", by_teacher))}  # fmt: skip
     _draw(path, found)
@@ -188,15 +192,6 @@ def _probe(latent: Tensor, wanted: Tensor) -> Tensor:
     rest, target = x[:, half:].flatten(0, 1), wanted[:, half:].flatten(0, 1)
     left, spread = (target - rest @ weights).square().mean(0), target.var(0, correction=0)
     return torch.where(spread > 1e-12, 1 - left / spread.clamp(min=1e-12), 0.0).clamp(min=-1.0)
-
-
-def _names_of(view: ViewSpec, env: VecEnv, entries: tuple[int, ...]) -> list[str]:
-    names = []
-    for part in view.parts:
-        fields = env.groups[part.group].fields if part.group != PREVIOUS_ACTION else ()
-        for i in range(part.size) if part.index is None else part.index:
-            names.append(fields[i] if fields else f"{part.group}_{i}")
-    return [names[entry] for entry in entries]
 
 
 def _draw(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
