@@ -178,9 +178,11 @@ def test_the_share_is_told_until_the_handle_is_held() -> None:
     env = placed(AWAY)
     env.step(torch.zeros(1, 7))
     assert env.metrics() == {"env/handle_visible": 1.0} and not env.metrics()
+    (seen, looked), *_ = env.measures().values()
+    assert (seen.tolist(), looked.tolist() if looked is not None else None) == ([1], [1])
     env._now["held"][:] = 1
     env.step(torch.zeros(1, 7))
-    assert not env.metrics()
+    assert not env.metrics() and not torch.stack(*env.measures().values()).any()
 
 
 def test_pictures_are_drawn_for_the_rows_that_are_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ class Env(MujocoEnv):
         self._now |= {name: np.zeros((num_envs, size)) for name, size in sizes.items()}
         # Another batch, since rays would make the physics compute its positions anew.
         self._eyes: Any = importlib.import_module("mujoco.batch").Batch(model, num_envs, workers)
-        self._seen = np.zeros((2, num_envs))  # the handle's share in sight in a step, and who looked
+        self._sight = np.zeros((2, num_envs))  # the handle's share in sight in a step, and who looked
         self._looks = np.zeros(2)  # sums of these
         self.reset(0)
 
@@ -249,17 +249,17 @@ class Env(MujocoEnv):
     def _look(self) -> None:
         """Take note of how much of the handle is seen where the bar has not been between the fingers yet."""
         rows = np.flatnonzero(self._now["held"][:, 0] == 0)
-        self._seen[:] = 0
+        self._sight[:] = 0
         if len(rows):
-            self._seen[:, rows] = self.visible(rows), np.ones(len(rows))
-            self._looks += self._seen.sum(1)
+            self._sight[:, rows] = self.visible(rows), np.ones(len(rows))
+            self._looks += self._sight.sum(1)
 
     def metrics(self) -> dict[str, float]:
         (seen, count), self._looks = self._looks, np.zeros(2)
         return {"env/handle_visible": float(seen / count)} if count else {}
 
     def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        seen, looked = torch.from_numpy(self._seen.copy()).to(self.device)
+        seen, looked = torch.from_numpy(self._sight.copy()).to(self.device)
         return {"share of the handle in sight until it is held": (seen, looked)}
 
     def render(self, row: int = 0) -> np.ndarray:
