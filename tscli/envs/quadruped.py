@@ -11,6 +11,7 @@ Groups, float32; what a robot senses:
     command [3]       m/s, m/s, rad/s: forward, left, turning left; a new one every 10 s
     joint_pos [12]    rad    from the default pose (hip 0, thigh 0.8 or 1 behind, calf -1.5), legs FL, FR, RL, RR
     joint_vel [12]    rad/s
+    clock [8]         1      sine and cosine of where its stride is, and both times each command; 0 where it is to stand
 
 and what it does not, privileged:
 
@@ -22,7 +23,8 @@ and what it does not, privileged:
     normals [12]      1      of the ground under each foot, in the world
     height_scan [187] m      of the trunk above the ground, 1.6 x 1 m around it, cut off at 1 m
 
-Actions: 12 angles, unbounded: 0.25 rad of each is added to what the motors are told to hold the default pose.
+Actions: 12 angles, unbounded: 0.25 rad of each is added to what the motors are told in the default pose, and,
+where it is to walk, to a trot on the spot by the clock (`gait_hz`; so do Lee et al. 2020; 0 leaves it out).
 Reward: the sum of weights x terms x 0.02 s, no less than 0; `walking.py` has each term and its published weight.
 Starts: near the default pose, turned any way, with up to 0.2 m/s.
 Ends: terminated when the trunk touches something or leans by more than 70 degrees; truncated after
@@ -45,7 +47,7 @@ from tscli.envs import ActionSpec, Group
 from tscli.envs.mujoco import Arrays, MujocoEnv, compiled, load_spec, threads_field
 from tscli.envs.native import time_limit
 from tscli.envs.terrain import KINDS, LEVELS, PATCH, Terrain
-from tscli.envs.walking import JOINTS, LEGS, WEIGHTS, Robot, turned
+from tscli.envs.walking import JOINTS, LEGS, WEIGHTS, Robot, is_moving, trot, turned
 
 MODEL = Path(__file__).parent / "models" / "go2.xml"
 DECIMATION = 4
@@ -80,6 +82,9 @@ class EnvConfig(Config):
     lin_x: Range = _range(-0.5, 0.5, "Commanded speed forward [m/s]")
     lin_y: Range = _range(-1.0, 1.0, "Commanded speed to the left [m/s]")
     yaw: Range = _range(-1.0, 1.0, "Commanded turning [rad/s]")
+    gait_hz: float = Field(
+        2.5, ge=0, le=10, description="Strides per second of the trot that actions are added to; 0: none, no clock."
+    )
     standing: float = Field(0.1, ge=0, le=1, description="Share of commands that are to stand still.")
     friction: Range = _range(0.2, 1.7, "Friction of the feet")
     added_mass: Range = _range(-1.0, 1.0, "Mass added to the trunk [kg]")
@@ -144,6 +149,8 @@ class Env(MujocoEnv):
         "command": Group((3,), fields=("command_x", "command_y", "command_yaw"), units=("m/s", "m/s", "rad/s")),
         "joint_pos": Group((12,), fields=JOINTS, units=("rad",), about="From the default pose."),
         "joint_vel": Group((12,), fields=tuple(f"{name}_vel" for name in JOINTS), units=("rad/s",)),
+        "clock": Group((8,), fields=tuple(f"{what}_{f}" for what in ("clock", "forward", "left", "turn")
+                                          for f in ("sin", "cos")), units=("1",)),
         "lin_vel": Group((3,), fields=("vel_x", "vel_y", "vel_z"), units=("m/s",), privileged=True),
         "dynamics": Group((11,), fields=DYNAMICS, units=UNITS, privileged=True, about="The body of this episode."),
         "push": Group((2,), fields=("push_x", "push_y"), units=("m/s",), privileged=True),
@@ -179,7 +186,7 @@ class Env(MujocoEnv):
         )  # fmt: skip
         sizes = {"action": 12, "action_1": 12, "action_2": 12, "joint_vel_1": 12, "feet_1": 12, "air": 4, "touch": 13}
         sizes |= {"command": 3, "push": 2, "push_age": 1, "dynamics": 11}
-        sizes |= {"spot": 2, "went": 2, "level": 1, "phase": 1}
+        sizes |= {"spot": 2, "went": 2, "level": 1, "phase": 1, "turns": 1}
         self._now |= {name: np.zeros((num_envs, size)) for name, size in sizes.items()}
         self._push_steps = max(round(config.push_seconds / (self.control_dt or 1.0)), 1)
         self._sums: dict[str, float] = {}
@@ -217,13 +224,14 @@ class Env(MujocoEnv):
 
     def _place(self, rows: np.ndarray) -> None:
         robot = self._robot
-        now, u = self._now, self._draw("quadruped/start", rows, 33)
+        now, u = self._now, self._draw("quadruped/start", rows, 34)
         kind = (u[:, 30] * len(KINDS)).astype(np.int64)
         level = self._levels(rows, u[:, 31])
         now["level"][rows, 0] = level
         spot = self._terrain.origin(kind, level)
         now["spot"][rows] = spot
         now["phase"][rows, 0] = np.floor(u[:, 32] * self._push_steps)
+        now["turns"][rows, 0] = u[:, 33]
         start, angle = now["qpos"][rows], np.pi * u[:, 0]
         start[:, :2] = spot + u[:, 1:3] - 0.5
         start[:, 2] += self._terrain.height(spot)
@@ -282,7 +290,11 @@ class Env(MujocoEnv):
         now = self._now
         now["action_2"][:], now["action_1"][:], now["action"][:] = now["action_1"], now["action"], action
         now["joint_vel_1"][:] = now["qvel"][:, robot.qvel]
-        now["ctrl"][:, robot.motors] = robot.held + ACTION_SCALE * action
+        now["turns"][:] = (now["turns"] + (self.control_dt or 0.0) * self._config.gait_hz) % 1.0
+        told = robot.held + ACTION_SCALE * action
+        if self._config.gait_hz:
+            told += trot(now["turns"][:, 0], now["command"], self._config.gait_hz)
+        now["ctrl"][:, robot.motors] = told
 
     def _outcome(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         now, dt = self._now, self.control_dt or 0.0
@@ -367,6 +379,11 @@ class Env(MujocoEnv):
             return (feet[:, :, None, 2] - ground).reshape(len(feet), 20)
         if group == "normals":
             return self._terrain.normal(feet[..., :2]).reshape(len(feet), 12)
+        if group == "clock":
+            turns = 2 * np.pi * at["turns"][:, 0]
+            shown = is_moving(at["command"]) & (self._config.gait_hz > 0)
+            wave = np.stack([np.sin(turns), np.cos(turns)], -1) * shown[:, None]
+            return np.concatenate([wave, *(wave * command[:, None] for command in at["command"].T)], -1)
         if group == "height_scan":
             return self._scan(at["qpos"])
         return at[group]
