@@ -185,8 +185,8 @@ class Env(MujocoEnv):
             threads=config.threads, fields=drawn, derived=("geom_xpos", "sensordata", "actuator_force"),
         )  # fmt: skip
         sizes = {"action": 12, "action_1": 12, "action_2": 12, "joint_vel_1": 12, "feet_1": 12, "air": 4, "touch": 13}
-        sizes |= {"command": 3, "push": 2, "push_age": 1, "dynamics": 11}
-        sizes |= {"spot": 2, "went": 2, "level": 1, "phase": 1, "turns": 1}
+        sizes |= {"command": 3, "push": 2, "push_age": 1, "dynamics": 11, "spot": 2, "went": 2}
+        sizes |= dict.fromkeys(("level", "phase", "turns"), 1)
         self._now |= {name: np.zeros((num_envs, size)) for name, size in sizes.items()}
         self._push_steps = max(round(config.push_seconds / (self.control_dt or 1.0)), 1)
         self._sums: dict[str, float] = {}
@@ -200,8 +200,7 @@ class Env(MujocoEnv):
     # --- episodes -----------------------------------------------------------------------------------------------------
 
     def _randomize(self, rows: np.ndarray) -> None:
-        robot = self._robot
-        c = self._config
+        robot, c = self._robot, self._config
         u = self._draw_once("quadruped/dynamics", rows, len(DYNAMICS))
         ranges = np.array([c.friction, c.added_mass, *(c.com,) * 3, *(c.gains,) * 2, *(c.joints,) * 3, c.latency])
         values = ranges[:, 0] + u * (ranges[:, 1] - ranges[:, 0])
@@ -223,8 +222,7 @@ class Env(MujocoEnv):
             drawn[name][np.ix_(rows, robot.qvel)] = values[:, [7 + i]] * usual[name][robot.qvel]
 
     def _place(self, rows: np.ndarray) -> None:
-        robot = self._robot
-        now, u = self._now, self._draw("quadruped/start", rows, 34)
+        robot, now, u = self._robot, self._now, self._draw("quadruped/start", rows, 34)
         kind = (u[:, 30] * len(KINDS)).astype(np.int64)
         level = self._levels(rows, u[:, 31])
         now["level"][rows, 0] = level
@@ -244,8 +242,7 @@ class Env(MujocoEnv):
         self._command(rows)
 
     def _started(self, rows: np.ndarray) -> None:
-        robot = self._robot
-        self._now["feet_1"][rows] = self._now["geom_xpos"][rows][:, robot.feet].reshape(len(rows), 12)
+        self._now["feet_1"][rows] = self._now["geom_xpos"][rows][:, self._robot.feet].reshape(len(rows), 12)
         self._now["touch"][rows] = self._robot.touching(self._now["sensordata"][rows])
 
     def _levels(self, rows: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -286,8 +283,7 @@ class Env(MujocoEnv):
     # --- a step -------------------------------------------------------------------------------------------------------
 
     def _act(self, action: np.ndarray) -> None:
-        robot = self._robot
-        now = self._now
+        robot, now = self._robot, self._now
         now["action_2"][:], now["action_1"][:], now["action"][:] = now["action_1"], now["action"], action
         now["joint_vel_1"][:] = now["qvel"][:, robot.qvel]
         now["turns"][:] = (now["turns"] + (self.control_dt or 0.0) * self._config.gait_hz) % 1.0
@@ -328,27 +324,19 @@ class Env(MujocoEnv):
         return found
 
     def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        dt, robot = self.control_dt or 0.0, self._robot
+        dt = self.control_dt or 0.0
         at = self._before_reset("qpos", "qvel", "command", "actuator_force", "dynamics")
         # A command is new, and not yet to be followed, for its first second; episodes begin with one.
         settled = self._steps % round(COMMAND_SECONDS / dt) >= round(SETTLING_SECONDS / dt)
-        moves = self._velocity(at)
-        off, told = np.abs(at["command"] - moves), np.linalg.norm(at["command"][:, :2], axis=-1) > 0
-        force = at["actuator_force"][:, robot.motors]
-        power = np.abs(force * at["qvel"][:, robot.qvel]).sum(-1)
         weight = GRAVITY * (self.model.body_mass.sum() + at["dynamics"][:, DYNAMICS.index("added_mass")])
-        found = {
-            "speed error [m/s]": (np.linalg.norm(off[:, :2], axis=-1) * settled, settled),
-            "yaw error [rad/s]": (off[:, 2] * settled, settled),
-            "cost of transport": (power * told, weight * np.linalg.norm(moves[:, :2], axis=-1) * told),
-            "falls per minute": (self._fell, np.full(self.num_envs, dt / 60)),
-            "largest torque [N m]": (np.abs(force).max(-1), None),
-        }
-        return {name: (self._told(above), None if below is None else self._told(below))
-                for name, (above, below) in found.items()}  # fmt: skip
+        found = self._robot.measures(at, self._velocity(at), settled, weight)
+        found["falls per minute"] = self._fell, np.full(self.num_envs, dt / 60)
+        return {name: self._pair(*pair) for name, pair in found.items()}
 
-    def _told(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.float64)).to(self.device)
+    def _pair(self, above: np.ndarray, below: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
+        told = [None if x is None else torch.from_numpy(x).double().to(self.device) for x in (above, below)]
+        assert told[0] is not None
+        return told[0], told[1]
 
     def _velocity(self, at: Arrays) -> np.ndarray:
         """What a command asks for, as it is: [K, 3]."""
@@ -406,8 +394,7 @@ class Env(MujocoEnv):
         look_at = data.qpos[:3] * [1, 1, 0] + [0, 0, self._terrain.height(data.qpos[:2]) + 0.2]
         draw = rays.draw if self._config.picture == "rays" else rays.draw_gl
         image = Image.fromarray(draw(model, data, look_at - np.array([0.7, 1.3, -0.55]), look_at, (240, 320)))
-        moves = self._velocity(self._now)[row]
-        text = ImageDraw.Draw(image)
+        text, moves = ImageDraw.Draw(image), self._velocity(self._now)[row]
         for i, (name, values) in enumerate((("command", self._now["command"][row]), ("moves", moves))):
             text.text((8, 210 + 13 * i), f"{name:8}" + " ".join(f"{v:+.2f}" for v in values), fill="#10151f")
         return np.asarray(image)

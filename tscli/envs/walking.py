@@ -148,6 +148,27 @@ class Robot:
             "stand_contact": touch.all(-1) * ~moving,
         }
 
+    def measures(
+        self, now: Arrays, moves: np.ndarray, settled: np.ndarray, weight: np.ndarray
+    ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        """What `VecEnv.measures` tells, but for falls.
+
+        Args:
+            now: what the env remembers, after a step.
+            moves: [N, 3], as a command asks for it.
+            settled: [N], whether the command is to be followed by now.
+            weight: [N], of the robot [N].
+        """
+        off, told = np.abs(now["command"] - moves), np.linalg.norm(now["command"][:, :2], axis=-1) > 0
+        force = now["actuator_force"][:, self.motors]
+        power = np.abs(force * now["qvel"][:, self.qvel]).sum(-1)
+        return {
+            "speed error [m/s]": (np.linalg.norm(off[:, :2], axis=-1) * settled, settled),
+            "yaw error [rad/s]": (off[:, 2] * settled, settled),
+            "cost of transport": (power * told, weight * np.linalg.norm(moves[:, :2], axis=-1) * told),
+            "largest torque [N m]": (np.abs(force).max(-1), None),
+        }
+
 
 def is_moving(command: np.ndarray) -> np.ndarray:
     """Whether commands [N, 3] ask for more than standing."""
