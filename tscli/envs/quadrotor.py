@@ -161,8 +161,8 @@ class Env(NativeEnv):
         tables = {"halls": halls.reshape(3 * self._count, -1), "rays": _rays()[..., None]}
         tables["rates"] = np.array(RATES)[:, None]
         super().__init__(config.max_episode_steps, num_envs, device, tables)
-        self._counts = torch.zeros(len(_COUNTS), self.num_envs, dtype=torch.float64, device=self.device)  # of a step
-        self._sums = self._counts.sum(1)
+        self._latest = torch.zeros(len(_COUNTS), self.num_envs, dtype=torch.float64, device=self.device)  # of a step
+        self._sums = self._latest.sum(1)
 
     def _begin(self, draws: Tensor) -> Tensor:
         x, y, z, yaw, goal, hall = super()._begin(draws)
@@ -290,8 +290,8 @@ class Env(NativeEnv):
         share = ((abs(side) < fore) & near).sum(0) / near.sum(0).clip(1, None)
         values = (angle * flying, share, speed, flying, flying | True, self._crashed, goal)
         rows = [self._tensor(xp.asarray(value, dtype=xp.float64)) for value in values]
-        self._counts = torch.stack((*rows, truncated.double()))
-        self._sums = self._sums + self._counts.sum(1)
+        self._latest = torch.stack((*rows, truncated.double()))
+        self._sums = self._sums + self._latest.sum(1)
 
     def metrics(self) -> dict[str, float]:
         """Means over the steps since this was asked last, and shares of the episodes that ended.
@@ -308,7 +308,7 @@ class Env(NativeEnv):
         return out | ({f"env/{name}": found[name] / ended for name in ("crashes", "timeouts")} if ended else {})
 
     def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        angle, in_view, speed, flying, steps, crashes, goals, timeouts = self._counts
+        angle, in_view, speed, flying, steps, crashes, goals, timeouts = self._latest
         ended = crashes + goals + timeouts
         found = {"camera angle [deg]": (angle, flying), "share of columns in view": (in_view, steps)}
         found |= {"speed [m/s]": (speed, steps), "share of episodes that crash": (crashes, ended)}
