@@ -361,14 +361,14 @@ class Env(NativeEnv):
         return distance.clip(0, self._config.camera_range) / self._config.camera_range
 
     def render(self, row: int = 0) -> np.ndarray:
-        """The hall from above, with what the camera sees in the corner: uint8 [480, 480, 3].
+        """The hall from above, beside it what the camera sees, near things bright: uint8 [480, 648, 3].
 
         Columns grey, the goal green, the quadrotor's camera a yellow wedge and its velocity over half a second a line.
         """
         from PIL import Image
 
         size, scale = 480, 960 / (2 * HALL)
-        image, draw = canvas(size, size)
+        image, draw = canvas(size + 168, size)
 
         def at(x: float, y: float) -> tuple[float, float]:
             return (x + HALL) * scale, (HALL - y) * scale
@@ -389,5 +389,6 @@ class Env(NativeEnv):
         disc(x, y, BODY, fill="#2e4057")
         depth = 255 * (1 - self._observation("depth", state).reshape(VIEW[::-1]).cpu().numpy())
         inset = Image.fromarray(depth.astype(np.uint8)).resize((320, 240), Image.Resampling.NEAREST)
-        image.paste(inset.convert("RGB"), (2 * size - 320, 2 * size - 240))
+        draw.rectangle((2 * size, 0, 2 * size + 335, 2 * size), fill="#dfe3e9")
+        image.paste(inset.convert("RGB"), (2 * size + 8, 360))
         return np.asarray(image.reduce(2))
