@@ -377,7 +377,7 @@ def align(
                 (alignment.join(now, {k: v[None] for k, v in old[who].items()}), *none)
                 for who, now in (("student", part.student_obs), ("teacher", part.paired_obs))
             )
-        seen = augment(seen[0]), *seen[1:]
+        seen = augment(seen[0]), seen[1], seen[2]
         latent, loss = follow(config, student, optimizers[0], seen, goal, teacher.head)
         _, proxy_loss = follow(config, proxy, optimizers[1], proxy_seen, latent, student.head)
         losses = torch.stack([loss, proxy_loss])

@@ -312,8 +312,8 @@ def memory_within_window(gap: Gap | None, sample: Sample, kind: str, window: tup
     `gap` was found on `sample`; `kind` of the student's body; `window`: these steps, behind the name of their setting.
     """
     name, steps = window
-    ends = gap is None or kind not in ("rnn", "gru", "mingru")  # or is as long as what the body is shown
-    if ends or _is_rough(gap) or gap.lost(gap.student) <= LITTLE:
+    ends = kind not in ("rnn", "gru", "mingru")  # or it is as long as what the body is shown
+    if gap is None or ends or _is_rough(gap) or gap.lost(gap.student) <= LITTLE:
         return Finding("fine", "memory", "Nothing says that it has to remember what it cannot learn to.")
     longest = int(torch.bincount(sample.rows(sample.episode)).max())
     needed = min(longest, HISTORY) if gap.lost(gap.history) <= LITTLE else longest

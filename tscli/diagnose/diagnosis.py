@@ -88,6 +88,10 @@ def sample_findings(
     ]
 
 
+# Settings of how many steps a student's memory learns through; a stage has one of them.
+WINDOWS = ("window", "gradient_length")
+
+
 def before_distillation(
     session: Session,
     teachers: TeacherRuns,
@@ -143,7 +147,9 @@ def findings_of(student: Run) -> list[Finding]:
     if len(runs) != 1 or not (pairs_run.path / "pairs").is_dir():
         return []
     spec = load_policy_file(student.policy_path()).spec
-    return _quick_findings(runs[0], load_task(student.task), spec.view, spec.network, pairs_run, None)
+    steps = next((name, value) for name, value in [*student.config.items(), ("window", 16)] if name in WINDOWS)
+    window = steps[0].replace("_", "-"), int(steps[1])
+    return _quick_findings(runs[0], load_task(student.task), spec.view, spec.network, pairs_run, None, window)
 
 
 def in_a_line(finding: Finding) -> str:

@@ -46,5 +46,6 @@ def _bars(data: dict[str, Any]) -> Html:
         chosen = [one for one in data["candidates"] if one["memory"] == memory]
         for one in sorted(chosen, key=lambda one: (-one["cost"], -one["return"])):
             label = f"{', '.join(one['sensors'])} with{'' if memory else 'out'} memory{', kept' if one['kept'] else ''}"
-            bars.append(Bar(label, one["return"], *one["interval"], 0 if memory else 1, one["values"]))
+            low, high = one["interval"]
+            bars.append(Bar(label, one["return"], low, high, 0 if memory else 1, one["values"]))
     return intervals("every student", "return", bars, "A dot is a seed; the interval is 95 %.")
