@@ -82,8 +82,9 @@ class Config(StageConfig):
     @field_validator("stages")
     @classmethod
     def _are_stages(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in value:
-            if key.partition(".")[0] not in STAGES:
+        for key, setting in value.items():
+            stage, dot, _ = key.partition(".")
+            if stage not in STAGES or not (dot or isinstance(setting, dict)):
                 raise ValueError(f'"{key}": write stage.key, of the stages {", ".join(STAGES)}')
         return value
 
@@ -101,27 +102,28 @@ def main(config: Config, session: Session) -> Run:
     teacher_run, pairs_run = find_source(config, session)
     parents = {role: run for role, run in (("teacher", teacher_run), ("pairs", pairs_run)) if run is not None}
     named = {role: str(run.path.resolve()) for role, run in parents.items()}
+    where = {"device": config.device, **named}
+
+    shop = Workshop(session, task, config.jobs, config.stages)
+    source: Cell | None = None  # the last cell that teacher and pairs come from, where they are not there yet
+    if teacher_run is None:
+        source = shop.cell(shop.step("train-teacher", device=config.device), config.seed, None, "the teacher")
+    if pairs_run is None:
+        source = shop.cell(shop.step("collect", **where), config.seed, source, "its pairs")
+
+    def students(candidate: Candidate) -> list[Cell]:
+        body = bodies[candidate.memory].model_dump(mode="json")
+        settings = {"obs": candidate.view, "student": body, "diagnose": False, **where}
+        step = shop.step("distill", config.distill, **settings)
+        return [shop.cell(step, config.seed + i, source, words.of(candidate)) for i in range(config.seeds)]
+
+    for candidate in full:
+        students(candidate)  # a mistake in any setting is told before a run is begun
 
     with session.start(config, "sensors", config.task, parents=parents, checkpoints=False) as run:
-        shop = Workshop(session, run, task, config.jobs, config.stages)
-        source: Cell | None = None  # the last cell that teacher and pairs come from, where they are not there yet
-        if teacher_run is None:
-            source = shop.cell(shop.step("train-teacher"), config.seed, None, "the teacher")
-        if pairs_run is None:
-            source = shop.cell(shop.step("collect", **named), config.seed, source, "its pairs")
-
-        def students(candidate: Candidate) -> list[Cell]:
-            body = bodies[candidate.memory].model_dump(mode="json")
-            settings = {"obs": candidate.view, "student": body, "diagnose": False, **named}
-            step = shop.step("distill", config.distill, **settings)
-            return [shop.cell(step, config.seed + i, source, words.of(candidate)) for i in range(config.seeds)]
-
-        for candidate in full:
-            students(candidate)  # a mistake in any setting is told before anything is trained
-
         # --- teacher and pairs ----------------------------------------------------------------------------------------
         if source is not None:
-            shop.make([source], "the teacher and its pairs")
+            shop.make(run, [source], "the teacher and its pairs")
             made = [cell.finished_run() for cell in source.chain]
             teacher_run, pairs_run = teacher_run or made[0], pairs_run or made[-1]
         assert teacher_run is not None and pairs_run is not None
@@ -133,11 +135,10 @@ def main(config: Config, session: Session) -> Run:
 
         # --- what the probes say --------------------------------------------------------------------------------------
         view, seed = sensor_view(sensors, env.groups, env.action), streams.derive(config.seed, "sensors")
-        setup.check_pairs_view([pairs_run.path / "pairs"], view)
-        pairs, steps = (
-            Pairs(pairs_run.path / "pairs", verify="size"),
-            steps_within(config.steps, (view, view), PICTURES),
-        )
+        for each in (view, teacher.spec.view):
+            setup.check_pairs_view([pairs_run.path / "pairs"], each)
+        pairs = Pairs(pairs_run.path / "pairs", verify="size")
+        steps = steps_within(config.steps, (view, teacher.spec.view), PICTURES)
         knowing = ask_probes(read_sample(pairs, teacher.spec.view, view, steps, seed), sensors, seed)
         if knowing is None:
             raise UserError(f"{pairs_run.name} holds one episode alone: collect more")
@@ -145,7 +146,8 @@ def main(config: Config, session: Session) -> Run:
         # --- backward elimination -------------------------------------------------------------------------------------
         found: dict[Candidate, Measured] = {}
         while todo := [c for one in full for c in wanted(one, found, scale, knowing.score, config.width)]:
-            shop.make([cell for c in todo for cell in students(c)], f"{len(found)} sets tried, {len(todo)} more to try")
+            cells = [cell for candidate in todo for cell in students(candidate)]
+            shop.make(run, cells, f"{len(found)} sets tried, {len(todo)} more to try")
             for candidate in todo:
                 found[candidate] = measure.of_cells(students(candidate))
                 figures = {"sensors": len(candidate.sensors), "eval/return": found[candidate].mean}
@@ -153,7 +155,8 @@ def main(config: Config, session: Session) -> Run:
                 session.say(words.result_line(candidate, found[candidate], scale))
 
         # --- what the kept ones bear ----------------------------------------------------------------------------------
-        bearings, sets = {}, [full[0], *(kept(one, found, scale) for one in full)]
+        sets = [full[0], *(kept(one, found, scale) for one in full if scale.is_hopeful(found[one].mean))]
+        bearings = {}
         for candidate in sets[1:] if config.bearing else ():
             session.note(f"how much noise, delay and dropout is borne by {words.of(candidate)}")
             bearings[candidate] = find_bearings(candidate, students(candidate), measure, scale, knowing.sample)

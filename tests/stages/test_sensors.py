@@ -142,4 +142,4 @@ def test_a_mistake_is_refused_before_anything_is_distilled(
     runs: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], message: str
 ) -> None:
     assert message in error_of(capsys, "sensors", "cartpole", *args)
-    assert not cells()
+    assert not cells() and len(list_runs(RUNS)) == 2

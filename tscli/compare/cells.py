@@ -189,7 +189,8 @@ def note_cells(folder: Path, cells: Sequence[Cell]) -> None:
     Raises:
         UserError: the disk is full.
     """
-    listed = [{"title": cell.title, "folder": cell.folder.name} for cell in cells]
+    # What tells them apart comes first: a narrow terminal shows no more.
+    listed = [{"title": f"{', '.join(cell.serves)}: {cell.name}", "folder": cell.folder.name} for cell in cells]
     atomic_write(folder / CELLS, json.dumps({"cells": listed}, indent=1))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tscli.sensors.bearing import Bearing
 from tscli.sensors.knowing import Told
-from tscli.sensors.search import HOPELESS, Found, Scale, kept
+from tscli.sensors.search import Found, Scale, kept
 from tscli.sensors.sets import Candidate, Sensor
 
 
@@ -65,7 +65,7 @@ class Results:
 
     def is_hopeless(self, candidate: Candidate) -> bool:
         """Whether not even all sensors bring a student of this mode near to its teacher."""
-        return self.scale.share(self.found[self.all_of(candidate)].mean) < HOPELESS
+        return not self.scale.is_hopeful(self.found[self.all_of(candidate)].mean)
 
     def mode(self, candidate: Candidate) -> str:
         """`with memory (rnn)`."""

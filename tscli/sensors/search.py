@@ -43,6 +43,10 @@ class Scale:
         top = self.teacher if full is None else min(self.teacher, full)
         return (value - self.chance) / (top - self.chance) if top > self.chance else float(value >= top)
 
+    def is_hopeful(self, value: float) -> bool:
+        """Whether students that reach this with all sensors can do the task at all."""
+        return self.share(value) >= HOPELESS
+
     def holds(self, value: float, full: float) -> bool:
         """Whether a return is as good as `full`, but for what may be lost."""
         return self.share(value, full) >= 1 - self.loss
@@ -82,7 +86,7 @@ def _walk(
     if full not in found:
         return full, [full]
     best, current = found[full].mean, full
-    if scale.share(best) < HOPELESS:
+    if not scale.is_hopeful(best):
         return full, []
     while len(current.sensors) > 1:
         below = [current.without(sensor) for sensor in current.sensors]

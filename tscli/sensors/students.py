@@ -42,15 +42,14 @@ class Workshop:
     """Makes what a search needs, each thing once.
 
     Attributes:
-        session, run: of `tscli sensors`.
+        session: of `tscli sensors`.
         task: whose env it is.
         jobs: processes at a time; None takes as many as there are CPUs for.
-        settings: of the stages, by `stage.key`.
+        settings: of the stages, by `stage.key` or by stage.
         preset: one of the task's, or None.
     """
 
     session: Session
-    run: RunWriter
     task: Task
     jobs: int | None
     settings: Mapping[str, Any]
@@ -67,8 +66,10 @@ class Workshop:
         model, name = light_config(script), kept_task(self.task.source, where)
         places: list[Place] = [("", {"task": name})] if "task" in model.model_fields else []
         places.append((f"sensors, {script.name}", settings))
-        mine = {k.partition(".")[2]: v for k, v in self.settings.items() if k.partition(".")[0] == command}
-        places.append(("--set stages", mine))
+        for key, value in self.settings.items():  # `distill.lr` on the command line, also `distill: {lr: ...}` in YAML
+            stage, _, name_of = key.partition(".")
+            if stage == command:
+                places.append(("stages of sensors", {name_of: value} if name_of else value))
         what = plan(script, places, runs_dir=where, preset=self.preset, task=name)
         return make_step(script, build_config(model, what.layers, script.command), self.task, where)
 
@@ -78,8 +79,8 @@ class Workshop:
         made.serves.append(serves)
         return made
 
-    def make(self, cells: Sequence[Cell], title: str) -> None:
-        """Run those that are not finished yet, each after the one before it.
+    def make(self, run: RunWriter, cells: Sequence[Cell], title: str) -> None:
+        """Run those that are not finished yet, each after the one before it; `run` is the search's.
 
         Raises:
             UserError: one has failed.
@@ -87,7 +88,7 @@ class Workshop:
         """
         wanted = list({one.key: one for cell in cells for one in cell.chain}.values())
         self.cells = list({one.key: one for one in [*self.cells, *wanted]}.values())
-        note_cells(self.run.path, self.cells)
+        note_cells(run.path, self.cells)
         if all(cell.finished_run() is not None for cell in wanted):
             return
         self.session.say(title)
@@ -98,7 +99,7 @@ class Workshop:
             with board:
                 crew.run()
         except CellsStopped:
-            raise Stopped(self.run.name) from None
+            raise Stopped(run.name) from None
         for key, reason in crew.failed.items():
             cell = next(cell for cell in wanted if cell.key == key)
             raise UserError(f"{cell.title} failed: {reason}: see {cell.log}; the same command tries again")
