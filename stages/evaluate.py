@@ -23,9 +23,10 @@ from tscli import streams
 from tscli.config import StageConfig, UserError, positional
 from tscli.files import atomic_write, file_hash
 from tscli.learning import statistics
-from tscli.learning.episodes import run_episodes
+from tscli.learning.episodes import Tally, run_episodes
 from tscli.networks import Actor
 from tscli.pictures import maps
+from tscli.pictures.varied import draw_varied
 from tscli.report.evaluation import eval_table
 from tscli.runs import Run, newest_run
 from tscli.runs.session import Session
@@ -52,6 +53,9 @@ class Config(StageConfig):
     teacher: bool = Field(True, description="Measure a student's teacher beside it.")
     which: Literal["policy", "last", "teacher"] = Field(
         "policy", description="The run's best policy, its last, or the teacher that was trained with a student."
+    )
+    vary: str = Field(
+        "", description="Settings of the env and their values, 'friction=0.2,0.6 push=0,1': measure at each as well."
     )
     render: Literal["none", "gif", "mp4", "human"] = Field(
         "none", description="Film the greedy policy, or show it live."
@@ -98,6 +102,12 @@ def main(config: Config, session: Session) -> Run:
     grid = config.places
     film_env = setup.film_env(task, config.render, device, math.prod(grid or (1,)))
     record_env = setup.film_env(task, "gif", device) if config.record else None
+    # So is what is varied.
+    varied = {}
+    for name, values in evaluation.read_varied(config.vary):
+        for value in values:
+            changed = task.model_copy(update={"report_env": task.report_env | {name: value}})
+            varied[name, value] = setup.task_env(changed, slots, device, "report")
     main_role = "teacher" if config.which == "teacher" else policy_run.role or "policy"
     policies: dict[str, Actor] = {main_role: setup.open_policy(policy_run, env, device, config.which)}
     names = {main_role: policy_run.name}
@@ -123,8 +133,9 @@ def main(config: Config, session: Session) -> Run:
             entry: dict[str, Any] = {"run": names[role], "view": policy.spec.view.name}
             for mode in ("greedy", "sampled"):
                 counter = maps.Visits(env) if mode == "greedy" and env.map_shape is not None else None
-                found = run_episodes(policy, env, seed, per_slot, greedy=mode == "greedy", watch=counter)
-                entry[mode] = evaluation.figures(found, config.episodes)
+                greedy, tally = mode == "greedy", Tally(env)
+                found = run_episodes(policy, env, seed, per_slot, greedy, watch=counter, tally=tally)
+                entry[mode] = evaluation.figures(found, config.episodes) | evaluation.measured(tally)
                 entry[mode] |= evaluation.task_figures(found, config.episodes, env)
                 if mode == "greedy":
                     greedy_returns[role] = found.returns[: config.episodes]
@@ -144,6 +155,9 @@ def main(config: Config, session: Session) -> Run:
             report |= figures
             if remark:
                 session.say(remark)
+        if varied:
+            report["varied"] = evaluation.varied(policies, varied, seed, per_slot, config.episodes)
+            session.say(f"varied: {draw_varied(run.path / 'varied.png', report['varied'], task.name)}")
         if visits:
             heading = f"{task.name}: {slots * per_slot} greedy episodes"
             session.say(f"visits: {maps.draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")

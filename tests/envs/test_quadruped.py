@@ -57,7 +57,7 @@ def test_a_foot_is_paid_for_its_time_in_the_air_when_it_lands() -> None:
     env = quadruped(1, **STILL)
     env.reset(0)
     found = terms_of(env, command=[0.5, 0, 0], touch=[1, 1, 0, 0, *[0] * 9], air=[0.6, 0.02, 0.3, 0.02])
-    assert found["feet_air_time"] == pytest.approx(0.6 - 0.5)
+    assert found["feet_air_time"] == pytest.approx(0.6 - 0.25)
 
 
 def test_standing_still_is_paid_only_when_it_is_commanded() -> None:
@@ -96,9 +96,9 @@ def test_latency_holds_the_old_command_for_so_many_physics_steps() -> None:
     for late in (0.0, 0.005, 0.01, 0.015, 0.02):
         env = quadruped(1, **{**STILL, "latency": (late, late)})
         env.reset(0)
-        env._now["qpos"][0, env._robot.qpos], env._now["qvel"][0] = env._robot.default, 0.0
+        env._now["qpos"][0, env._robot.qpos], env._now["qvel"][0] = env._robot.held, 0.0
         env._now["qpos"][0, 2] = 1.0  # in the air
-        env._now["ctrl"][0, 2] = env._robot.default[2] + 0.3
+        env._now["ctrl"][0, 2] = env._robot.held[2] + 0.3
         force = []
         for _ in range(6):
             env._physics.step(nstep=1)
@@ -191,6 +191,7 @@ def test_who_walks_far_goes_up_a_level_and_who_stays_goes_down() -> None:
         ({"gains": (-1, 1)}, r"gains \(-1, 1\): cannot be negative"),
         ({"model": "none.xml"}, "model 'none.xml': there is no such file"),
         ({"terrain": "hills"}, "terrain"),
+        ({"weights": {"hips": -1}}, 'no term of the reward is called "hips": did you mean "hip"'),
     ],
 )
 def test_a_setting_out_of_its_bounds_is_one_line(settings: dict[str, Any], message: str) -> None:
@@ -214,11 +215,41 @@ def test_a_picture_shows_the_robot_its_command_and_its_velocity() -> None:
     assert picture.shape == (240, 320, 3) and picture.std() > 10
 
 
-def test_without_actions_it_stands_where_its_pose_is_held() -> None:
-    env = quadruped(1, friction=(0.8, 0.8), **STILL)
+@pytest.mark.parametrize("dynamics", [{}, {"gains": (0.8, 0.8)}, {"added_mass": (1, 1)}, {"gains": (1.2, 1.2)}])
+def test_without_actions_it_stands_in_its_pose(dynamics: dict[str, Any]) -> None:
+    env = quadruped(1, friction=(0.8, 0.8), **(STILL | dynamics))
     env.reset(0)
     env._now["qpos"][0], env._now["qvel"][0] = env.model.key_qpos[0], 0.0
     for _ in range(100):
         env.step(torch.zeros(1, 12))
     assert env._now["touch"][0].tolist() == [1] * 4 + [0] * 9
-    assert 0.25 < env._now["qpos"][0, 2] < 0.3
+    off = np.abs(env._now["qpos"][0, env._robot.qpos] - env._robot.default)
+    assert off.max() < (0.15 if dynamics else 0.03)
+
+
+def test_an_evaluation_is_told_errors_of_settled_commands_falls_and_effort() -> None:
+    env = quadruped(2, **STILL)
+    env.reset(0)
+    env._now["command"][:] = [[0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    env._steps[:] = [10, 100]
+    env._now["qpos"][1, 3:7] = [0.0, 1.0, 0.0, 0.0]  # on its back
+    env.step(torch.zeros(2, 12))
+    found = env.measures()
+    error, counted = found["speed error [m/s]"]
+    assert counted is not None and counted.tolist() == [0, 0]  # the first has just been told, the second starts anew
+    assert found["falls per minute"][0].tolist() == [0, 1]
+    assert found["falls per minute"][1].tolist() == pytest.approx([0.02 / 60] * 2)
+    above, below = found["cost of transport"]
+    moves = np.linalg.norm(env._velocity(env._now)[0, :2])
+    assert below.tolist() == pytest.approx([9.81 * env.model.body_mass.sum() * moves, 0.0]) and above[1] == 0
+    env._steps[0] = 100
+    env.step(torch.zeros(2, 12))
+    error, counted = env.measures()["speed error [m/s]"]
+    off = env._now["command"][0, :2] - env._velocity(env._now)[0, :2]
+    assert error[0] == pytest.approx(np.linalg.norm(off)) and counted[0] == 1
+
+
+def test_weights_of_terms_can_be_other_ones_and_a_range_one_number() -> None:
+    env = quadruped(1, weights={"collision": -0.5}, friction=0.4)
+    assert env._weights["collision"] == -0.5 and env._weights["hip"] == -0.1
+    assert float(env.observe("dynamics")[0, 0]) == pytest.approx(0.4)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from tscli.learning.statistics import Band, interquartile_mean, share, share_curve, student_curve, student_mean
+from tscli.learning.statistics import Band, interquartile_mean, ratio, share, share_curve, student_curve, student_mean
 
 DRAWS = 2000  # simulated comparisons: a coverage of .95 is then told with a standard error of .005
 
@@ -101,3 +101,11 @@ def test_curves_have_at_each_point_the_interval_of_its_values() -> None:
         for i in range(3):
             at = alone(curves[:, i])
             assert (band.value[i], band.low[i], band.high[i]) == pytest.approx((at.mean, at.low, at.high))
+
+
+def test_a_ratio_weighs_each_by_its_size_and_its_interval_shrinks_where_all_have_one_rate() -> None:
+    found = ratio(np.array([1.0, 8.0]), np.array([1.0, 4.0]))
+    assert found.mean == pytest.approx(9 / 5) and found.low < 1.8 < found.high
+    same = ratio(np.array([2.0, 8.0, 4.0]), np.array([1.0, 4.0, 2.0]))
+    assert (same.mean, same.low, same.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert np.isnan(ratio(np.zeros(2), np.zeros(2)).mean)

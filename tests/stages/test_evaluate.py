@@ -131,7 +131,7 @@ def test_the_gaps_interval_is_that_of_the_differences_episode_by_episode(
     hard = 100.0 * torch.arange(8)  # some episodes give much more than others, whoever acts
     lost = torch.tensor([0.0, 2.0] * 4)
 
-    def played(policy: Policy, *args: Any, greedy: bool, watch: Any) -> Episodes:
+    def played(policy: Policy, *args: Any, **_: Any) -> Episodes:
         returns = hard - lost * (policy.spec.view.name == "partial")
         return Episodes(returns, torch.ones(8), torch.ones(8, dtype=torch.bool))
 
@@ -283,3 +283,37 @@ def test_recorded_episodes_are_those_that_were_measured_and_the_report_says_wher
     assert file_hash(run.path / "episodes.h5") == run.manifest["artifacts"]["episodes.h5"]
     assert found["parting"]["steps"] == sum(returns), "a step of CartPole gives 1"
     assert "velocity" in found["parting"]["over"]
+
+
+def test_what_an_env_measures_is_told_and_its_settings_can_be_varied(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tscli.envs.classic.pendulum import Env
+
+    def measures(self: Env) -> dict[str, Any]:
+        one = torch.ones(self.num_envs)
+        return {"twice [m]": (2 * one, one), "most": (3 * one, None)}
+
+    monkeypatch.setattr(Env, "measures", measures)
+    call(
+        "train-teacher",
+        "pendulum",
+        "--total-steps",
+        "1",
+        "--rollout-steps",
+        "4",
+        "--num-envs",
+        "4",
+        "--eval-episodes",
+        "2",
+    )
+    call("eval", "--episodes", "2", "--vary", "max_episode_steps=3,5")
+    report = json.loads(next(folder.glob("runs/*eval*/report.json")).read_text())
+    found = report["policies"]["teacher"]["greedy"]["measures"]
+    assert found["twice [m]"]["mean"] == 2 and found["most"]["mean"] == 3
+    assert [(row["setting"], row["value"]) for row in report["varied"]] == [("max_episode_steps", n) for n in (3, 5)]
+    assert [row["policies"]["teacher"]["length"]["mean"] for row in report["varied"]] == [3, 5]
+    assert next(folder.glob("runs/*eval*/varied.png")).stat().st_size > 1000
+    assert error_of(capsys, "eval", "--vary", "friction") == (
+        'error: --vary "friction": write a setting of the env and its values as friction=0.2,0.6,1'
+    )

@@ -110,6 +110,14 @@ class VecEnv(ABC):
         """What the env tells of the steps since this was asked last, by name: a simulator's rewards by term."""
         return {}
 
+    def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """What an evaluation tells beside returns, by name and unit ("yaw error [rad/s]"); of the latest step.
+
+        Two tensors [N], of the rows as they were before those that ended began anew: an evaluation divides the sums of
+        the two, over all steps that it counts. Without the second it takes the largest.
+        """
+        return {}
+
     def map_cells(self) -> Tensor:
         """The map's cell in which each env's agent stands, row * columns + column: int64 [N]."""
         raise NotImplementedError(f"{type(self).__name__} has no map")

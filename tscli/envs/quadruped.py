@@ -22,8 +22,8 @@ and what it does not, privileged:
     normals [12]      1      of the ground under each foot, in the world
     height_scan [187] m      of the trunk above the ground, 1.6 x 1 m around it, cut off at 1 m
 
-Actions: 12 angles, unbounded: 0.25 rad of each is added to the default pose.
-Reward: the sum of `WEIGHTS` x terms x 0.02 s, no less than 0; `walking.py` has each.
+Actions: 12 angles, unbounded: 0.25 rad of each is added to what the motors are told to hold the default pose.
+Reward: the sum of weights x terms x 0.02 s, no less than 0; `walking.py` has each term and its published weight.
 Starts: near the default pose, turned any way, with up to 0.2 m/s.
 Ends: terminated when the trunk touches something or leans by more than 70 degrees; truncated after
 `max_episode_steps`, or where it leaves the field.
@@ -38,8 +38,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, field_validator
+from torch import Tensor
 
-from tscli.config import Config
+from tscli.config import Config, did_you_mean
 from tscli.envs import ActionSpec, Group
 from tscli.envs.mujoco import Arrays, MujocoEnv, compiled, load_spec, threads_field
 from tscli.envs.native import time_limit
@@ -50,6 +51,8 @@ MODEL = Path(__file__).parent / "models" / "go2.xml"
 DECIMATION = 4
 ACTION_SCALE = 0.25  # rad
 COMMAND_SECONDS = 10.0
+SETTLING_SECONDS = 1.0  # after a command, before an evaluation asks whether it is followed
+GRAVITY = 9.81  # m/s^2
 LEAN = 0.35  # least share of gravity along the trunk's z
 DYNAMICS = ("friction", "added_mass", "com_x", "com_y", "com_z", "kp", "kd", "armature", "joint_friction", "damping",
             "latency")  # fmt: skip
@@ -86,6 +89,9 @@ class EnvConfig(Config):
     latency: Range = _range(0.0, 0.02, "Delay of actions [s], in steps of the physics")
     push: float = Field(1.0, ge=0, description="Most speed that a push gives, along x and y [m/s]; 0 pushes no one.")
     push_seconds: float = Field(10.0, gt=0, description="Time between two pushes.")
+    weights: dict[str, float] = Field(
+        {}, description="Weights of the reward's terms, per second, other than the published ones."
+    )
     model: str = Field("", description="An MJCF file of yours, with the names of the Go2's; empty takes the Go2.")
     picture: Literal["rays", "gl"] = Field("rays", description="What draws films: rays on any machine, or OpenGL.")
     threads: int | None = threads_field()
@@ -96,6 +102,21 @@ class EnvConfig(Config):
         if value and not Path(value).is_file():
             raise ValueError("there is no such file")
         return str(Path(value).absolute()) if value else ""  # a run is read from other folders than it began in
+
+    @field_validator(
+        "lin_x", "lin_y", "yaw", "friction", "added_mass", "com", "gains", "joints", "latency", mode="before"
+    )
+    @classmethod
+    def _one_number_is_both_ends(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, (int, float)) else value
+
+    @field_validator("weights")
+    @classmethod
+    def _terms_that_there_are(cls, value: dict[str, float]) -> dict[str, float]:
+        for name in value:
+            if name not in WEIGHTS:
+                raise ValueError(f'no term of the reward is called "{name}": {did_you_mean(name, list(WEIGHTS))}')
+        return value
 
     @field_validator(
         "lin_x", "lin_y", "yaw", "friction", "added_mass", "com", "gains", "joints", "latency", mode="after"
@@ -142,6 +163,7 @@ class Env(MujocoEnv):
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
         path = Path(config.model or MODEL)
         self._config, self._terrain = config, Terrain(config.terrain == "patches")
+        self._weights = WEIGHTS | config.weights
         spec = load_spec(path)
         self._terrain.lay(spec)
         for actuator in spec.actuators:
@@ -260,7 +282,7 @@ class Env(MujocoEnv):
         now = self._now
         now["action_2"][:], now["action_1"][:], now["action"][:] = now["action_1"], now["action"], action
         now["joint_vel_1"][:] = now["qvel"][:, robot.qvel]
-        now["ctrl"][:, robot.motors] = robot.default + ACTION_SCALE * action
+        now["ctrl"][:, robot.motors] = robot.held + ACTION_SCALE * action
 
     def _outcome(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         now, dt = self._now, self.control_dt or 0.0
@@ -271,7 +293,9 @@ class Env(MujocoEnv):
         now["air"] *= now["touch"][:, :4] == 0
         now["feet_1"][:] = feet.reshape(-1, 12)
         self._tell(terms)
-        reward = sum((WEIGHTS[name] * dt * term for name, term in terms.items()), np.zeros(self.num_envs)).clip(0.0)
+        reward = sum((self._weights[name] * dt * term for name, term in terms.items()), np.zeros(self.num_envs)).clip(
+            0.0
+        )
         gravity = turned(now["qpos"][:, 3:7], np.array([0.0, 0.0, -1.0]))
         fallen = (now["touch"][:, 12] > 0) | (gravity[:, 2] > -LEAN)
         return reward, fallen, self._terrain.beyond(now["qpos"][:, :2])
@@ -279,7 +303,7 @@ class Env(MujocoEnv):
     def _tell(self, terms: Arrays) -> None:
         off = self._now["command"] - self._velocity(self._now)
         values = {"speed_error": np.linalg.norm(off[:, :2], axis=-1), "yaw_error": np.abs(off[:, 2])}
-        values |= {f"reward_{name}": WEIGHTS[name] * term for name, term in terms.items()}
+        values |= {f"reward_{name}": self._weights[name] * term for name, term in terms.items()}
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value.mean())
         self._summed += 1
@@ -290,6 +314,29 @@ class Env(MujocoEnv):
             found["env/level"] = float(self._now["level"].mean())
         self._sums, self._summed = {}, 0
         return found
+
+    def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        dt, robot = self.control_dt or 0.0, self._robot
+        at = self._before_reset("qpos", "qvel", "command", "actuator_force", "dynamics")
+        # A command is new, and not yet to be followed, for its first second; episodes begin with one.
+        settled = self._steps % round(COMMAND_SECONDS / dt) >= round(SETTLING_SECONDS / dt)
+        moves = self._velocity(at)
+        off, told = np.abs(at["command"] - moves), np.linalg.norm(at["command"][:, :2], axis=-1) > 0
+        force = at["actuator_force"][:, robot.motors]
+        power = np.abs(force * at["qvel"][:, robot.qvel]).sum(-1)
+        weight = GRAVITY * (self.model.body_mass.sum() + at["dynamics"][:, DYNAMICS.index("added_mass")])
+        found = {
+            "speed error [m/s]": (np.linalg.norm(off[:, :2], axis=-1) * settled, settled),
+            "yaw error [rad/s]": (off[:, 2] * settled, settled),
+            "cost of transport": (power * told, weight * np.linalg.norm(moves[:, :2], axis=-1) * told),
+            "falls per minute": (self._fell, np.full(self.num_envs, dt / 60)),
+            "largest torque [N m]": (np.abs(force).max(-1), None),
+        }
+        return {name: (self._told(above), None if below is None else self._told(below))
+                for name, (above, below) in found.items()}  # fmt: skip
+
+    def _told(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float64)).to(self.device)
 
     def _velocity(self, at: Arrays) -> np.ndarray:
         """What a command asks for, as it is: [K, 3]."""
@@ -345,5 +392,5 @@ class Env(MujocoEnv):
         moves = self._velocity(self._now)[row]
         text = ImageDraw.Draw(image)
         for i, (name, values) in enumerate((("command", self._now["command"][row]), ("moves", moves))):
-            text.text((8, 6 + 13 * i), f"{name:8}" + " ".join(f"{v:+.2f}" for v in values), fill="#10151f")
+            text.text((8, 210 + 13 * i), f"{name:8}" + " ".join(f"{v:+.2f}" for v in values), fill="#10151f")
         return np.asarray(image)

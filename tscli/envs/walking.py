@@ -17,7 +17,8 @@ LEGS = ("FL", "FR", "RL", "RR")
 JOINTS = tuple(f"{leg}_{part}" for leg in LEGS for part in ("hip", "thigh", "calf"))
 SOFT_LIMIT = 0.9  # share of a joint's range that costs nothing
 FOOT_HEIGHT = 0.09  # m above the ground at which a foot's middle is to swing
-WEIGHTS = {  # per second
+AIR_SECONDS = 0.25  # a foot's time in the air from which it pays; the published 0.5 costs a trot more than standing
+WEIGHTS = {  # per second; those that are published for this robot
     "track_lin": 1.0,
     "track_ang": 0.5,
     "lin_vel_z": -2.0,
@@ -48,6 +49,7 @@ class Robot:
         sensors: [17], in sensordata: the feet's forces; contacts of trunk, thighs, calves and shins.
         home: the keyframe in which it stands.
         default: [12], the joints in it [rad].
+        held: [12], what its motors are told there [rad].
         soft: ends of the joints' ranges that cost nothing [rad], each [12].
     """
 
@@ -59,6 +61,7 @@ class Robot:
     sensors: np.ndarray
     home: int
     default: np.ndarray
+    held: np.ndarray
     soft: tuple[np.ndarray, np.ndarray]
 
     @classmethod
@@ -72,17 +75,19 @@ class Robot:
         sensed = [*(f"{leg}_foot" for leg in LEGS), "base"]
         sensed += [f"{leg}_{part}" for part in ("thigh", "calf", "shin") for leg in LEGS]
         qpos, (low, high) = model.jnt_qposadr[joints], model.jnt_range[joints].T
+        motors = ids_of(model, "actuator", JOINTS, path)
         home = int(ids_of(model, "key", ["home"], path)[0])
         middle, half = (low + high) / 2, SOFT_LIMIT * (high - low) / 2
         return cls(
             qpos=qpos,
             qvel=model.jnt_dofadr[joints],
-            motors=ids_of(model, "actuator", JOINTS, path),
+            motors=motors,
             feet=ids_of(model, "geom", [f"{leg}_foot" for leg in LEGS], path),
             trunk=int(ids_of(model, "body", ["base"], path)[0]),
             sensors=model.sensor_adr[ids_of(model, "sensor", sensed, path)],
             home=home,
             default=model.key_qpos[home][qpos].copy(),
+            held=model.key_ctrl[home][motors].copy(),
             soft=(middle - half, middle + half),
         )
 
@@ -123,7 +128,7 @@ class Robot:
             "dof_acc": np.square((joint_vel - now["joint_vel_1"]) / dt).sum(-1),
             "action_rate": np.square(change).sum(-1),
             "action_smoothness": np.square(change - now["action_1"] + now["action_2"]).sum(-1),
-            "feet_air_time": ((now["air"] - 0.5) * landed).sum(-1) * moving,
+            "feet_air_time": ((now["air"] - AIR_SECONDS) * landed).sum(-1) * moving,
             "foot_clearance": np.exp(-too_low.sum(-1) / 0.01) * moving,
             "hip": np.square(angle[:, ::3] - self.default[::3]).sum(-1),
             "collision": now["touch"][:, 4:12].sum(-1),

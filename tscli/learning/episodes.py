@@ -12,6 +12,7 @@ from torch import Tensor
 from tscli import ranks, streams
 from tscli.config import UserError
 from tscli.envs import VecEnv
+from tscli.learning import statistics
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Actor
 
@@ -28,6 +29,37 @@ class Episodes:
     success: Tensor | None
 
 
+class Tally:
+    """What an env measures (`VecEnv.measures`), added up."""
+
+    def __init__(self, env: VecEnv) -> None:
+        self._env = env
+        self._above: dict[str, Tensor] = {}
+        self._below: dict[str, Tensor] = {}
+
+    def add(self, counted: Tensor) -> None:
+        """The latest step of the slots that count, bool [N]."""
+        for name, (above, below) in self._env.measures().items():
+            value = (above * counted).double()
+            if below is None:
+                self._above[name] = torch.maximum(self._above[name], value) if name in self._above else value
+                continue
+            self._above[name] = self._above.get(name, 0.0) + value
+            self._below[name] = self._below.get(name, 0.0) + (below * counted).double()
+
+    def figures(self) -> dict[str, statistics.Estimate]:
+        """Each with its interval; what is the largest has none."""
+        found = {}
+        for name, above in self._above.items():
+            values = above.cpu().numpy()
+            if name in self._below:
+                found[name] = statistics.ratio(values, self._below[name].cpu().numpy())
+            else:
+                most = float(values.max())
+                found[name] = statistics.Estimate(most, 0.0, most, most, len(values))
+        return found
+
+
 @torch.no_grad()
 def run_episodes(
     policy: Actor,
@@ -37,6 +69,7 @@ def run_episodes(
     greedy: bool = True,
     name: str = "eval",
     watch: Callable[[Tensor], None] | None = None,
+    tally: Tally | None = None,
 ) -> Episodes:
     """Run a policy for a fixed number of episodes in each env slot, so that short episodes are not over-counted.
 
@@ -48,6 +81,7 @@ def run_episodes(
         greedy: the mode, or a sample.
         name: of the random stream that samples actions.
         watch: called before each step with the slots whose episodes count, bool [N], while the env shows their states.
+        tally: adds up what the env measures of the steps that count.
     """
     n, device, env.per_slot = env.num_envs, env.device, per_slot
     viewed = ViewedEnv(env, {"policy": policy.spec.view}, seed)
@@ -64,6 +98,8 @@ def run_episodes(
             watch(running)
         dist, hidden = policy.step(viewed.observe("policy"), hidden, reset)
         step = viewed.step(dist.mode() if greedy else dist.sample(generator))
+        if tally is not None:
+            tally.add(running)
         column = count.clamp(max=per_slot - 1)
         returns[slots, column] += step.reward * running
         lengths[slots, column] += running

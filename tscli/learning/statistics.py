@@ -82,6 +82,21 @@ def student_curve(curves: np.ndarray, level: float = 0.95) -> Band:
     return Band(mean, mean - half, mean + half)
 
 
+def ratio(above: np.ndarray, below: np.ndarray, level: float = 0.95) -> Estimate:
+    """Sum of `above` over sum of `below`, with the linearised t interval of a ratio (Cochran 1977, section 2.11).
+
+    Args:
+        above, below: [E], of the same episodes or envs.
+        level: coverage.
+    """
+    total = float(np.sum(below))
+    if not total > 0:
+        return Estimate(math.nan, math.nan, math.nan, math.nan, len(below))
+    value = float(np.sum(above)) / total
+    spread = student_mean((above - value * below) * len(below) / total, level)
+    return Estimate(value, spread.sd, value + spread.low, value + spread.high, len(below))
+
+
 def share(values: np.ndarray, level: float = 0.95) -> Estimate:
     """Share of successes with Clopper and Pearson's interval (1934), of episodes or of seeds' rates.
 

@@ -20,7 +20,7 @@ def eval_table(report: dict[str, Any]) -> FitTable:
         right=numbers,
         give_way={"its interval": 0, "view": 7} if has_success else {"view": 7},
         title=f"{report['task']}: {report['episodes']} episodes, seed {report['seed']}",
-        caption=_comparison(report) if "gap" in report else "",
+        caption="\n".join(filter(None, [_comparison(report) if "gap" in report else "", *_measures(report)])),
     )
     text = _text(report)
     rows = [(role, entry, mode, entry[mode]) for role, entry in entries.items() for mode in ("greedy", "sampled")]
@@ -42,6 +42,25 @@ def _text(report: dict[str, Any]) -> Callable[[float], str]:
     means = (entry[mode]["return"]["mean"] for entry in report["policies"].values() for mode in ("greedy", "sampled"))
     places = decimals(max(map(abs, means)))
     return lambda value: f"{value:.{places}f}"
+
+
+def _measures(report: dict[str, Any]) -> list[str]:
+    """What the env measured of the greedy policies, and where it was varied, a line each."""
+    places = [("", report["policies"])]
+    places += [(f"{row['setting']} {row['value']}: ", row["policies"]) for row in report.get("varied", [])]
+    lines = []
+    for where, entries in places:
+        for role, entry in entries.items():
+            found = entry.get("greedy", entry)
+            told = [f"return {_text(report)(found['return']['mean'])}"] if where else []
+            told += [_measure(name, value["mean"]) for name, value in found.get("measures", {}).items()]
+            lines += [f"{where}{role}: {', '.join(told)}"] if told else []
+    return lines
+
+
+def _measure(name: str, value: float) -> str:
+    what, _, unit = name.partition(" [")
+    return f"{what} {value:.3g} {unit.rstrip(']')}".strip()
 
 
 def _comparison(report: dict[str, Any]) -> str:

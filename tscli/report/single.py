@@ -13,7 +13,7 @@ from tscli.report.charts import Bar, Series, curves, intervals, level
 from tscli.report.data import MEASURES, dataset_section, parting_section
 from tscli.report.episodes import header_of, player
 from tscli.report.markup import Html, facts, grid, join, page, picture, section, table, tag
-from tscli.report.story import Story, changed_settings, command_of, film_of, logged, setting, story_of
+from tscli.report.story import Story, changed_settings, command_of, film_of, setting, story_of
 from tscli.runs import Run
 from tscli.runs.words import headline, made_by
 from tscli.terminal.progress import short_time
@@ -198,14 +198,15 @@ def _learners(story: Story) -> Iterable[Run]:
 
 
 def _learning(story: Story, run: Run) -> Html:
-    lines = logged(run)
+    lines = run.points
     clock = next((name for name in ("step", "epoch", "updates") if any(name in line for line in lines)), None)
     if clock is None:
         return Html()
     label = "env steps" if clock == "step" else f"{clock}s".replace("updatess", "updates")
 
     def series(name: str, as_: str, colour: int = STUDENT, **how: Any) -> Series:
-        points = [(line[clock], line[name]) for line in lines if clock in line and _is_number(line.get(name))]
+        both = [(line.get(clock), line.get(name)) for line in lines]
+        points = [(x, y) for x, y in both if x is not None and y is not None and math.isfinite(y)]
         return Series(as_, [p[0] for p in points], [p[1] for p in points], colour, **how)
 
     own = TEACHER if run.role == "teacher" else STUDENT

@@ -34,6 +34,7 @@ from tscli.runs.folder import (
     STOPPED,
     TASK_FOLDER,
     Run,
+    last_removed,
     read_run,
     task_stem,
     teacher_roles,
@@ -309,6 +310,8 @@ class RunWriter:
         self.manifest |= {"status": FINISHED, "metrics": _finite(metrics), "seconds": self._seconds()}
         self.manifest["finished"] = _now()
         self.manifest["holds"] = sorted({*self.manifest["holds"], *holds})
+        written = [path for path in (self._metrics, self.path / "report.json") if path.is_file()]
+        self.manifest["artifacts"] |= {path.name: file_hash(path) for path in written}
         for name in ("error", "replaced"):
             self.manifest.pop(name, None)
         self._write_manifest()
@@ -375,8 +378,8 @@ def _make_folder(runs_dir: Path, name: str) -> tuple[Path, int]:
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(lock_folder(runs_dir, wait=True)):
-            taken = [int(p.name.split("-")[0]) for p in runs_dir.iterdir() if re.match(r"\d{4,}-", p.name)]
-            number = max(taken, default=0) + 1
+            taken = [int(p.name.split("-")[0]) for p in runs_dir.iterdir() if re.match(r"\d{4,9}-", p.name)]
+            number = max(last_removed(runs_dir), 0, *taken) + 1
             path = runs_dir / f"{number:04d}-{name}"
             path.mkdir()
             return path, number

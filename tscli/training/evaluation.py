@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from tscli import streams
 from tscli.config import UserError
 from tscli.envs import VecEnv
 from tscli.learning import statistics
-from tscli.learning.episodes import Episodes, run_episodes
+from tscli.learning.episodes import Episodes, Tally, run_episodes
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Actor, Policy
 from tscli.networks.distributions import kl
@@ -26,11 +27,13 @@ FAR_BELOW = 0.8
 def measure(policies: Mapping[str, Policy], env: VecEnv, seed: int, per_slot: int = 1) -> dict[str, float]:
     """`summary` of several policies on the same episodes, under "<role>/return" and so on.
 
-    And "eval/steps", those of all slots of the env for all of the policies.
+    And "eval/steps", those of all slots of the env for all of the policies; and what the env tells, without its "env/".
     """
     out: dict[str, float] = {"eval/steps": 0.0}
     for role, policy in policies.items():
+        env.metrics()  # of earlier steps
         found = run_episodes(policy, env, seed, per_slot)
+        out |= {key.replace("env/", f"{role}/"): value for key, value in env.metrics().items()}
         out |= {key.replace("eval/", f"{role}/"): value for key, value in summary(found).items()}
         # Every slot steps on until the last one has played all of its episodes.
         out["eval/steps"] += env.num_envs * float(found.lengths.view(-1, per_slot).sum(1).max())
@@ -98,6 +101,57 @@ def task_figures(found: Episodes, count: int, env: VecEnv) -> dict[str, Any]:
             success = None if found.success is None else found.success[mine]
             by_task[name] = figures(Episodes(found.returns[mine], found.lengths[mine], success), len(mine))
     return {"tasks": by_task}
+
+
+def read_varied(text: str) -> list[tuple[str, list[Any]]]:
+    """`friction=0.2,0.6 terrain=flat` -> `[("friction", [0.2, 0.6]), ("terrain", ["flat"])]`.
+
+    Raises:
+        UserError: it is written in another way.
+    """
+    found = []
+    for word in text.split():
+        name, _, values = word.partition("=")
+        if not (name.isidentifier() and all(values.split(","))):
+            raise UserError(f'--vary "{word}": write a setting of the env and its values as friction=0.2,0.6,1')
+        found.append((name, [_number_or_word(value) for value in values.split(",")]))
+    return found
+
+
+def _number_or_word(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def varied(
+    policies: Mapping[str, Actor], envs: Mapping[tuple[str, Any], VecEnv], seed: int, per_slot: int, count: int
+) -> list[dict[str, Any]]:
+    """Greedy returns, and what the env measures, with one setting of the env after the other at each of its values.
+
+    Args:
+        policies: by role.
+        envs: of each setting and value; they are closed.
+        seed, per_slot: of the episodes, the same everywhere.
+        count: episodes that count.
+    """
+    rows = []
+    for (name, value), env in envs.items():
+        row: dict[str, Any] = {"setting": name, "value": value, "policies": {}}
+        for role, policy in policies.items():
+            tally = Tally(env)
+            found = figures(run_episodes(policy, env, seed, per_slot, tally=tally), count)
+            row["policies"][role] = found | measured(tally)
+        env.close()
+        rows.append(row)
+    return rows
+
+
+def measured(tally: Tally) -> dict[str, Any]:
+    """What the env has measured, under "measures"; nothing where it measures nothing."""
+    found = {name: estimate._asdict() for name, estimate in tally.figures().items()}
+    return {"measures": found} if found else {}
 
 
 @torch.no_grad()

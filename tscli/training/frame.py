@@ -219,7 +219,7 @@ class Training:
             viewed.check()
         told = {name: value for viewed in self._viewed for name, value in viewed.env.metrics().items()}
         metrics = {**ranks.mean_of(metrics), **told}
-        line = {self._unit: self.done, self._count: now.iteration, **metrics, "loop_seconds": seconds}
+        line = {self._unit: self.done, self._count: now.iteration, **metrics, **self._frames(), "loop_seconds": seconds}
         if self._unit == "step":
             line["steps_per_second"] = self.done / seconds
         self._check_divergence(line)
@@ -282,11 +282,16 @@ class Training:
                 self._session.say(remark)
         curves.draw_curves(self.run.path / "curves.png", self.run.read_metrics(), panels, title, None, beside)
         chosen_by = self._score[0].split("/")[1].removesuffix("_rate") if len(self._score) == 1 else "score"
-        final |= {self._unit: self.done, **figures, "loop_seconds": self._now.seconds}
+        final |= {self._unit: self.done, **self._frames(), **figures, "loop_seconds": self._now.seconds}
         final[f"best_selection_{chosen_by}"] = self._now.best
         if self._now.first is not None:
             final[f"first_selection_{chosen_by}"] = self._now.first
         return self.run.finish(final, holds, **self._details)
+
+    def _frames(self) -> dict[str, int]:
+        """How many pictures all processes had taken to train; nothing where nobody sees with a camera."""
+        frames = sum(viewed.num_frames for viewed in self._viewed) * ranks.size()
+        return {"frames": frames} if frames else {}
 
     def _teachers_return(self, final: Mapping[str, float]) -> float | None:
         """What the student's teacher reached in this task; None where there is no student, or not one such figure."""
