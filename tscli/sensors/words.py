@@ -57,11 +57,14 @@ def _clause(results: Results, full: Candidate) -> str:
     text = f"{mode} {chosen.names} {verb} nothing (return {value}, of all {number} sensors {top})"
     if chosen == full:
         text = f"{mode} it takes {'all ' if number > 1 else ''}{chosen.names} (return {value})"
-    tried = [(one, results.left(less)) for one in chosen.sensors if (less := chosen.without(one)) in results.found]
-    if not tried:
+    left = {one.name: results.left(less) for one in chosen.sensors if (less := chosen.without(one)) in results.found}
+    if not left:
         return text
-    worst, left = min(tried, key=lambda pair: pair[1])
-    return f"{text}, and without {worst.name} {f'{_percent(left)} is left' if left >= NOTHING else 'nothing works'}"
+    needed = [name for name, share in left.items() if share < NOTHING]
+    if needed:
+        return f"{text}, and without {' or '.join(needed)} nothing works"
+    worst = min(left, key=lambda name: left[name])
+    return f"{text}, and without {worst} {_percent(left[worst])} is left"
 
 
 def next_command(results: Results, teacher: str) -> str:
