@@ -150,7 +150,7 @@ def test_an_action_moves_the_joints_by_so_many_radians_within_their_limits() -> 
 
 def test_a_pixel_shows_what_stands_there() -> None:
     env = placed(AWAY, opening=0.1)
-    for name in CAMERAS:
+    for name in env._cameras:
         geoms = geoms_of(env, env._cameras[name]).reshape(64, 64)
         assert geoms[pixel(env, name, HANDLE - [0.1, 0, 0])] == env._bar
         assert env.model.geom(int(geoms[pixel(env, name, np.array([0.95, 0.0, 0.59]))])).name == "cabinet"
@@ -178,9 +178,11 @@ def test_the_share_is_told_until_the_handle_is_held() -> None:
     env = placed(AWAY)
     env.step(torch.zeros(1, 7))
     assert env.metrics() == {"env/handle_visible": 1.0} and not env.metrics()
+    (seen, looked), *_ = env.measures().values()
+    assert (seen.tolist(), looked.tolist() if looked is not None else None) == ([1], [1])
     env._now["held"][:] = 1
     env.step(torch.zeros(1, 7))
-    assert not env.metrics()
+    assert not env.metrics() and not torch.stack(*env.measures().values()).any()
 
 
 def test_pictures_are_drawn_for_the_rows_that_are_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,5 +243,5 @@ def test_a_film_shows_the_robot_and_what_its_camera_sees() -> None:
     env = placed()
     picture = env.render(0)
     inset = env.observe("camera")[0].numpy().repeat(2, 0).repeat(2, 1)
-    assert picture.shape == (240, 320, 3) and (picture[4:132, 188:316] == inset).all()
-    assert picture[140:].std() > 10
+    assert picture.shape == (240, 400, 3) and (picture[4:132, 268:396] == inset).all()
+    assert picture[:, :260].std() > 10

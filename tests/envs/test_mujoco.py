@@ -54,12 +54,13 @@ def test_a_lost_simulation_is_named_with_its_env_and_step(folder: Path) -> None:
         (SimpleNamespace(__version__="3.1.2"), "3.1.2 is installed: pip install"),
     ],
 )
+@pytest.mark.parametrize("kind", ["quadruped", "drawer"])
 def test_without_mujoco_or_with_an_old_one_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, module: Any, message: str
+    monkeypatch: pytest.MonkeyPatch, kind: str, module: Any, message: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "mujoco", module)
     with pytest.raises(UserError, match=message):
-        make_env({"kind": "quadruped"}, 1)
+        make_env({"kind": kind}, 1)
 
 
 @pytest.mark.parametrize(

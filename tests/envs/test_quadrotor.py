@@ -239,3 +239,11 @@ def test_halls_keep_their_columns_apart_and_no_split_has_anothers() -> None:
     gap = gap[np.triu_indices(16, 1)]
     assert gap.min() > 0.2 and (gap > 1.4).mean() > 0.99
     assert not np.isin(halls[0], draw_halls(16, 50, (0.5, 1.0), "report")[0]).any()
+
+
+def test_a_reset_after_steps_is_a_new_run() -> None:
+    env = build(3, num_halls=8)
+    start = env.observe("own").clone()
+    env.step(torch.zeros(3, 4))
+    env.reset(0)
+    assert torch.equal(env.observe("own"), start)

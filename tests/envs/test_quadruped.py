@@ -216,15 +216,36 @@ def test_a_picture_shows_the_robot_its_command_and_its_velocity() -> None:
 
 
 @pytest.mark.parametrize("dynamics", [{}, {"gains": (0.8, 0.8)}, {"added_mass": (1, 1)}, {"gains": (1.2, 1.2)}])
-def test_without_actions_it_stands_in_its_pose(dynamics: dict[str, Any]) -> None:
-    env = quadruped(1, friction=(0.8, 0.8), **(STILL | dynamics))
+def test_without_actions_it_stands_on_its_feet(dynamics: dict[str, Any]) -> None:
+    env = quadruped(1, friction=(0.8, 0.8), standing=1, **(STILL | dynamics))
     env.reset(0)
     env._now["qpos"][0], env._now["qvel"][0] = env.model.key_qpos[0], 0.0
     for _ in range(100):
         env.step(torch.zeros(1, 12))
     assert env._now["touch"][0].tolist() == [1] * 4 + [0] * 9
-    off = np.abs(env._now["qpos"][0, env._robot.qpos] - env._robot.default)
-    assert off.max() < (0.15 if dynamics else 0.03)
+    assert 0.2 < env._now["qpos"][0, 2] < 0.3
+
+
+def test_actions_are_added_to_a_trot_whose_clock_is_shown_and_to_none_where_it_stands() -> None:
+    env = quadruped(2, **STILL)
+    env.reset(0)
+    env._now["command"][:], env._now["turns"][:] = [[0.3, 0.2, -0.5], [0, 0, 0]], 0.21
+    env.step(torch.zeros(2, 12))
+    turns = 0.21 + 0.02 * 2.5
+    told = (env._now["ctrl"] - env._robot.held).reshape(2, 4, 3)
+    wave = np.sin(2 * np.pi * turns)
+    up, stride = 0.3 * wave, 1.5 * wave / (4 * 2.5 * 0.31)
+    assert told[0, 0] == pytest.approx([-0.2 * 0.2 * stride, up - (0.3 + 0.5 * 0.142) * stride, -2 * up])
+    assert told[0, 1] == pytest.approx([0.2 * 0.2 * stride, -up / 2 + (0.3 - 0.5 * 0.142) * stride, up])
+    assert told[0, 2:, 2] == pytest.approx(told[0, [1, 0], 2])  # diagonal legs together
+    assert not told[1].any()
+    sine, cosine = wave, np.cos(2 * np.pi * turns)
+    shown = [[sine, cosine, 0.3 * sine, 0.3 * cosine, 0.2 * sine, 0.2 * cosine, -0.5 * sine, -0.5 * cosine], [0] * 8]
+    assert env.observe("clock").numpy() == pytest.approx(np.array(shown), abs=1e-6)
+    plain = quadruped(1, gait_hz=0, **STILL)
+    plain.reset(0)
+    plain.step(torch.zeros(1, 12))
+    assert not plain.observe("clock").any() and (plain._now["ctrl"][0] == plain._robot.held).all()
 
 
 def test_an_evaluation_is_told_errors_of_settled_commands_falls_and_effort() -> None:

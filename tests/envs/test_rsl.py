@@ -315,6 +315,26 @@ def test_the_whole_chain_runs_and_every_recorded_pair_is_of_one_step(task: Path)
     assert {"eval/return", "gap"} <= report.metrics.keys()
 
 
+def test_a_latent_is_learnt_in_a_simulator_by_one_stage_by_two_and_in_two_groups(task: Path) -> None:
+    (task / "walk.yaml").write_text(
+        'env: {kind: rsl, entry_point: "rsl_toys:make_walk"}\n'
+        "views: {full: [policy, previous_action, critic], robot: [policy, previous_action]}\n"
+        "teacher: full\nstudent: robot\n"
+    )
+    rollout = ("--num-envs", "4", "--rollout-steps", "8", "--bptt", "4", "--num-minibatches", "2", "--eval-every", "0")
+    sizes = ("--student.hidden", "8", "--student.history", "3", "--eval-episodes", "4")
+    for method in (("ts",), ("cts", "--student-fraction", "0.5")):
+        found = call(*method, "walk.yaml", "--total-steps", "64", *rollout, "--encoder.hidden", "8", *sizes)
+        # What the probe reads is what is privileged: the simulator's exact place, its episode and its step.
+        assert {"latent/r2_critic_0", "latent/r2_critic_1", "latent/r2_critic_2"} <= found.metrics.keys()
+        assert "latent/r2_policy_0" not in found.metrics
+    call(*TEACHER, "--obs", "full", "--latent-size", "4")
+    for actor in ("shared", "own"):
+        student = call("distill", "--method", "latent", "--actor", actor, "--total-steps", "64", *rollout, *sizes,
+                       "--teacher", "3", "--no-diagnose")  # fmt: skip
+        assert student.metrics["eval/length"] <= STEPS
+
+
 def test_random_starts_reach_the_simulator(task: Path) -> None:
     together, apart = (call(*TEACHER, *flags, "--rollout-steps", "4") for flags in ((), ("--random-start",)))
     assert metrics_of(together)[0]["rollout/length"] is None  # no episode of 6 steps has ended after 4

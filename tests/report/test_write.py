@@ -4,17 +4,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import toy_runs
 from browsers import Chromium, Firefox, program_of
 from pairs_data import write
+from PIL import Image
 
 from tscli.cli.app import main
 from tscli.report.write import write_page
@@ -123,15 +127,26 @@ def test_a_comparison_says_what_it_found_and_links_to_its_cells(session: Session
     assert (run.path / links[0]).is_file()
 
 
-@pytest.fixture(params=[Chromium], ids=["chromium"])
+def opened(kind: type[Chromium] | type[Firefox], folder: Path) -> Iterator[Any]:
+    """A browser, where it is installed."""
+    program = program_of(kind)
+    if program is None:
+        pytest.skip(f"no {kind.__name__} is installed here")
+    browser = kind(program, folder / "user")
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(params=[Chromium, Firefox], ids=["chromium", "firefox"])
 def browser(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Chromium | Firefox]:
     """Each of those that are installed here."""
-    program = program_of(request.param)
-    if program is None:
-        pytest.skip(f"no {request.param.__name__} is installed here")
-    opened = request.param(program, tmp_path / "user")
-    yield opened
-    opened.close()
+    yield from opened(request.param, tmp_path)
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[Chromium]:
+    """That one alone, whose window can be told its width."""
+    yield from opened(Chromium, tmp_path)
 
 
 def test_a_browser_opens_the_page_without_an_error_or_a_request_and_scrubs(
@@ -154,6 +169,17 @@ def test_a_browser_opens_the_page_without_an_error_or_a_request_and_scrubs(
     assert browser.run(said) == "step 39 of 40", "where the two are furthest apart"
     assert browser.run("document.querySelector('.player img').naturalWidth") == 90
     assert not browser.complaints
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_stands_out_of_a_window_and_dark_is_dark(measured: Run, chromium: Chromium, width: int) -> None:
+    chromium.open(write_page(measured).as_uri())
+    for dark in (False, True):
+        chromium.window(width, dark=dark)
+        assert chromium.run("document.documentElement.scrollWidth") == width
+        with Image.open(io.BytesIO(chromium.picture())) as picture:
+            corner = np.asarray(picture.convert("L"))[2, 2]
+        assert (corner < 100) == dark
 
 
 def test_a_run_in_a_folder_that_lost_its_parent_still_gets_a_page(measured: Run) -> None:

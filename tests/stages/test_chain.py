@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import make_checkpoint
-from stage_tools import BC, COLLECT, DAGGER, RUNS, SMALL, TEACHER, call
+from stage_tools import BC, COLLECT, DAGGER, ONLINE, RUNS, SITT, SMALL, TEACHER, call
 
 import tscli
 from tscli.cli import pages
@@ -187,6 +187,19 @@ def test_a_frozen_encoder_goes_through_all_stages(folder: Path) -> None:
     call("eval", "--episodes", "2")
     if all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
         call("export", made[0].name)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_frozen_encoder_goes_through_the_loops_that_store_nothing(folder: Path) -> None:
+    make_checkpoint(Path("dino"))
+    image, task = ("--student.image", "dinov2", "--student.image.path", "dino"), "toy_envs:toy/Dict-v0"
+    sitt = tuple(task if word == "cartpole" else word for word in SITT)
+    joint = call(
+        *sitt, "--total-steps", "128", "--obs", "body", "--student-obs", "camera", *image, "--student.hidden", "8"
+    )
+    call(*ONLINE, "--teacher", joint.name, "--total-steps", "80", "--obs", "camera", *image, *SMALL)
+    for run in list_runs(RUNS):
+        assert tscli.load_policy(run).encoder.frozen["camera"].features == 3 * 2 * 8
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -62,20 +62,16 @@ class Chromium:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def press(self, key: str, code: int = 0) -> None:
-        """A key, in the element that has the focus."""
-        for kind in ("keyDown", "keyUp"):
-            self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
-
-    def picture(self, path: Path, width: int, height: int | None = None, dark: bool = False) -> None:
-        """A PNG of the page in a window of that width; all of it, where no height is given."""
+    def window(self, width: int, height: int = 800, dark: bool = False) -> None:
+        """Be as wide as that, and as a reader has it who prefers light, or dark."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._call("Emulation.setEmulatedMedia", features=scheme)
-        view = {"width": width, "deviceScaleFactor": 1, "mobile": False}
-        self._call("Emulation.setDeviceMetricsOverride", height=height or 800, **view)
-        high = height or int(self.run("document.documentElement.scrollHeight"))
-        self._call("Emulation.setDeviceMetricsOverride", height=high, **view)
-        path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
+        view = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **view)
+
+    def picture(self) -> bytes:
+        """What the window shows, as a PNG."""
+        return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
 
     def close(self) -> None:
         self._process.terminate()
@@ -167,7 +163,7 @@ class Firefox:
         """It says by nothing but an open port that it listens."""
         while self._process.poll() is None:
             try:
-                return socket.create_connection(("127.0.0.1", port), timeout=60)
+                return socket.create_connection(("127.0.0.1", port), timeout=300)
             except ConnectionRefusedError:
                 time.sleep(0.05)
         raise AssertionError("the browser has gone")

@@ -14,7 +14,6 @@ from tscli.config import NetworkConfig, parse_view
 from tscli.envs.views import resolve_view
 from tscli.learning.episodes import Episodes
 from tscli.networks import Policy, PolicySpec
-from tscli.report.evaluation import eval_table
 from tscli.training.evaluation import compare_on_student_states, figures, measure, summary, task_figures
 
 
@@ -71,13 +70,6 @@ def test_what_the_env_tells_of_a_policys_episodes_stands_beside_its_return(monke
     env.step(torch.zeros(2, dtype=torch.int64))  # of nobody's episodes
     found = measure({"eval": make(1, 0), "eval_teacher": make(0, 1)}, env, 0)
     assert found["eval/steps_told"] == found["eval_teacher/steps_told"] == 6
-
-
-def test_the_table_says_what_the_env_told_but_for_its_rewards_terms() -> None:
-    greedy = figures(episodes([1.0, 2.0]), 2) | {"env": {"env/visible": 0.512, "env/reward_near": 3.0}}
-    entry = {"view": "full", "greedy": greedy, "sampled": figures(episodes([1.0, 2.0]), 2)}
-    report = {"task": "t", "episodes": 2, "seed": 0, "policies": {"policy": entry}}
-    assert eval_table(report)._caption == "policy: visible 0.512"
 
 
 def test_a_comparison_is_made_where_the_student_goes_until_its_episodes_have_ended() -> None:

@@ -63,6 +63,7 @@ BAR = np.linspace(-0.06, 0.06, 7)[:, None] * [0.0, 1.0, 0.0]  # points whose vie
 CAMERAS = {
     "camera": ((-0.05, -0.2, 1.0), (0.63, 0.0, 0.46), 30.0),
     "side": ((0.4, -0.95, 0.8), (0.55, 0.0, 0.45), 45.0),
+    "film": ((0.1, -1.5, 1.0), (0.7, 0.0, 0.42), 45.0),
 }
 
 
@@ -110,8 +111,8 @@ class Env(MujocoEnv):
         self._pads = ids_of(model, "geom", ["left_pad", "right_pad"], MODEL)
         self._bar = int(ids_of(model, "geom", ["bar"], MODEL)[0])
         self._low, self._high = model.jnt_range[:7].T
-        self._cameras = {name: camera(model, name, PIXELS) for name in CAMERAS}
-        self._film = camera(model, "side", (240, 320))
+        self._cameras = {name: camera(model, name, PIXELS) for name in ("camera", "side")}
+        self._film = camera(model, "film", (240, 400))
         workers = max(1, torch.get_num_threads() if config.threads is None else config.threads)
         self._scenes = [(copy.copy(model), mujoco.MjData(model)) for _ in range(workers)]
         self._pool, self._kinematics = ThreadPoolExecutor(workers), mujoco.mj_kinematics
@@ -125,7 +126,7 @@ class Env(MujocoEnv):
         self._now |= {name: np.zeros((num_envs, size)) for name, size in sizes.items()}
         # Another batch, since rays would make the physics compute its positions anew.
         self._eyes: Any = importlib.import_module("mujoco.batch").Batch(model, num_envs, workers)
-        self._seen = np.zeros((2, num_envs))  # the handle's share in sight in a step, and who looked
+        self._sight = np.zeros((2, num_envs))  # the handle's share in sight in a step, and who looked
         self._looks = np.zeros(2)  # sums of these
         self.reset(0)
 
@@ -195,7 +196,7 @@ class Env(MujocoEnv):
     # --- what is seen -------------------------------------------------------------------------------------------------
 
     def _fields(self, group: str, at: Arrays) -> np.ndarray:
-        if group in CAMERAS:
+        if group in self._cameras:
             return self._pictures(group, at)
         if group == "robot":
             return np.concatenate([at["qpos"][:, :7], at["qvel"][:, :7], at["qpos"][:, 7:8]], -1)
@@ -248,24 +249,24 @@ class Env(MujocoEnv):
     def _look(self) -> None:
         """Take note of how much of the handle is seen where the bar has not been between the fingers yet."""
         rows = np.flatnonzero(self._now["held"][:, 0] == 0)
-        self._seen[:] = 0
+        self._sight[:] = 0
         if len(rows):
-            self._seen[:, rows] = self.visible(rows), np.ones(len(rows))
-            self._looks += self._seen.sum(1)
+            self._sight[:, rows] = self.visible(rows), np.ones(len(rows))
+            self._looks += self._sight.sum(1)
 
     def metrics(self) -> dict[str, float]:
         (seen, count), self._looks = self._looks, np.zeros(2)
         return {"env/handle_visible": float(seen / count)} if count else {}
 
     def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        seen, looked = torch.from_numpy(self._seen.copy()).to(self.device)
+        seen, looked = torch.from_numpy(self._sight.copy()).to(self.device)
         return {"share of the handle in sight until it is held": (seen, looked)}
 
     def render(self, row: int = 0) -> np.ndarray:
-        """The side view with the camera's picture in its corner: uint8 [240, 320, 3]."""
+        """The scene from the right, with the camera's picture in its corner: uint8 [240, 400, 3]."""
         now = {name: array[[row]] for name, array in self._now.items()}
         film = self._draw_scene(self._film, now, 0)
-        film[4:132, 188:316] = self._pictures("camera", now)[0].repeat(2, 0).repeat(2, 1)
+        film[4:132, 268:396] = self._pictures("camera", now)[0].repeat(2, 0).repeat(2, 1)
         return film
 
     def close(self) -> None:

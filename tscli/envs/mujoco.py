@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import os
 import sys
 import warnings
 from abc import abstractmethod
@@ -23,6 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tscli import ranks
 from tscli.config import UserError, did_you_mean
 from tscli.envs.contract import EnvStep, VecEnv, first_line
 from tscli.streams import stream_id, uniform
@@ -220,7 +222,9 @@ class MujocoEnv(VecEnv):
             self._physics: Any = Loop(model, num_envs)
         else:
             batch: Any = importlib.import_module("mujoco.batch")
-            self._physics = batch.Batch(model, num_envs, threads or torch.get_num_threads())
+            share = max(1, (os.cpu_count() or 1) // ranks.size())  # those on one machine have its cores between them
+            threads = threads or torch.get_num_threads()
+            self._physics = batch.Batch(model, num_envs, threads if ranks.size() == 1 else min(threads, share))
         self._drawn: Arrays = {name: self._physics.expand(name) for name in fields}
         self._usual = {name: np.array(getattr(model, name)) for name in fields}
         state = [name for name in STATE if np.size(getattr(mujoco.MjData(model), name, ()))]

@@ -161,8 +161,8 @@ class Env(NativeEnv):
         tables = {"halls": halls.reshape(3 * self._count, -1), "rays": _rays()[..., None]}
         tables["rates"] = np.array(RATES)[:, None]
         super().__init__(config.max_episode_steps, num_envs, device, tables)
-        self._counts = torch.zeros(len(_COUNTS), self.num_envs, dtype=torch.float64, device=self.device)  # of a step
-        self._sums = self._counts.sum(1)
+        self._latest = torch.zeros(len(_COUNTS), self.num_envs, dtype=torch.float64, device=self.device)  # of a step
+        self._sums = self._latest.sum(1)
 
     def _begin(self, draws: Tensor) -> Tensor:
         x, y, z, yaw, goal, hall = super()._begin(draws)
@@ -290,8 +290,8 @@ class Env(NativeEnv):
         share = ((abs(side) < fore) & near).sum(0) / near.sum(0).clip(1, None)
         values = (angle * flying, share, speed, flying, flying | True, self._crashed, goal)
         rows = [self._tensor(xp.asarray(value, dtype=xp.float64)) for value in values]
-        self._counts = torch.stack((*rows, truncated.double()))
-        self._sums = self._sums + self._counts.sum(1)
+        self._latest = torch.stack((*rows, truncated.double()))
+        self._sums = self._sums + self._latest.sum(1)
 
     def metrics(self) -> dict[str, float]:
         """Means over the steps since this was asked last, and shares of the episodes that ended.
@@ -308,7 +308,7 @@ class Env(NativeEnv):
         return out | ({f"env/{name}": found[name] / ended for name in ("crashes", "timeouts")} if ended else {})
 
     def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        angle, in_view, speed, flying, steps, crashes, goals, timeouts = self._counts
+        angle, in_view, speed, flying, steps, crashes, goals, timeouts = self._latest
         ended = crashes + goals + timeouts
         found = {"camera angle [deg]": (angle, flying), "share of columns in view": (in_view, steps)}
         found |= {"speed [m/s]": (speed, steps), "share of episodes that crash": (crashes, ended)}
@@ -361,14 +361,14 @@ class Env(NativeEnv):
         return distance.clip(0, self._config.camera_range) / self._config.camera_range
 
     def render(self, row: int = 0) -> np.ndarray:
-        """The hall from above, with what the camera sees in the corner: uint8 [480, 480, 3].
+        """The hall from above, beside it what the camera sees, near things bright: uint8 [480, 648, 3].
 
         Columns grey, the goal green, the quadrotor's camera a yellow wedge and its velocity over half a second a line.
         """
         from PIL import Image
 
         size, scale = 480, 960 / (2 * HALL)
-        image, draw = canvas(size, size)
+        image, draw = canvas(size + 168, size)
 
         def at(x: float, y: float) -> tuple[float, float]:
             return (x + HALL) * scale, (HALL - y) * scale
@@ -389,5 +389,6 @@ class Env(NativeEnv):
         disc(x, y, BODY, fill="#2e4057")
         depth = 255 * (1 - self._observation("depth", state).reshape(VIEW[::-1]).cpu().numpy())
         inset = Image.fromarray(depth.astype(np.uint8)).resize((320, 240), Image.Resampling.NEAREST)
-        image.paste(inset.convert("RGB"), (2 * size - 320, 2 * size - 240))
+        draw.rectangle((2 * size, 0, 2 * size + 335, 2 * size), fill="#dfe3e9")
+        image.paste(inset.convert("RGB"), (2 * size + 8, 360))
         return np.asarray(image.reduce(2))

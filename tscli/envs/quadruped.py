@@ -11,6 +11,7 @@ Groups, float32; what a robot senses:
     command [3]       m/s, m/s, rad/s: forward, left, turning left; a new one every 10 s
     joint_pos [12]    rad    from the default pose (hip 0, thigh 0.8 or 1 behind, calf -1.5), legs FL, FR, RL, RR
     joint_vel [12]    rad/s
+    clock [8]         1      sine and cosine of where its stride is, and both times each command; 0 where it is to stand
 
 and what it does not, privileged:
 
@@ -22,7 +23,8 @@ and what it does not, privileged:
     normals [12]      1      of the ground under each foot, in the world
     height_scan [187] m      of the trunk above the ground, 1.6 x 1 m around it, cut off at 1 m
 
-Actions: 12 angles, unbounded: 0.25 rad of each is added to what the motors are told to hold the default pose.
+Actions: 12 angles, unbounded: 0.25 rad of each is added to what the motors are told in the default pose, and,
+where it is to walk, to a trot on the spot by the clock (`gait_hz`; so do Lee et al. 2020; 0 leaves it out).
 Reward: the sum of weights x terms x 0.02 s, no less than 0; `walking.py` has each term and its published weight.
 Starts: near the default pose, turned any way, with up to 0.2 m/s.
 Ends: terminated when the trunk touches something or leans by more than 70 degrees; truncated after
@@ -45,7 +47,7 @@ from tscli.envs import ActionSpec, Group
 from tscli.envs.mujoco import Arrays, MujocoEnv, compiled, load_spec, threads_field
 from tscli.envs.native import time_limit
 from tscli.envs.terrain import KINDS, LEVELS, PATCH, Terrain
-from tscli.envs.walking import JOINTS, LEGS, WEIGHTS, Robot, turned
+from tscli.envs.walking import JOINTS, LEGS, WEIGHTS, Robot, is_moving, trot, turned
 
 MODEL = Path(__file__).parent / "models" / "go2.xml"
 DECIMATION = 4
@@ -80,6 +82,9 @@ class EnvConfig(Config):
     lin_x: Range = _range(-0.5, 0.5, "Commanded speed forward [m/s]")
     lin_y: Range = _range(-1.0, 1.0, "Commanded speed to the left [m/s]")
     yaw: Range = _range(-1.0, 1.0, "Commanded turning [rad/s]")
+    gait_hz: float = Field(
+        2.5, ge=0, le=10, description="Strides per second of the trot that actions are added to; 0: none, no clock."
+    )
     standing: float = Field(0.1, ge=0, le=1, description="Share of commands that are to stand still.")
     friction: Range = _range(0.2, 1.7, "Friction of the feet")
     added_mass: Range = _range(-1.0, 1.0, "Mass added to the trunk [kg]")
@@ -144,6 +149,8 @@ class Env(MujocoEnv):
         "command": Group((3,), fields=("command_x", "command_y", "command_yaw"), units=("m/s", "m/s", "rad/s")),
         "joint_pos": Group((12,), fields=JOINTS, units=("rad",), about="From the default pose."),
         "joint_vel": Group((12,), fields=tuple(f"{name}_vel" for name in JOINTS), units=("rad/s",)),
+        "clock": Group((8,), fields=tuple(f"{what}_{f}" for what in ("clock", "forward", "left", "turn")
+                                          for f in ("sin", "cos")), units=("1",)),
         "lin_vel": Group((3,), fields=("vel_x", "vel_y", "vel_z"), units=("m/s",), privileged=True),
         "dynamics": Group((11,), fields=DYNAMICS, units=UNITS, privileged=True, about="The body of this episode."),
         "push": Group((2,), fields=("push_x", "push_y"), units=("m/s",), privileged=True),
@@ -178,8 +185,8 @@ class Env(MujocoEnv):
             threads=config.threads, fields=drawn, derived=("geom_xpos", "sensordata", "actuator_force"),
         )  # fmt: skip
         sizes = {"action": 12, "action_1": 12, "action_2": 12, "joint_vel_1": 12, "feet_1": 12, "air": 4, "touch": 13}
-        sizes |= {"command": 3, "push": 2, "push_age": 1, "dynamics": 11}
-        sizes |= {"spot": 2, "went": 2, "level": 1, "phase": 1}
+        sizes |= {"command": 3, "push": 2, "push_age": 1, "dynamics": 11, "spot": 2, "went": 2}
+        sizes |= dict.fromkeys(("level", "phase", "turns"), 1)
         self._now |= {name: np.zeros((num_envs, size)) for name, size in sizes.items()}
         self._push_steps = max(round(config.push_seconds / (self.control_dt or 1.0)), 1)
         self._sums: dict[str, float] = {}
@@ -193,8 +200,7 @@ class Env(MujocoEnv):
     # --- episodes -----------------------------------------------------------------------------------------------------
 
     def _randomize(self, rows: np.ndarray) -> None:
-        robot = self._robot
-        c = self._config
+        robot, c = self._robot, self._config
         u = self._draw_once("quadruped/dynamics", rows, len(DYNAMICS))
         ranges = np.array([c.friction, c.added_mass, *(c.com,) * 3, *(c.gains,) * 2, *(c.joints,) * 3, c.latency])
         values = ranges[:, 0] + u * (ranges[:, 1] - ranges[:, 0])
@@ -216,14 +222,14 @@ class Env(MujocoEnv):
             drawn[name][np.ix_(rows, robot.qvel)] = values[:, [7 + i]] * usual[name][robot.qvel]
 
     def _place(self, rows: np.ndarray) -> None:
-        robot = self._robot
-        now, u = self._now, self._draw("quadruped/start", rows, 33)
+        robot, now, u = self._robot, self._now, self._draw("quadruped/start", rows, 34)
         kind = (u[:, 30] * len(KINDS)).astype(np.int64)
         level = self._levels(rows, u[:, 31])
         now["level"][rows, 0] = level
         spot = self._terrain.origin(kind, level)
         now["spot"][rows] = spot
         now["phase"][rows, 0] = np.floor(u[:, 32] * self._push_steps)
+        now["turns"][rows, 0] = u[:, 33]
         start, angle = now["qpos"][rows], np.pi * u[:, 0]
         start[:, :2] = spot + u[:, 1:3] - 0.5
         start[:, 2] += self._terrain.height(spot)
@@ -236,8 +242,7 @@ class Env(MujocoEnv):
         self._command(rows)
 
     def _started(self, rows: np.ndarray) -> None:
-        robot = self._robot
-        self._now["feet_1"][rows] = self._now["geom_xpos"][rows][:, robot.feet].reshape(len(rows), 12)
+        self._now["feet_1"][rows] = self._now["geom_xpos"][rows][:, self._robot.feet].reshape(len(rows), 12)
         self._now["touch"][rows] = self._robot.touching(self._now["sensordata"][rows])
 
     def _levels(self, rows: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -278,11 +283,14 @@ class Env(MujocoEnv):
     # --- a step -------------------------------------------------------------------------------------------------------
 
     def _act(self, action: np.ndarray) -> None:
-        robot = self._robot
-        now = self._now
+        robot, now = self._robot, self._now
         now["action_2"][:], now["action_1"][:], now["action"][:] = now["action_1"], now["action"], action
         now["joint_vel_1"][:] = now["qvel"][:, robot.qvel]
-        now["ctrl"][:, robot.motors] = robot.held + ACTION_SCALE * action
+        now["turns"][:] = (now["turns"] + (self.control_dt or 0.0) * self._config.gait_hz) % 1.0
+        told = robot.held + ACTION_SCALE * action
+        if self._config.gait_hz:
+            told += trot(now["turns"][:, 0], now["command"], self._config.gait_hz)
+        now["ctrl"][:, robot.motors] = told
 
     def _outcome(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         now, dt = self._now, self.control_dt or 0.0
@@ -316,27 +324,19 @@ class Env(MujocoEnv):
         return found
 
     def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        dt, robot = self.control_dt or 0.0, self._robot
+        dt = self.control_dt or 0.0
         at = self._before_reset("qpos", "qvel", "command", "actuator_force", "dynamics")
         # A command is new, and not yet to be followed, for its first second; episodes begin with one.
         settled = self._steps % round(COMMAND_SECONDS / dt) >= round(SETTLING_SECONDS / dt)
-        moves = self._velocity(at)
-        off, told = np.abs(at["command"] - moves), np.linalg.norm(at["command"][:, :2], axis=-1) > 0
-        force = at["actuator_force"][:, robot.motors]
-        power = np.abs(force * at["qvel"][:, robot.qvel]).sum(-1)
         weight = GRAVITY * (self.model.body_mass.sum() + at["dynamics"][:, DYNAMICS.index("added_mass")])
-        found = {
-            "speed error [m/s]": (np.linalg.norm(off[:, :2], axis=-1) * settled, settled),
-            "yaw error [rad/s]": (off[:, 2] * settled, settled),
-            "cost of transport": (power * told, weight * np.linalg.norm(moves[:, :2], axis=-1) * told),
-            "falls per minute": (self._fell, np.full(self.num_envs, dt / 60)),
-            "largest torque [N m]": (np.abs(force).max(-1), None),
-        }
-        return {name: (self._told(above), None if below is None else self._told(below))
-                for name, (above, below) in found.items()}  # fmt: skip
+        found = self._robot.measures(at, self._velocity(at), settled, weight)
+        found["falls per minute"] = self._fell, np.full(self.num_envs, dt / 60)
+        return {name: self._pair(*pair) for name, pair in found.items()}
 
-    def _told(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.float64)).to(self.device)
+    def _pair(self, above: np.ndarray, below: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
+        told = [None if x is None else torch.from_numpy(x).double().to(self.device) for x in (above, below)]
+        assert told[0] is not None
+        return told[0], told[1]
 
     def _velocity(self, at: Arrays) -> np.ndarray:
         """What a command asks for, as it is: [K, 3]."""
@@ -367,6 +367,11 @@ class Env(MujocoEnv):
             return (feet[:, :, None, 2] - ground).reshape(len(feet), 20)
         if group == "normals":
             return self._terrain.normal(feet[..., :2]).reshape(len(feet), 12)
+        if group == "clock":
+            turns = 2 * np.pi * at["turns"][:, 0]
+            shown = is_moving(at["command"]) & (self._config.gait_hz > 0)
+            wave = np.stack([np.sin(turns), np.cos(turns)], -1) * shown[:, None]
+            return np.concatenate([wave, *(wave * command[:, None] for command in at["command"].T)], -1)
         if group == "height_scan":
             return self._scan(at["qpos"])
         return at[group]
@@ -389,8 +394,7 @@ class Env(MujocoEnv):
         look_at = data.qpos[:3] * [1, 1, 0] + [0, 0, self._terrain.height(data.qpos[:2]) + 0.2]
         draw = rays.draw if self._config.picture == "rays" else rays.draw_gl
         image = Image.fromarray(draw(model, data, look_at - np.array([0.7, 1.3, -0.55]), look_at, (240, 320)))
-        moves = self._velocity(self._now)[row]
-        text = ImageDraw.Draw(image)
+        text, moves = ImageDraw.Draw(image), self._velocity(self._now)[row]
         for i, (name, values) in enumerate((("command", self._now["command"][row]), ("moves", moves))):
             text.text((8, 210 + 13 * i), f"{name:8}" + " ".join(f"{v:+.2f}" for v in values), fill="#10151f")
         return np.asarray(image)

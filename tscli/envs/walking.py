@@ -17,6 +17,17 @@ LEGS = ("FL", "FR", "RL", "RR")
 JOINTS = tuple(f"{leg}_{part}" for leg in LEGS for part in ("hip", "thigh", "calf"))
 SOFT_LIMIT = 0.9  # share of a joint's range that costs nothing
 FOOT_HEIGHT = 0.09  # m above the ground at which a foot's middle is to swing
+LIFT, PRESS = (
+    0.3,
+    0.5,
+)  # rad by which a thigh leans forward as its leg is pulled up; share of it by which it is pressed down
+LEG_PHASE = 2 * np.pi * np.array([0.0, 0.5, 0.5, 0.0])  # of a trot: diagonal legs swing together
+LEG = 0.31  # m from hip to foot in the pose
+HIPS = np.array([[0.193, 0.142], [0.193, -0.142], [-0.193, 0.142], [-0.193, -0.142]])  # m, feet from the trunk's middle
+STRIDE, ASIDE = (
+    1.5,
+    -0.2,
+)  # of the way that a command asks for, which soft motors do not go; to the side, where they tip
 AIR_SECONDS = 0.25  # a foot's time in the air from which it pays; the published 0.5 costs a trot more than standing
 WEIGHTS = {  # per second; those that are published for this robot
     "track_lin": 1.0,
@@ -113,7 +124,7 @@ class Robot:
         """
         command, joint_vel, angle = now["command"], now["qvel"][:, self.qvel], now["qpos"][:, self.qpos]
         lin, ang = turned(now["qpos"][:, 3:7], now["qvel"][:, :3]), now["qvel"][:, 3:6]
-        moving = np.linalg.norm(command, axis=-1) > 0.1
+        moving = is_moving(command)
         touch = now["touch"][:, :4] > 0
         landed = touch & (now["air"] > 1.5 * dt)  # this step alone is no time in the air
         speed = np.linalg.norm((feet - now["feet_1"].reshape(-1, 4, 3))[..., :2], axis=-1) / dt
@@ -136,6 +147,50 @@ class Robot:
             "stand_still": np.abs(angle - self.default).sum(-1) * ~moving,
             "stand_contact": touch.all(-1) * ~moving,
         }
+
+    def measures(
+        self, now: Arrays, moves: np.ndarray, settled: np.ndarray, weight: np.ndarray
+    ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        """What `VecEnv.measures` tells, but for falls.
+
+        Args:
+            now: what the env remembers, after a step.
+            moves: [N, 3], as a command asks for it.
+            settled: [N], whether the command is to be followed by now.
+            weight: [N], of the robot [N].
+        """
+        off, told = np.abs(now["command"] - moves), np.linalg.norm(now["command"][:, :2], axis=-1) > 0
+        force = now["actuator_force"][:, self.motors]
+        power = np.abs(force * now["qvel"][:, self.qvel]).sum(-1)
+        return {
+            "speed error [m/s]": (np.linalg.norm(off[:, :2], axis=-1) * settled, settled),
+            "yaw error [rad/s]": (off[:, 2] * settled, settled),
+            "cost of transport": (power * told, weight * np.linalg.norm(moves[:, :2], axis=-1) * told),
+            "largest torque [N m]": (np.abs(force).max(-1), None),
+        }
+
+
+def is_moving(command: np.ndarray) -> np.ndarray:
+    """Whether commands [N, 3] ask for more than standing."""
+    return np.linalg.norm(command, axis=-1) > 0.1
+
+
+def trot(turns: np.ndarray, command: np.ndarray, hz: float) -> np.ndarray:
+    """Offsets of the joints [N, 12] of a trot as it is commanded [rad].
+
+    Diagonal legs swing together, pulled up and forward, while the others press down and back. Open loop it steps on the
+    spot and goes about half as fast forward as it is told: something to start from, no controller.
+
+    Args:
+        turns: [N], how many strides have gone by.
+        command: [N, 3], forward and left [m/s], turning left [rad/s].
+        hz: strides per second.
+    """
+    swing = np.sin(2 * np.pi * turns[:, None] + LEG_PHASE)
+    up, stride = LIFT * np.where(swing > 0, 1.0, PRESS) * swing, swing * STRIDE / (4 * hz * LEG)
+    forward = (command[:, :1] - command[:, 2:] * HIPS[:, 1]) * stride
+    joints = np.stack([ASIDE * command[:, 1:2] * stride, up - forward, -2 * up], -1)
+    return joints.reshape(-1, 12) * is_moving(command)[:, None]
 
 
 def turned(quat: np.ndarray, vector: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ def practise(viewed: ViewedEnv, student: Policy, steps: int) -> Fields:
     record = Recorder()
     none = torch.zeros(viewed.env.num_envs, 0, device=viewed.env.device), torch.zeros((), dtype=torch.bool)
     for _ in range(steps):
-        seen = viewed.observe("student")
+        seen = student.encoder.features_of(viewed.observe("student"))
         record.add(student_obs=seen, paired_obs=viewed.observe("teacher"))
         record.add(paired_reset=viewed.step(student.step(seen, *none)[0].mode()).done)
     return record.stack()

@@ -77,18 +77,20 @@ class FrozenEncoder(nn.Module):
         self.sha256 = config.sha256
         self._config, self._size = config, (rows * about.patch_size, columns * about.patch_size)
         self.features = rows * columns * about.hidden_size
+        for name, value in (("mean", _MEAN), ("std", _STD)):
+            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
         if torch.empty(0).device.type != "meta":
             self.model("cpu")
 
     def forward(self, image: Tensor) -> Tensor:
         if image.is_floating_point():
             return image.to(torch.float32)
-        x = image.flatten(0, -4).movedim(-1, -3).to(torch.float32) / 255.0
+        x = image.flatten(0, -4).movedim(-1, -3) / 255.0
         if x.shape[-2:] != self._size:
             x = F.interpolate(x, self._size, mode="bilinear", align_corners=False)
-        mean, std = (torch.tensor(value, device=x.device)[:, None, None] for value in (_MEAN, _STD))
+        x = (x - self.get_buffer("mean")) / self.get_buffer("std")
         with torch.no_grad():
-            tokens = self.model(x.device)(pixel_values=(x - mean) / std).last_hidden_state
+            tokens = self.model(x.device)(pixel_values=x).last_hidden_state
         return tokens[:, 1:].flatten(1).unflatten(0, image.shape[:-3])  # without that of the class
 
     def model(self, device: torch.device | str) -> nn.Module:

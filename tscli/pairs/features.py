@@ -71,10 +71,11 @@ def add(shard: Shard, group: str, encoder: str, size: int, make: Maker) -> int:
     return made
 
 
-def is_whole(path: Path, shard: Shard, encoder: str) -> bool:
-    """Whether the features are there, undamaged, of this encoder and of the shard as it is."""
+def is_whole(path: Path, shard: Shard, encoder: str | None = None) -> bool:
+    """Whether the features are there, undamaged, of the shard as it is, and of this encoder if one is named."""
     try:
         about = read_sealed(path.with_suffix(".json"))
+        encoder = about.get("encoder") if encoder is None else encoder
         return about == {"shard": _sha256_of(shard), "encoder": encoder, "sha256": file_hash(path)}
     except (PairsError, OSError):
         return False

@@ -38,6 +38,8 @@ def comparison_page(run: Run) -> str:
             f"{run.name} has no {RESULTS}: continue it with `tscli compare --resume {run.number}`"
         ) from None
     metric = METRICS[data["metric"]]
+    for row in data["rows"]:  # which an earlier version's rows lack
+        row.setdefault("values", [outcome[metric.name] for outcome in _outcomes(data, row)])
     measured = {row["label"]: list(_measured(run, data, row)) for row in data["rows"]}
     sweep = run.path / "sweep.png"
     versions = ", ".join(f"{name} {value}" for name, value in run.manifest.get("versions", {}).items())
@@ -62,15 +64,18 @@ def comparison_page(run: Run) -> str:
 
 def _measured(run: Run, data: dict[str, Any], row: dict[str, Any]) -> Iterable[tuple[dict[str, Any], Run]]:
     """The outcomes of a row that are in, each with the run that measured it."""
-    for outcome in data["outcomes"]:
-        settings = {name: outcome.get(name) for name in row["swept"]}
-        if outcome["method"] != row["method"] or settings != row["swept"] or outcome["problem"]:
-            continue
+    for outcome in _outcomes(data, row):
         written = [Path(value) for name, value in outcome.items() if name.endswith(" cell")]
         # Where the comparison lies now: it may have been moved.
         last = run.path.parent.joinpath("cells", *written[-1].parts[-2:])
         if (last / "manifest.json").is_file():
             yield outcome, read_run(last)
+
+
+def _outcomes(data: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What came of a row's seeds, of those that are in."""
+    wanted = {"method": row["method"], **row["swept"]}
+    return [one for one in data["outcomes"] if not one["problem"] and all(one.get(k) == v for k, v in wanted.items())]
 
 
 def _sentence(data: dict[str, Any], metric: Metric) -> Html:

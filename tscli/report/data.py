@@ -141,7 +141,7 @@ def parting_section(found: dict[str, Any]) -> Html:
 def curve_over(what: str, over: str, label: str, x: Iterable[float], y: Iterable[float]) -> Html:
     """Means in bins, as a curve; how far they are apart is seen from 0, and equal actions from 100 %."""
     title, ys = f"{what}, over {over}", list(map(float, y))
-    bounds = (min(ys), 1.0) if what == MEASURES["action_agreement"] else (0.0, max(ys))
+    bounds = (min(*ys, 0.95), 1.0) if what == MEASURES["action_agreement"] else (0.0, max(ys))
     return curves(title, label, [Series(title, list(map(float, x)), ys, 0, dots=True)], bounds)
 
 

@@ -27,11 +27,10 @@ _HINT = "Arrow keys move by a step, with Shift by ten; space plays; n and p jump
 
 def player(run: Run) -> Html:
     """The episodes of an evaluation; empty where it has none, or where the file is not as it was written."""
-    path = run.path / FILE
-    if not path.is_file() or file_hash(path) != run.manifest["artifacts"].get(FILE):
+    header = header_of(run)
+    if not header:
         return Html()
-    with h5py.File(path) as file:
-        header = json.loads(str(file.attrs["header"]))
+    with h5py.File(run.path / FILE) as file:
         groups: list[Any] = [file[f"episode_{number}"] for number in range(len(file))]
         share = max(1, -(-sum(len(group["frames"]) for group in groups) // _PICTURES))
         episodes = [_episode(number, group, header, share) for number, group in enumerate(groups, 1)]
@@ -46,6 +45,15 @@ def player(run: Run) -> Html:
     return tag(
         "figure", tag("p", f"{words} {_HINT}", class_="intro"), class_="player", tabindex="0", data_player=written
     )
+
+
+def header_of(run: Run) -> dict[str, Any]:
+    """What the file says of its roles; nothing where there is none, or it is not as it was written."""
+    path = run.path / FILE
+    if not path.is_file() or file_hash(path) != run.manifest["artifacts"].get(FILE):
+        return {}
+    with h5py.File(path) as file:
+        return json.loads(str(file.attrs["header"]))
 
 
 def _episode(number_: int, group: Any, header: dict[str, Any], share: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tscli.envs.entries import entries_named
 from tscli.envs.views import ViewSpec
 from tscli.report.charts import Bar, Series, curves, intervals, level
 from tscli.report.data import MEASURES, dataset_section, parting_section
-from tscli.report.episodes import player
+from tscli.report.episodes import header_of, player
 from tscli.report.markup import Html, facts, grid, join, page, picture, section, table, tag
 from tscli.report.story import Story, changed_settings, command_of, film_of, setting, story_of
 from tscli.runs import Run
@@ -96,6 +96,8 @@ def sentence(story: Story) -> Html:
         seen = teacher.manifest.get("view", {}).get("name", "its view")
         parts += [f". Its teacher, {teacher.name}, sees {seen} ({_entries(story, teacher)})"]
     found = story.report.get("policies", {})
+    if "student" in found and "teacher" in found and not teachers:
+        parts += [f". Its teacher, trained along with it, sees {found['teacher'].get('view', 'its view')}"]
     if found:
         role = "student" if "student" in found else next(iter(found))
         parts += [f". It reaches a return of {_value(found[role]['greedy']['return'])}"]
@@ -174,6 +176,8 @@ def _figures(story: Story) -> Html:
             ends = value.get("low", value["mean"]), value.get("high", value["mean"])
             bars.append(Bar(f"{role}, {mode}", value["mean"], *ends, TEACHER if role == "teacher" else STUDENT))
     titles = ["policy", "view", "acts", "return", "95 % interval", "sd", "success", "its interval", "length"]
+    told = [i for i in range(len(titles)) if any(row[i] != "-" for row in rows)]
+    titles, rows = [titles[i] for i in told], [[row[i] for i in told] for row in rows]
     near = []
     if "gap" in story.report:
         low, high = story.report["gap_interval"]
@@ -281,7 +285,11 @@ def _findings(run: Run) -> Html:
 
 def _views(story: Story) -> Html:
     rows: list[tuple[object, object]] = [("task", story.task.about)] if story.task is not None else []
-    for run in [story.subject, *story.teachers]:
+    seen = header_of(story.evaluation).get("roles", {}) if story.evaluation is not None else {}
+    for role, one in seen.items():
+        names = [name + (f" [{unit}]" if unit else "") for name, unit in one["entries"]]
+        rows.append((role, f"{one['view']}: {', '.join([*names[:60], *one['images']])}{', ...' if names[60:] else ''}"))
+    for run in [story.subject, *story.teachers] if not seen else ():
         if "view" in run.manifest:
             rows.append((f"{run.role or 'policy'} {run.manifest['number']}", _entries(story, run)))
     action = story.subject.manifest.get("action")

@@ -79,7 +79,8 @@ class RunWriter:
             task = str(session.resume.manifest["task"])
             if settings.get("task"):
                 settings["task"] = session.resume.config["task"]
-        config_hash = _hash(settings)
+        # A setting that a later version has come to know is at its default, by which it changes nothing.
+        config_hash = _hash(settings if session.resume is None else _within(settings, session.resume.config))
         self._identity = _hash([command, method, task, config_hash, entries])
         if session.resume is None:
             slug = re.sub(r"[^A-Za-z0-9_.]+", "_", task_stem(task))
@@ -341,6 +342,15 @@ class RunWriter:
 
 def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _within(settings: dict[str, Any], begun: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a run began with, by name, as they are now."""
+    return {
+        name: _within(value, begun[name]) if isinstance(value, dict) and isinstance(begun[name], dict) else value
+        for name, value in settings.items()
+        if name in begun
+    }
 
 
 def _with_parents(config: Config, parents: dict[str, dict[str, Any]]) -> dict[str, Any]:
