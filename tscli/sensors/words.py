@@ -203,6 +203,7 @@ def _plain_candidate(results: Results, one: Candidate) -> dict[str, Any]:
     measured = results.found[one]
     estimate = measured.estimate
     return {
+        "name": one.names,
         "sensors": [sensor.name for sensor in one.sensors],
         "memory": one.memory,
         "body": results.bodies[one.memory],
