@@ -73,12 +73,6 @@ class Config(StageConfig):
     bearing: bool = Field(True, description="Try how much noise, delay and dropout the kept sensors bear.")
     jobs: int | None = Field(None, ge=1, description="Processes at a time; none: one per CPU.")
 
-    @field_validator("cost")
-    @classmethod
-    def _are_costs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        parse_costs(value)
-        return value
-
     @field_validator("stages")
     @classmethod
     def _are_stages(cls, value: dict[str, Any]) -> dict[str, Any]:
