@@ -64,7 +64,9 @@ class Config(StageConfig):
     stages: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the stages: --set stages.distill.total_steps=20000."
     )
-    loss: float = Field(0.05, gt=0, lt=1, description="Share of the return over random actions that may be lost.")
+    loss: float = Field(
+        0.05, gt=0, lt=1, description="Share of the return that may be lost, or of its gain over random actions."
+    )
     width: int = Field(2, ge=1, description="Candidates that are distilled before it is looked whether one does.")
     seeds: int = Field(1, ge=1, description="Students of each candidate, with seeds from --seed on.")
     episodes: int = Field(500, ge=2, description="Episodes that each policy is measured on.")

@@ -53,8 +53,8 @@ def _clause(results: Results, full: Candidate) -> str:
         return f"{mode} students reach {top} even with all sensors, too little to tell (try longer distillations)"
     chosen = next(one for one in results.kept if one.memory == full.memory)
     value = f"{results.found[chosen].mean:.{_digits(results.scale)}f}"
-    verb = "loses" if len(chosen.sensors) == 1 else "lose"
-    text = f"{mode} {chosen.names} {verb} nothing (return {value}, of all {number} sensors {top})"
+    verb = "is" if len(chosen.sensors) == 1 else "are"
+    text = f"{mode} {chosen.names} {verb} enough (return {value}, of all {number} sensors {top})"
     if chosen == full:
         text = f"{mode} it takes {'all ' if number > 1 else ''}{chosen.names} (return {value})"
     left = {one.name: results.left(less) for one in chosen.sensors if (less := chosen.without(one)) in results.found}
