@@ -99,6 +99,6 @@ def _physical(kind: str, bears: float, sds: Sequence[float], part: Part, measure
     if kind == "noise" and len(sds) == 1 and bears:
         units = sample.env_groups[part.group].units
         unit = units[part.index[0] if part.index and len(units) > 1 else 0] if units else ""
-        return f"{bears * sds[0]:.2g} {unit}".strip()
+        return f"{bears * sds[0]:.2g} {'' if unit == '1' else unit}".strip()  # a number has no unit
     dt = measure.env.control_dt
     return f"{1000 * bears * dt:.0f} ms" if kind == "delay" and bears and dt else ""
