@@ -64,7 +64,9 @@ class Config(StageConfig):
     stages: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the stages: --set stages.distill.total_steps=20000."
     )
-    loss: float = Field(0.05, gt=0, lt=1, description="Share of the return over random actions that may be lost.")
+    loss: float = Field(
+        0.05, gt=0, lt=1, description="Share of the return that may be lost, or of its gain over random actions."
+    )
     width: int = Field(2, ge=1, description="Candidates that are distilled before it is looked whether one does.")
     seeds: int = Field(1, ge=1, description="Students of each candidate, with seeds from --seed on.")
     episodes: int = Field(500, ge=2, description="Episodes that each policy is measured on.")
@@ -72,12 +74,6 @@ class Config(StageConfig):
     steps: int = Field(20_000, ge=100, description="Steps of the pairs that the probes look at.")
     bearing: bool = Field(True, description="Try how much noise, delay and dropout the kept sensors bear.")
     jobs: int | None = Field(None, ge=1, description="Processes at a time; none: one per CPU.")
-
-    @field_validator("cost")
-    @classmethod
-    def _are_costs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        parse_costs(value)
-        return value
 
     @field_validator("stages")
     @classmethod

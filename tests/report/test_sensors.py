@@ -23,8 +23,8 @@ def test_it_has_the_sentence_the_picture_and_every_student(tmp_path: Path) -> No
         picture.draw(found, run.path)
         made = run.finish({}, holds=("report",))
     text = write_page(made).read_text(encoding="utf-8")
-    assert "With memory (rnn) a loses nothing" in text and "data:image/png" in text
-    assert "a with memory, kept: 99" in text and "0.5 sd (0.02 rad), not 0.7" in text
+    assert "With memory (rnn) a is enough" in text and "data:image/png" in text
+    assert "a, kept: 99" in text and "0.5 sd (0.02 rad), not 0.7" in text
     assert "<b>" not in text and "&lt;b&gt;" in text
 
 

@@ -73,11 +73,14 @@ def test_nothing_is_searched_where_even_all_sensors_are_of_no_use() -> None:
     assert search(full("ab"), lambda seen: -10.0) == ("ab", [["ab"]])
 
 
-def test_a_loss_is_a_share_of_what_is_gained_over_chance() -> None:
+def test_a_loss_is_a_share_of_the_return_or_of_its_gain_over_chance_if_that_is_less() -> None:
     assert SCALE.share(0.0) == 0.5
     assert SCALE.share(0.0, full=50.0) == pytest.approx(100 / 150)
     assert SCALE.share(0.0, full=1000.0) == 0.5, "no more is asked for than the teacher has"
-    assert SCALE.holds(42.6, full=50.0) and not SCALE.holds(42.4, full=50.0)
+    assert SCALE.allowed(50.0) == pytest.approx(2.5) and SCALE.allowed(0.0) == pytest.approx(5.0)
+    assert Scale(40.0, 100.0, 0.05).allowed(60.0) == pytest.approx(1.0)
+    assert SCALE.holds(47.6, full=50.0) and not SCALE.holds(47.4, full=50.0)
+    assert SCALE.holds(95.1, full=200.0) and not SCALE.holds(94.9, full=200.0)
 
 
 def test_an_interval_is_over_students_where_there_are_several_else_over_episodes() -> None:

@@ -48,7 +48,7 @@ def test_what_is_no_sensor_is_refused(expression: str, costs: str, message: str)
 
 @pytest.mark.parametrize("word", ["camera", "camera=", "=3", "camera=-1", "camera=nan", "camera=inf"])
 def test_a_cost_is_a_number_of_a_sensor(word: str) -> None:
-    with pytest.raises(ValueError, match="write sensor=cost"):
+    with pytest.raises(UserError, match="write sensor=cost"):
         parse_costs([word])
 
 

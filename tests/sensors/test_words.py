@@ -21,15 +21,20 @@ FOUND = {"abc": 100.0, "ab": 99.0, "a": 90.0, "b": 5.0}
     [
         (
             FOUND,
-            {"abc": 98.0, "bc": 20.0, "ac": 90.0, "ab": 10.0},
-            "With memory (rnn) a, b lose nothing (return 99.0, of all 3 sensors 100.0), and without a nothing works; "
-            "without memory it takes all a, b, c (return 98.0), and without c 10 % is left.",
+            {"abc": 98.0, "bc": 20.0, "ac": 90.0, "ab": 12.0},
+            "With memory (rnn) a, b are enough (return 99.0, of all 3 sensors 100.0), and without a nothing works; "
+            "without memory it takes all a, b, c (return 98.0), and without c 12 % is left.",
         ),
         (
             {"ab": 40.0},
             {"ab": 60.0, "a": 60.0},
             "With memory (rnn) students reach 40.0 even with all sensors, too little to tell (try longer distillations)"
-            "; without memory a loses nothing (return 60.0, of all 2 sensors 60.0).",
+            "; without memory a is enough (return 60.0, of all 2 sensors 60.0).",
+        ),
+        (
+            {},
+            {"ab": 99.0, "b": 9.0, "a": -7.0},
+            "Without memory it takes all a, b (return 99.0), and without a or b nothing works.",
         ),
         ({}, {"a": 100.0}, "Without memory it takes a (return 100.0)."),
     ],

@@ -115,7 +115,7 @@ def test_what_is_needed_is_kept_and_said(runs: Path, monkeypatch: pytest.MonkeyP
     run = call(*SENSORS, "--modes", "memoryless")
     found = results(run)
     assert [one["sensors"] for one in found["candidates"] if one["kept"]] == [["state[angle]"]]
-    assert found["sentence"] == ("Without memory state[angle] loses nothing (return 500.0, of all 2 sensors 500.0).")
+    assert found["sentence"] == ("Without memory state[angle] is enough (return 500.0, of all 2 sensors 500.0).")
     (borne,) = found["bearings"]
     assert [(one["kind"], one["bears"], one["falls"]) for one in borne["rows"]] == [
         ("noise", 0.1, 1.0),

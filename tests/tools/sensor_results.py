@@ -37,7 +37,9 @@ def results_of(with_memory: Mapping[str, float], without: Mapping[str, float], *
     levels = {"noise": (0.5, 0.7, "0.02 rad"), "delay": (0.0, 1, ""), "dropout": (0.9, None, "")}
     bearings = {
         one: [
-            Bearing(sensor, kind, *level[:2], 0.9, level[2]) for sensor in one.sensors for kind, level in levels.items()
+            Bearing(sensor, kind, bears, falls, 0.9, physical)
+            for sensor in one.sensors
+            for kind, (bears, falls, physical) in levels.items()
         ]
         for one in bare.kept
     }

@@ -40,12 +40,15 @@ def sensors_page(run: Run) -> str:
 
 
 def _bars(data: dict[str, Any]) -> Html:
-    """Every student, those with memory first, under each other."""
-    bars = []
-    for memory in (True, False):
+    """Every student under each other, those with memory beside those without."""
+    charts = []
+    for colour, memory in enumerate((True, False)):
         chosen = [one for one in data["candidates"] if one["memory"] == memory]
-        for one in sorted(chosen, key=lambda one: (-one["cost"], -one["return"])):
-            label = f"{', '.join(one['sensors'])} with{'' if memory else 'out'} memory{', kept' if one['kept'] else ''}"
+        chosen.sort(key=lambda one: (-one["cost"], -one["return"]))
+        bars = []
+        for one in chosen:
             low, high = one["interval"]
-            bars.append(Bar(label, one["return"], low, high, 0 if memory else 1, one["values"]))
-    return intervals("every student", "return", bars, "A dot is a seed; the interval is 95 %.")
+            label = f"{one['name']}{', kept' if one['kept'] else ''}"
+            bars.append(Bar(label, one["return"], low, high, colour, one["values"]))
+        charts.append(intervals(f"students with{'' if memory else 'out'} memory", "return", bars, "A dot is a seed."))
+    return tag("div", *charts, class_="grid")

@@ -72,10 +72,11 @@ def find_bearings(
     Args:
         candidate, cells: the student, and where its policies are, one per seed. They were trained without disturbance.
         measure: of their returns.
-        scale: what may be lost, of the undisturbed return's gain over chance.
+        scale: what may be lost of the undisturbed return.
         sample: of the teacher's episodes, from which the entries' deviations are.
     """
     undisturbed, found = measure.of_cells(cells).mean, []
+    least = undisturbed - scale.allowed(undisturbed)
     parts = sensor_view(candidate.sensors, sample.env_groups, sample.action).parts
     for number, (sensor, part) in enumerate(zip(candidate.sensors, parts, strict=True)):
         sds = deviations(sample, part)
@@ -83,13 +84,12 @@ def find_bearings(
             if part.is_image and kind != "dropout":
                 continue
 
-            def share(level: float, kind: str = kind, number: int = number, part: Part = part, sds: Any = sds) -> float:
-                seen = {number: disturbed(part, kind, level, sds)}
-                return (measure.of_cells(cells, seen).mean - scale.chance) / (undisturbed - scale.chance)
+            def value(level: float, kind: str = kind, number: int = number, part: Part = part, sds: Any = sds) -> float:
+                return measure.of_cells(cells, {number: disturbed(part, kind, level, sds)}).mean
 
-            count = last_borne(levels, lambda level, share=share: share(level) >= 1 - scale.loss)
+            count = last_borne(levels, lambda level, value=value: value(level) >= least)
             bears, falls = levels[count - 1] if count else 0.0, levels[count] if count < len(levels) else None
-            left = None if falls is None else share(falls)
+            left = None if falls is None else (value(falls) - scale.chance) / (undisturbed - scale.chance)
             found.append(Bearing(sensor, kind, bears, falls, left, _physical(kind, bears, sds, part, measure, sample)))
     return found
 
@@ -99,6 +99,6 @@ def _physical(kind: str, bears: float, sds: Sequence[float], part: Part, measure
     if kind == "noise" and len(sds) == 1 and bears:
         units = sample.env_groups[part.group].units
         unit = units[part.index[0] if part.index and len(units) > 1 else 0] if units else ""
-        return f"{bears * sds[0]:.2g} {unit}".strip()
+        return f"{bears * sds[0]:.2g} {'' if unit == '1' else unit}".strip()  # a number has no unit
     dt = measure.env.control_dt
     return f"{1000 * bears * dt:.0f} ms" if kind == "delay" and bears and dt else ""

@@ -61,7 +61,7 @@ def _draw_mode(axis: Axes, results: Results, candidates: Sequence[Candidate], hu
             best[one.cost] = one
         if is_kept:
             _name(axis, f"{one.names}", one.cost, estimate.mean, hue, "bold")
-        elif results.left(one) < 1 - results.scale.loss:
+        elif not results.holds(one):
             _name(axis, one.names, one.cost, estimate.mean, GREY, "normal")
     front = sorted(best)
     axis.plot(front, [results.found[best[cost]].mean for cost in front], color=hue, linewidth=1.4, alpha=0.7)

@@ -63,6 +63,10 @@ class Results:
         """Share of what all sensors give in the same mode, or the teacher if that is less."""
         return self.scale.share(self.found[candidate].mean, self.found[self.all_of(candidate)].mean)
 
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether it loses nothing beside all sensors in the same mode."""
+        return self.scale.holds(self.found[candidate].mean, self.found[self.all_of(candidate)].mean)
+
     def is_hopeless(self, candidate: Candidate) -> bool:
         """Whether not even all sensors bring a student of this mode near to its teacher."""
         return not self.scale.is_hopeful(self.found[self.all_of(candidate)].mean)

@@ -36,7 +36,7 @@ class Scale:
 
     chance: float
     teacher: float
-    loss: float  # share that may be lost
+    loss: float  # share of a return that may be lost
 
     def share(self, value: float, full: float | None = None) -> float:
         """Share of what the teacher gains over chance; with `full` of what is gained by that return, if it is less."""
@@ -47,9 +47,15 @@ class Scale:
         """Whether students that reach this with all sensors can do the task at all."""
         return self.share(value) >= HOPELESS
 
+    def allowed(self, top: float) -> float:
+        """What may be lost of a return: a share of it, or of what it gains over chance if that is less."""
+        gain = top - self.chance
+        return self.loss * min(gain, abs(top) or gain)
+
     def holds(self, value: float, full: float) -> bool:
-        """Whether a return is as good as `full`, but for what may be lost."""
-        return self.share(value, full) >= 1 - self.loss
+        """Whether a return is as good as `full`, or the teacher's if that is less, but for what may be lost."""
+        top = min(self.teacher, full)
+        return value >= top - self.allowed(top)
 
 
 Found = Mapping[Candidate, Measured]

@@ -91,7 +91,7 @@ def parse_costs(words: Sequence[str]) -> dict[str, float]:
     """`["camera=10"]` as a mapping.
 
     Raises:
-        ValueError: one is no `name=number`, or the number is negative.
+        UserError: one is no `name=number`, or the number is negative.
     """
     costs = {}
     for word in words:
@@ -101,7 +101,7 @@ def parse_costs(words: Sequence[str]) -> dict[str, float]:
         except ValueError:
             name = ""
         if not name.strip() or not 0 <= costs[name.strip()] < float("inf"):
-            raise ValueError(f'"{word}": write sensor=cost, such as camera=10')
+            raise UserError(f'--cost "{word}": write sensor=cost, such as camera=10')
     return costs
 
 

@@ -53,15 +53,18 @@ def _clause(results: Results, full: Candidate) -> str:
         return f"{mode} students reach {top} even with all sensors, too little to tell (try longer distillations)"
     chosen = next(one for one in results.kept if one.memory == full.memory)
     value = f"{results.found[chosen].mean:.{_digits(results.scale)}f}"
-    verb = "loses" if len(chosen.sensors) == 1 else "lose"
-    text = f"{mode} {chosen.names} {verb} nothing (return {value}, of all {number} sensors {top})"
+    verb = "is" if len(chosen.sensors) == 1 else "are"
+    text = f"{mode} {chosen.names} {verb} enough (return {value}, of all {number} sensors {top})"
     if chosen == full:
         text = f"{mode} it takes {'all ' if number > 1 else ''}{chosen.names} (return {value})"
-    tried = [(one, results.left(less)) for one in chosen.sensors if (less := chosen.without(one)) in results.found]
-    if not tried:
+    left = {one.name: results.left(less) for one in chosen.sensors if (less := chosen.without(one)) in results.found}
+    if not left:
         return text
-    worst, left = min(tried, key=lambda pair: pair[1])
-    return f"{text}, and without {worst.name} {f'{_percent(left)} is left' if left >= NOTHING else 'nothing works'}"
+    needed = [name for name, share in left.items() if share < NOTHING]
+    if needed:
+        return f"{text}, and without {' or '.join(needed)} nothing works"
+    worst = min(left, key=lambda name: left[name])
+    return f"{text}, and without {worst} {_percent(left[worst])} is left"
 
 
 def next_command(results: Results, teacher: str) -> str:
@@ -200,6 +203,7 @@ def _plain_candidate(results: Results, one: Candidate) -> dict[str, Any]:
     measured = results.found[one]
     estimate = measured.estimate
     return {
+        "name": one.names,
         "sensors": [sensor.name for sensor in one.sensors],
         "memory": one.memory,
         "body": results.bodies[one.memory],
