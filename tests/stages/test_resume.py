@@ -76,6 +76,10 @@ STAGES = {
     "distill-online": (ONLINE_RNN, "tscli.learning.optim:FlatAdam.step", 30),
     "distill-online-short": ((*ONLINE_RNN, "--short-steps", "120"), "tscli.learning.optim:FlatAdam.step", 12),
     "sitt": ((*SITT, "--align-every", "2", "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 27),
+    "sitt-memory": (
+        (*SITT, "--student-envs", "2", "--memory", "40", "--lr-schedule", "adaptive", "--critic-warmup", "100"),
+        *("tscli.learning.optim:FlatAdam.step", 27),
+    ),
     "sitt-recurrent": ((*SITT, *SITT_RNN, "--penalty-warmup", "300"), "tscli.learning.optim:FlatAdam.step", 27),
     "ts": (("ts", *TINY_LATENT, "--normalize-reward"), "tscli.learning.optim:FlatAdam.step", 11),
     "cts": (("cts", *TINY_LATENT, "--student-rl-gradient"), "tscli.learning.optim:FlatAdam.step", 15),

@@ -159,7 +159,9 @@ def measured(tally: Tally) -> dict[str, Any]:
 def compare_on_student_states(
     student: Actor, teacher: Actor, env: VecEnv, seed: int, per_slot: int, watch: Parting | None = None
 ) -> dict[str, float]:
-    """Agreement, or distance with its 99th percentile, and KL over the steps of the greedy student's first `per_slot` episodes in each slot.
+    """Agreement, or distance with its 99th percentile, and KL over all steps of the greedy student.
+
+    Of its first `per_slot` episodes in each slot.
 
     `watch` is called before each step with what both see and how far they are apart there.
     """
