@@ -1,7 +1,8 @@
 """How fast random windows come from pairs on disk, against numpy in memory and plain h5py.
 
 Writes a dataset of --gigabytes into a temporary folder, three times: rows of 6 and of 48 float32, and images of
-48 x 48 x 3 uint8. Then draws the same random windows (--batch windows of --length steps) from
+48 x 48 x 3 uint8; or with --image 64 --frames 200000 one of that many camera frames, 64 x 64. Then draws the same
+random windows (--batch windows of --length steps) from
 
     memory     `array[rows]` of one numpy array that holds all rows
     pairs      `Pairs.gather`, the file in the page cache
@@ -12,6 +13,7 @@ drawn first, those of 16 batches at a time, as a round of DAgger does it. `RssAn
 is not a mapped file, at its highest while the dataset is written and read.
 
     python benchmarks/window_speed.py --gigabytes 2
+    python benchmarks/window_speed.py --image 64 --frames 200000
 """
 
 from __future__ import annotations
@@ -54,10 +56,20 @@ def rss_anon() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
 
 
+def schema_of(group: Group) -> PairsSchema:
+    """Pairs of one group and two continuous actions."""
+    return PairsSchema({"obs": group}, ActionSpec("continuous", low=(-1.0,) * 2, high=(1.0,) * 2))
+
+
+def row_bytes_of(schema: PairsSchema) -> int:
+    """Bytes that a step of one env takes."""
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in schema.row_fields().values())
+
+
 def write(folder: Path, group: Group, num_bytes: int) -> tuple[float, float, float]:
     """Write about `num_bytes`; gives microseconds per `append`, MB/s and the highest RssAnon in MiB."""
-    schema = PairsSchema({"obs": group}, ActionSpec("continuous", low=(-1.0,) * 2, high=(1.0,) * 2))
-    row_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in schema.row_fields().values())
+    schema = schema_of(group)
+    row_bytes = row_bytes_of(schema)
     steps = max(num_bytes // (row_bytes * NUM_ENVS), 1)
     rng = np.random.default_rng(0)
     obs = rng.integers(0, 255, (16, NUM_ENVS, *group.shape)).astype(group.dtype)
@@ -144,6 +156,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of each dataset")
+    parser.add_argument("--image", type=int, default=0, help="camera frames of that many pixels a side, alone")
+    parser.add_argument("--frames", type=int, default=200_000, help="how many of them")
     parser.add_argument("--batch", type=int, default=128, help="windows per batch")
     parser.add_argument("--length", type=int, default=10, help="steps per window")
     parser.add_argument("--rounds", type=int, default=1000, help="batches over which the median is taken")
@@ -152,7 +166,11 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    table = Table(title=f"random windows, batch {args.batch} x {args.length}, {args.gigabytes:g} GB")
+    rows, num_bytes = ROWS, int(args.gigabytes * 1e9)
+    if args.image:
+        rows = {f"{args.image}x{args.image}x3 uint8": Group((args.image, args.image, 3), dtype="uint8")}
+        num_bytes = args.frames * row_bytes_of(schema_of(*rows.values()))
+    table = Table(title=f"random windows, batch {args.batch} x {args.length}, {1e-9 * num_bytes:.3g} GB")
     for column in (
         "row",
         "memory us",
@@ -169,10 +187,10 @@ def main() -> None:
     writing = Table(title=f"writing, {NUM_ENVS} envs, 9 fields, shards of 256 MiB, hashing included")
     for column in ("row", "us per step", "MB/s", "RssAnon MiB"):
         writing.add_column(column, justify="right")
-    for name, group in ROWS.items():
+    for name, group in rows.items():
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             base = rss_anon()
-            micros, speed, highest = write(Path(folder) / "pairs", group, int(args.gigabytes * 1e9))
+            micros, speed, highest = write(Path(folder) / "pairs", group, num_bytes)
             writing.add_row(name, f"{micros:.1f}", f"{speed:.0f}", f"{highest - base:.0f}")
             seconds, opening, anonymous = measure(Path(folder) / "pairs", args.batch, args.length, args.rounds)
         us = {key: f"{1e6 * value:.0f}" for key, value in seconds.items()}

@@ -1,4 +1,4 @@
-"""Check every file of a dataset: sizes, hashes, tables, finite values, and that dataset.h5 is complete.
+"""Check every file of a dataset: sizes, hashes, tables, finite values, kept features, and that dataset.h5 is complete.
 
 Prints one line per file and ends with an error that names the first fault. Nothing is changed, and no HDF5 file is
 opened before its hash was found right.
@@ -19,8 +19,9 @@ from tscli.config import Config as BaseConfig
 from tscli.config import UserError, positional
 from tscli.files import file_hash
 from tscli.pairs import PairsSchema, find_pairs
+from tscli.pairs.features import is_whole
 from tscli.pairs.folder import Header, read_header
-from tscli.pairs.shard import Shard, list_shards, load_shard, read_sidecar
+from tscli.pairs.shard import FEATURES, Shard, list_shards, load_shard, read_sidecar
 from tscli.pairs.tables import join_episodes
 from tscli.runs.session import Session
 
@@ -82,6 +83,8 @@ def main(config: Config, session: Session) -> None:
         if not report.faults:
             report.run("episodes", lambda: check_episodes(folder, list(shards.values())))
             report.run("dataset.h5", lambda: check_dataset(folder, schema, about, shards))
+            for path in sorted((folder / FEATURES).rglob("*.npy")):
+                report.run(str(path.relative_to(folder)), lambda p=path: check_features(p, shards))
     session.show(table_of(folder, report, not opened or opened[0][1].closed), data_of(folder, report))
     if report.faults:
         first, more = report.faults[0], len(report.faults) - 1
@@ -117,6 +120,15 @@ def check_shard(folder: Path, index: int, schema: PairsSchema, shards: dict[int,
             rows = shard.fields[name].reshape(shard.rows, -1)
             if (rows < 0).any() or (rows >= np.array(spec.nvec)).any():
                 fail(shard.path, f'"{name}" holds choices that the action space does not have')
+    return shard.rows
+
+
+def check_features(path: Path, shards: dict[int, Shard]) -> int:
+    """Whether kept features are those that were made of a shard of this dataset; gives the number of rows."""
+    number = path.stem.rpartition("-")[2]
+    shard = shards.get(int(number)) if number.isdecimal() else None
+    if shard is None or not is_whole(path, shard):
+        raise UserError(f"{path}: damaged, or of another shard; delete it: it is made again when it is needed")
     return shard.rows
 
 

@@ -18,8 +18,11 @@ import json
 import time
 from typing import Any
 
-import numpy as np
-import onnxruntime
+try:
+    import numpy as np
+    import onnxruntime
+except ImportError as missing:
+    raise SystemExit(f"this program needs numpy and onnxruntime ({missing}): pip install onnxruntime") from None
 
 
 class ExportedPolicy:

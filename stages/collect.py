@@ -155,6 +155,8 @@ def main(config: Config, session: Session) -> Run:
         records.close()
 
         summary = setup.pairs_summary(run.path / "pairs")
+        if viewed.num_frames:
+            summary["frames"] = viewed.num_frames
         if selection is not None:
             session.say(f"kept {selection.kept} episodes, dropped {selection.dropped}")
             summary |= {"kept": selection.kept, "dropped": selection.dropped}

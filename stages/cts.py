@@ -15,15 +15,12 @@ from typing import Any
 import torch
 from pydantic import Field, model_validator
 
-from tscli import ranks, streams
+from tscli import ranks
 from tscli.config import LatentConfig, UserError
 from tscli.learning import ppo
 from tscli.learning.episodes import EpisodeStats
-from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Averages, Fields, Minibatches, Recorder
-from tscli.learning.rollout import ViewedEnv, rollout_values, take
-from tscli.networks import Critic, Policy, PolicySpec
-from tscli.networks.normalize import ReturnScale
+from tscli.learning.rollout import rollout_values, take
 from tscli.pictures import curves
 from tscli.runs import Run
 from tscli.runs.session import Session
@@ -62,46 +59,28 @@ def main(config: Config, session: Session) -> Run:
     device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
     task = load_task(config.task)
     env = setup.task_env(task, num_envs, device)
-    view = setup.resolve(task, config.obs or task.teacher, env)
-    own_view = setup.resolve(task, config.student_obs or task.student, env)
-    critic_view = setup.resolve(task, config.critic_obs, env) if config.critic_obs else view
-    latent = latents.privileged_latent(view, own_view, config.encoder, config.latent_size)
-
-    with streams.seeded_init(config.seed, "teacher"):
-        teacher = Policy(PolicySpec(view, env.action, config.network, latent)).to(device)
-    student = latents.inferring_policy(teacher, own_view, config.student, config.seed)
-    with streams.seeded_init(config.seed, "critic"):
-        critic = Critic(critic_view, config.critic or config.network).to(device)
-    optimizer = FlatAdam([*teacher.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
-    inferring = [*student.encoder.inner.parameters(), *student.encoder.to_latent.parameters()]
-    student_optimizer = FlatAdam(inferring, config.encoder_lr, config.max_grad_norm)
-    act_stream = streams.generator(config.seed, "teacher/act", device)
-    shuffle_stream = streams.generator(config.seed, "teacher/shuffle")
-    reward_scale = ReturnScale(num_envs, config.gamma, device) if config.normalize_reward else None
+    made = latents.one_stage(config, task, env)
+    teacher, student, critic, viewed = made.teacher, made.student, made.critic, made.viewed
+    optimizer, student_optimizer = made.optimizer, made.student_optimizer
 
     # The student's envs come first. Every env is cut into sequences that suit both groups.
     steps, num_own = config.rollout_steps, max(1, round(config.student_fraction * num_envs))
     ours, theirs = slice(0, num_own), slice(num_own, num_envs)
     groups = ((student, ours, num_own / num_envs), (teacher, theirs, 1 - num_own / num_envs))
-    length = setup.sequence_length(config, student.is_recurrent or teacher.is_recurrent or critic.is_recurrent)
+    length = setup.sequence_length(config, student.is_recurrent or made.are_recurrent)
     if steps // length * num_own % config.num_minibatches:
         raise UserError(
             f"--student-fraction {config.student_fraction}: --num-minibatches {config.num_minibatches} does not divide "
             f"the student's {steps // length * num_own} sequences of {length} steps: choose one that does"
         )
     episodes, teacher_episodes = EpisodeStats(num_own), EpisodeStats(num_envs - num_own)
-    views = {"teacher": view, "student": own_view, "critic": critic_view}
-    viewed = ViewedEnv(env, views, config.seed, ("critic",))
     at = State(
         reset=torch.ones(num_envs, dtype=torch.bool, device=device),
         student_hidden=student.initial_hidden(num_own),
         hidden=teacher.initial_hidden(num_envs - num_own),
         critic_hidden=critic.initial_hidden(num_envs),
     )
-    parts = {"teacher": teacher, "student": student, "critic": critic, "viewed": viewed, "at": at}
-    parts |= {"episodes": episodes, "teacher_episodes": teacher_episodes, "scale": reward_scale}
-    parts |= {"optimizer": optimizer, "student_optimizer": student_optimizer}
-    parts |= {"act": act_stream, "shuffle": shuffle_stream}
+    parts = made.parts() | {"episodes": episodes, "teacher_episodes": teacher_episodes, "at": at}
     frame = (parts, {"policy": student, "teacher": teacher}, "student", config.total_steps, steps * num_envs)
 
     with Training(session, config, task, *frame, blame="--lr or --encoder-lr") as training:
@@ -121,7 +100,7 @@ def main(config: Config, session: Session) -> Run:
                         take(student_obs, ours), at.student_hidden, at.reset[ours]
                     )
                     dist, at.hidden = teacher.step(take(obs, theirs), at.hidden, at.reset[theirs])
-                    actions = inferred.sample(act_stream), dist.sample(act_stream)
+                    actions = inferred.sample(made.act_stream), dist.sample(made.act_stream)
                     log_probs = inferred.log_prob(actions[0]), dist.log_prob(actions[1])
                     action = torch.cat(actions)
                     step = viewed.step(action)
@@ -131,7 +110,7 @@ def main(config: Config, session: Session) -> Run:
                     at.reset = step.done
                 record.add(value_obs=viewed.observe("critic"), reset=at.reset)
             rollout = record.stack()
-            reward = rollout.reward if reward_scale is None else reward_scale(rollout.reward, rollout.done)
+            reward = rollout.reward if made.reward_scale is None else made.reward_scale(rollout.reward, rollout.done)
             values = rollout_values(
                 critic, rollout.value_obs, rollout.reset, at.critic_hidden, rollout.last_seen, length
             )
@@ -155,7 +134,7 @@ def main(config: Config, session: Session) -> Run:
                 batches.append(Minibatches(length, starts, of_envs(fields, rows), goal=goal))
             averages = Averages()
             for _ in range(config.num_epochs):
-                drawn = (batch.shuffled(config.num_minibatches, shuffle_stream) for batch in batches)
+                drawn = (batch.shuffled(config.num_minibatches, made.shuffle_stream) for batch in batches)
                 for pair in zip(*drawn, strict=True):
                     loss = torch.zeros((), device=device)
                     for (policy, _, share), part in zip(groups, pair, strict=True):
@@ -182,7 +161,7 @@ def main(config: Config, session: Session) -> Run:
 
             # --- the history encoder follows the privileged one, in its own envs ------------------------------------
             for _ in range(config.encoder_epochs):
-                for part in batches[0].shuffled(config.num_minibatches, shuffle_stream):
+                for part in batches[0].shuffled(config.num_minibatches, made.shuffle_stream):
                     guess, _ = student.encoder.latent(part.student_obs, part.hidden, part.reset)
                     latent_loss = (guess - part.goal).square().mean()
                     student_optimizer.zero_grad()

@@ -79,7 +79,7 @@ def main(config: Config, session: Session) -> None:
     recorded = pairs_run is not None
     findings = [
         diagnosis.how_good(teacher, task, config.episodes, seed, device),
-        *diagnosis.sample_findings(teacher, sample, recorded, network, EFFORT, seed),
+        *diagnosis.sample_findings(teacher, sample, recorded, network, EFFORT, seed, diagnosis.students_window(task)),
     ]
     data: dict[str, Any] = {"task": task.name, "teacher": teacher_run.name, "view": view.name}
     data |= {"pairs": pairs_run.name if pairs_run else None, "steps": sample.num_steps}

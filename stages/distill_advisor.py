@@ -80,7 +80,9 @@ def main(config: Config, session: Session) -> Run:
     imitation.check_loss(loss_kind, spec, teacher.spec.network.head_kind)
     session.say(f"teacher: {teachers.name}")
     if config.diagnose:
-        before_distillation(session, teachers, task, student_view, config.student, None, env, rewards_teach=True)
+        before_distillation(
+            session, teachers, task, student_view, config.student, None, env, True, ("bptt", config.bptt)
+        )
 
     with streams.seeded_init(config.seed, "student"):
         policy = Policy(spec).to(device)

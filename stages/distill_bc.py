@@ -15,6 +15,7 @@ from tscli import streams
 from tscli.config import StudentConfig, WindowsConfig
 from tscli.diagnose.diagnosis import before_distillation
 from tscli.learning import imitation
+from tscli.learning.augment import Augmentation
 from tscli.learning.optim import FlatAdam
 from tscli.learning.replay import Replay
 from tscli.networks import Policy, PolicySpec
@@ -59,15 +60,19 @@ def main(config: Config, session: Session) -> Run:
     imitation.check_labels(config.loss, pairs.schema, pairs_run.name)
     imitation.check_loss(config.loss, spec, pairs.schema.head_kind)
     if config.diagnose:
-        before_distillation(session, teachers, task, student_view, config.student, pairs_run)
+        before_distillation(
+            session, teachers, task, student_view, config.student, pairs_run, window=("window", config.window)
+        )
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)
+    pairs.show_features(student.encoder, session.say)
     imitation.fit_normalizer(student, pairs)
     imitation.match_std(student, pairs)
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)
     shuffle_stream = streams.generator(config.seed, "bc/shuffle")
     noise_stream = streams.generator(config.seed, "bc/noise", device)
+    augment = Augmentation(config.augment, student, streams.generator(config.seed, "bc/augment", device))
     train, held_out = pairs.split_episodes(config.validation_fraction, config.seed)
     index = pairs.windows(1, episodes=train)
     # Batches of one size; the few steps that are left over are others in each epoch.
@@ -81,7 +86,7 @@ def main(config: Config, session: Session) -> Run:
 
     at = State(updates=0, stale=0, best_loss=float("inf"))
     parts = {"student": student, "optimizer": optimizer, "replay": replay, "at": at}
-    parts |= {"shuffle": shuffle_stream, "noise": noise_stream}
+    parts |= {"shuffle": shuffle_stream, "noise": noise_stream, "augment": augment.stream}
     frame = (parts, {"policy": student}, "student", config.num_epochs)
     epoch = {"unit": "epoch", "unit_steps": num_batches * batch_size * window}
     options = {**epoch, "parents": {"pairs": pairs_run, **teachers.parents}, "details": teachers.details}
@@ -100,7 +105,7 @@ def main(config: Config, session: Session) -> Run:
                 reading = (student_view, noise_stream, device, True)
                 batches = imitation.read_batches(pairs, drawn, batch_size, *reading)
             for batch in batches:
-                loss = replay.loss(batch, config.loss)
+                loss = replay.loss(batch._replace(obs=augment(batch.obs)), config.loss)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

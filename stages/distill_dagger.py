@@ -17,6 +17,7 @@ from tscli import streams
 from tscli.config import DistillConfig, NumEnvs, Share, Steps, WindowsConfig
 from tscli.diagnose.diagnosis import before_distillation
 from tscli.learning import imitation
+from tscli.learning.augment import Augmentation
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Recorder
@@ -24,6 +25,7 @@ from tscli.learning.replay import Replay
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy, PolicySpec
 from tscli.pairs import Pairs, PairsWriter
+from tscli.pairs.features import field_of
 from tscli.pictures import curves
 from tscli.runs import Run
 from tscli.runs.session import Session
@@ -95,7 +97,9 @@ def main(config: Config, session: Session) -> Run:
     spec = PolicySpec(student_view, env.action, config.student)
     imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
     if config.diagnose:
-        before_distillation(session, teachers, task, student_view, config.student, pairs_run, env)
+        before_distillation(
+            session, teachers, task, student_view, config.student, pairs_run, env, window=("window", config.window)
+        )
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)
@@ -104,6 +108,7 @@ def main(config: Config, session: Session) -> Run:
     mix_stream = streams.generator(config.seed, "dagger/mix", device)
     draw_stream = streams.generator(config.seed, "dagger/draw")
     noise_stream = streams.generator(config.seed, "dagger/noise", device)
+    augment = Augmentation(config.augment, student, streams.generator(config.seed, "dagger/augment", device))
     replay = Replay(student, config.window, config.batch_size, draw_stream)
 
     viewed = ViewedEnv(env, {"teacher": teacher.spec.view, "student": student_view}, config.seed)
@@ -119,6 +124,7 @@ def main(config: Config, session: Session) -> Run:
     )
     parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes, "at": at}
     parts |= {"act": act_stream, "mix": mix_stream, "draw": draw_stream, "noise": noise_stream, "replay": replay}
+    parts |= {"augment": augment.stream}
     parents = teachers.parents | ({"pairs": pairs_run} if pairs_run else {})
     frame = (parts, {"policy": student}, "student", config.total_steps, num_envs * config.round_steps)
 
@@ -126,11 +132,13 @@ def main(config: Config, session: Session) -> Run:
         if training.run.state is None:
             schema = teachers.schema(env, groups, teacher, config.seed)
             shard_bytes, expected = int(config.shard_mb * 2**20), training.num_iterations * config.round_steps
-            writer = PairsWriter(training.run.fresh_folder("pairs"), schema, num_envs, shard_bytes, expected)
+            sizes = {field_of(name, one.sha256): one.features for name, one in student.encoder.frozen.items()}
+            writer = PairsWriter(training.run.fresh_folder("pairs"), schema, num_envs, shard_bytes, expected, sizes)
         else:
             writer = PairsWriter.resume(training.run.path / "pairs", training.run.state["parts"]["writer"])
         training.add("writer", writer)
         pairs = Pairs(collected, "size", live=writer)
+        pairs.show_features(student.encoder, session.say)
         if collected and not training.resumed:
             imitation.fit_normalizer(student, pairs)
 
@@ -147,7 +155,7 @@ def main(config: Config, session: Session) -> Run:
             with torch.no_grad():
                 for _ in range(config.round_steps):
                     label, at.teacher_hidden = teacher.step(viewed.observe("teacher"), at.teacher_hidden, at.reset)
-                    seen = viewed.observe("student")
+                    seen = student.encoder.features_of(viewed.observe("student"))
                     # The student's memory goes on also where the teacher acts.
                     own, at.student_hidden = student.step(seen, at.student_hidden, at.reset)
                     action = own.sample(act_stream) if config.act == "sample" else own.mode()
@@ -162,6 +170,7 @@ def main(config: Config, session: Session) -> Run:
                     ends = (step.reward.cpu(), step.terminated.cpu(), step.truncated.cpu())
                     success = step.success.cpu() if env.has_success else None
                     actor = acts.to(torch.uint8).cpu()
+                    obs |= {field: seen[name].cpu() for name, field in pairs.features.items()}
                     writer.append(obs, step.action.cpu(), teacher_action.cpu(), params, *ends, actor, success)
                     vector = {name: value for name, value in seen.items() if name == "vector"}  # no pictures
                     record.add(obs=vector, reward=step.reward, done=step.done)
@@ -182,7 +191,7 @@ def main(config: Config, session: Session) -> Run:
             # A small memory may hold nothing but episodes that are held out; then the round only adds to it.
             num_updates = config.updates_per_round if replay.choose(pairs, train, kept) else 0
             for batch in replay.batches(num_updates, noise_stream):
-                loss = replay.loss(batch, config.loss)
+                loss = replay.loss(batch._replace(obs=augment(batch.obs)), config.loss)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

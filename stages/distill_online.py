@@ -17,6 +17,8 @@ from pydantic import Field, model_validator
 
 from tscli import ranks, streams
 from tscli.config import (
+    Augment,
+    AugmentConfig,
     DistillConfig,
     Falling,
     LearningRate,
@@ -29,6 +31,7 @@ from tscli.config import (
 )
 from tscli.diagnose.diagnosis import before_distillation
 from tscli.learning import imitation
+from tscli.learning.augment import Augmentation
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import make_optimizer
 from tscli.learning.record import Recorder
@@ -78,6 +81,7 @@ class Config(DistillConfig):
     lr: LearningRate = 1e-3
     lr_schedule: Falling = "constant"
     max_grad_norm: float | None = Field(1.0, gt=0, description="Norm to which gradients are clipped; none: not.")
+    augment: Augment = AugmentConfig()
     stop_patience: Patience = 2
 
     @model_validator(mode="after")
@@ -107,13 +111,23 @@ def main(config: Config, session: Session) -> Run:
     imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
     session.say(f"teacher: {teachers.name}")
     if config.diagnose:
-        before_distillation(session, teachers, task, student_view, config.student, None, env)
+        before_distillation(
+            session,
+            teachers,
+            task,
+            student_view,
+            config.student,
+            None,
+            env,
+            window=("gradient-length", config.gradient_length),
+        )
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)
     optimizer = make_optimizer(config.optimizer, student.parameters(), config.lr, config.max_grad_norm)
     act_stream = streams.generator(config.seed, "student/act", device)
     start_stream = streams.generator(config.seed, "student/start", device) if config.random_start else None
+    augment = Augmentation(config.augment, student, streams.generator(config.seed, "online/augment", device))
 
     steps = config.rollout_steps
     views = {"teacher": teacher.spec.view, "student": student_view}
@@ -126,7 +140,7 @@ def main(config: Config, session: Session) -> Run:
         hidden=student.initial_hidden(num_envs),
     )
     parts = {"student": student, "optimizer": optimizer, "viewed": full, "short": short, "episodes": episodes}
-    parts |= {"act": act_stream, "at": at}
+    parts |= {"act": act_stream, "augment": augment.stream, "at": at}
     frame = (parts, {"policy": student}, "student", config.total_steps, num_envs * steps)
 
     with Training(session, config, task, *frame, parents=teachers.parents, details=teachers.details) as training:
@@ -143,7 +157,7 @@ def main(config: Config, session: Session) -> Run:
             record, first_hidden = Recorder(), at.hidden
             with torch.no_grad():
                 for _ in range(steps):
-                    obs = viewed.observe("student")
+                    obs = student.encoder.features_of(viewed.observe("student"))
                     record.add(obs=obs, teacher_obs=viewed.observe("teacher"), reset=at.reset)
                     dist, at.hidden = student.step(obs, at.hidden, at.reset)
                     action = dist.sample(act_stream) if config.act == "sample" else dist.mode()
@@ -161,7 +175,7 @@ def main(config: Config, session: Session) -> Run:
                 carried = first_hidden
                 for begin in range(0, steps, config.gradient_length):
                     window = slice(begin, min(begin + config.gradient_length, steps))
-                    dist, carried = student(take(rollout.obs, window), carried, rollout.reset[window])
+                    dist, carried = student(augment(take(rollout.obs, window)), carried, rollout.reset[window])
                     target = from_params(take(labels, window), env.action, teacher.spec.network.squash)
                     loss = imitation.imitation_loss(dist, target, wanted[window], config.loss).mean()
                     optimizer.zero_grad()

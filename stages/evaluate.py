@@ -4,21 +4,24 @@ How many episodes each env slot plays is fixed beforehand, so that short episode
 in all; where that gives more than were asked for, the last slot's surplus is not counted. A student is
 measured on the seeds of its teacher; while it acts, the teacher says what it would have done, which gives the share of
 equal actions and KL(teacher || student) on the states that the student itself reaches. Where the env has a map, a
-picture shows where each of them goes. In a mixture of tasks everyone is measured on each of them as well; of several
+picture shows where each of them goes. `--record 5` keeps five episodes step by step, which the page of `tscli report`
+lets one scrub through. In a mixture of tasks everyone is measured on each of them as well; of several
 teachers the row's own one acts and says what it would have done.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from tscli import streams
 from tscli.config import StageConfig, UserError, positional
-from tscli.files import atomic_write
+from tscli.files import atomic_write, file_hash
 from tscli.learning import statistics
 from tscli.learning.episodes import Tally, run_episodes
 from tscli.networks import Actor
@@ -30,6 +33,8 @@ from tscli.runs.session import Session
 from tscli.tasks import load_task
 from tscli.training import evaluation, setup
 from tscli.training.filming import make_film
+from tscli.training.parting import Parting
+from tscli.training.recording import record_episodes, write_episodes
 from tscli.training.teachers import teachers_of
 
 COMMAND = "eval"
@@ -57,6 +62,28 @@ class Config(StageConfig):
     )
     render_episodes: int = Field(1, ge=1, le=1_000, description="Episodes in the film.")
     render_teacher: bool = Field(False, description="Film a student's teacher beside it, in the same episodes.")
+    grid: str = Field("", description="Film as many episodes at once, such as 3x3: rows x columns; empty films one.")
+    record: int = Field(
+        0, ge=0, le=100, description="Episodes to keep step by step, pictures included, for the page of `tscli report`."
+    )
+
+    @property
+    def places(self) -> tuple[int, int] | None:
+        """Rows and columns of the grid; None where there is none."""
+        return tuple(map(int, self.grid.split("x"))) if self.grid else None  # type: ignore[return-value] - two, as checked
+
+    @field_validator("grid")
+    @classmethod
+    def _is_a_grid(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[1-9]x[1-9]", value):
+            raise ValueError(f'"{value}": give rows x columns, each from 1 to 9, such as 3x3')
+        return value
+
+    @model_validator(mode="after")
+    def _grid_is_filmed(self) -> Config:
+        if self.grid and self.render not in ("gif", "mp4"):
+            raise ValueError("--grid is of a film: give --render gif, or mp4")
+        return self
 
 
 def main(config: Config, session: Session) -> Run:
@@ -71,8 +98,11 @@ def main(config: Config, session: Session) -> Run:
     per_slot = -(-config.episodes // setup.slots_within(task, config.num_envs))
     slots = -(-config.episodes // (per_slot * tasks)) * tasks
     env = setup.task_env(task, slots, device, "report")
-    # What a film needs is looked for now, not after everything has been measured, and so is what is varied.
-    film_env = setup.film_env(task, config.render, device)
+    # What a film needs is looked for now, not after everything has been measured.
+    grid = config.places
+    film_env = setup.film_env(task, config.render, device, math.prod(grid or (1,)))
+    record_env = setup.film_env(task, "gif", device) if config.record else None
+    # So is what is varied.
     varied = {}
     for name, values in evaluation.read_varied(config.vary):
         for value in values:
@@ -113,8 +143,9 @@ def main(config: Config, session: Session) -> Run:
                     visits[role] = counter.per_episode(slots * per_slot)
             report["policies"][role] = entry
         if len(policies) == 2:
-            pair = policies["student"], policies["teacher"]
-            report["student_states"] = evaluation.compare_on_student_states(*pair, env, seed, per_slot)
+            pair, parting = (policies["student"], policies["teacher"]), Parting(policies, env)
+            report["student_states"] = evaluation.compare_on_student_states(*pair, env, seed, per_slot, parting)
+            report["parting"] = parting.figures()
             # Episode by episode, since both had the same ones: how hard they were then drops out of the interval.
             difference = greedy_returns["teacher"] - greedy_returns["student"]
             gap = statistics.student_mean(difference.cpu().numpy())
@@ -132,10 +163,17 @@ def main(config: Config, session: Session) -> Run:
             session.say(f"visits: {maps.draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")
         if film_env is not None:
             filmed = policies if config.render_teacher else {main_role: policies[main_role]}
-            path = make_film(config.render, config.render_episodes, filmed, film_env, seed, run.path)
+            path = make_film(config.render, config.render_episodes, filmed, film_env, seed, run.path, grid)
             if path is not None:
-                report["film"] = path.name
+                report |= {"film": path.name, "film_shows": list(filmed), "film_grid": config.grid}
                 session.say(f"film: {path}")
+            film_env.close()
+        if record_env is not None:
+            kept = record_episodes(policies, record_env, seed, config.record)
+            path = write_episodes(run.path, kept, policies, names, record_env)
+            run.manifest["artifacts"][path.name] = file_hash(path)
+            session.say(f"episodes: {path}")
+            record_env.close()
         atomic_write(run.path / "report.json", json.dumps(report, indent=1))
         main_entry = report["policies"][main_role]["greedy"]
         metrics = {"eval/return": main_entry["return"]["mean"], "eval/length": main_entry["length"]["mean"]}

@@ -7,9 +7,11 @@ one action head A: the teacher's F_T(o_T), the student's F_S(o_S), and a proxy s
 teacher's view what the student would do, so that student observations are made for a part of the steps alone.
 
 An iteration has three phases: a roll-out, a PPO update with both gradients, and an alignment of student to teacher and
-of proxy to student. With all weights at 0 the teacher is that of `train-teacher`, bit for bit. Two things are not in
-the paper: the penalty may grow over the first steps (`penalty_warmup`), and the published code's pull between features
-(`feature_coef`) is there for comparison.
+of proxy to student. With all weights at 0 the teacher is that of `train-teacher`, bit for bit. What is not in the
+paper is off unless it is asked for: the published code's pull between features (`feature_coef`); a penalty that grows
+(`penalty_warmup`), in fixed units (`penalty_std`), bounded (`penalty_cap`), of what lasts (`penalty_lasting`), made up
+for where an episode fails (`penalty_failure`); pairs of the student's own states (`student_envs`) and of earlier
+rollouts (`memory`); an adaptive rate, and a teacher to start from.
 """
 
 from __future__ import annotations
@@ -22,18 +24,31 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tscli import ranks, streams
-from tscli.config import EvalEvery, JointConfig, NumEnvs, NumMinibatches, Patience, RolloutSteps, Steps, UserError
-from tscli.envs.views import Obs
-from tscli.learning import ppo
+from tscli.config import (
+    Augment,
+    AugmentConfig,
+    EvalEvery,
+    NumEnvs,
+    NumMinibatches,
+    Patience,
+    PenaltyConfig,
+    RolloutSteps,
+    Steps,
+    UserError,
+)
+from tscli.envs import VecEnv
+from tscli.envs.views import Obs, ViewSpec
+from tscli.learning import alignment, ppo
+from tscli.learning.augment import Augmentation
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Averages, Minibatches, Recorder
 from tscli.learning.rollout import ViewedEnv, rollout_values, take
 from tscli.networks import Critic, Head, Policy, PolicySpec
-from tscli.networks.distributions import Distribution, from_params, kl
+from tscli.networks.distributions import from_params, kl
 from tscli.networks.normalize import ReturnScale
 from tscli.pictures import curves
-from tscli.runs import Run
+from tscli.runs import Run, newest_run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
 from tscli.training import State, Training, setup
@@ -52,25 +67,35 @@ CURVES = (
 )
 
 
-class Config(JointConfig):
-    """PPO's settings, and those of the joint loop."""
+class Config(PenaltyConfig):
+    """PPO's settings, those of the penalty, and those of the joint loop."""
 
-    shared_head: bool = Field(True, description="One action head for teacher, proxy and student, trained by PPO alone.")
-    penalty_coef: float = Field(0.2, description="lambda1, weight of the KL taken off the reward; 0: none.")
-    penalty_warmup: int = Field(0, ge=0, description="Env steps in which the penalty grows to full weight; 0: at once.")
-    gradient_coef: float = Field(0.1, ge=0, description="lambda2, weight of the KL in the teacher's loss; 0: none.")
-    feature_coef: float = Field(0.0, ge=0, description="Weight of |F_T - F^_S|, as in the published code; 0: none.")
-    kl_direction: Literal["teacher_proxy", "proxy_teacher"] = Field(
-        "teacher_proxy", description="KL(teacher || proxy), or the other way round, in penalty and gradient."
+    teacher: str = Field(
+        "", description="Run of a teacher to start from: number, name, path, task or best; empty: from scratch."
     )
+    critic_warmup: int = Field(
+        0, ge=0, description="Env steps in which of teacher and critic the critic alone learns, which is always new."
+    )
+    shared_head: bool = Field(True, description="One action head for teacher, proxy and student, trained by PPO alone.")
+    feature_coef: float = Field(0.0, ge=0, description="Weight of |F_T - F^_S|, as in the published code; 0: none.")
     paired_fraction: float = Field(0.25, gt=0, le=1, description="Share of the steps for which the student observes.")
     paired: Literal["steps", "envs"] = Field(
         "steps", description="Random rows at every step, or all steps of a fixed set of envs (students with memory)."
+    )
+    student_envs: int = Field(
+        0, ge=0, description="Envs beside the others in which the student acts, so that its own mistakes are paired."
+    )
+    memory: int = Field(
+        0, ge=0, description="Earlier pairs that are kept; an alignment's batches take as many of them as of the new."
     )
     align_every: int = Field(1, ge=1, description="Iterations between alignments.")
     align_updates: int = Field(10, ge=0, description="Gradient steps of an alignment; 0 aligns nothing.")
     align_batch: int = Field(4096, ge=1, description="Pairs per gradient step of the alignment.")
     align_lr: float = Field(1e-3, gt=0, description="Adam's learning rate in the alignment; it falls as lr does.")
+    augment: Augment = AugmentConfig()
+    relative_features: bool = Field(
+        False, description="Measure the distance of latents in the alignment by their mean size, which may change."
+    )
     holdout_fraction: float = Field(0.05, ge=0, le=0.5, description="Share of pairs held out to measure; 0: none.")
     total_steps: Steps = 6_000_000
     num_envs: NumEnvs = 1024
@@ -90,6 +115,13 @@ class Config(JointConfig):
                 f"a network with memory ({kinds.pop()}) learns from whole sequences, which random steps are not: "
                 "give --paired envs"
             )
+        if kinds and (self.student_envs or self.memory or self.teacher):
+            raise ValueError(
+                f"--student-envs, --memory and --teacher are for networks without memory, and {kinds.pop()} has one: "
+                "leave them out"
+            )
+        if self.critic_warmup >= self.total_steps:
+            raise ValueError("--critic-warmup takes all of --total-steps, and nobody else would learn: give less")
         return self
 
 
@@ -106,21 +138,7 @@ def main(config: Config, session: Session) -> Run:
             "take a view without one"
         )
 
-    with streams.seeded_init(config.seed, "teacher"):
-        teacher = Policy(PolicySpec(teacher_view, env.action, config.network)).to(device)  # F_T and A
-    with streams.seeded_init(config.seed, "critic"):
-        critic = Critic(teacher_view, config.network).to(device)
-    with streams.seeded_init(config.seed, "student"):
-        student = Policy(PolicySpec(student_view, env.action, config.student or config.network)).to(device)  # F_S
-        proxy = Policy(PolicySpec(teacher_view, env.action, config.network)).to(device)  # F^_S
-    if config.shared_head:
-        sizes = teacher.encoder.output_size, student.encoder.output_size
-        if sizes[0] != sizes[1]:
-            raise UserError(
-                f"a shared head needs latents of one size: the teacher's is {sizes[0]}, the student's {sizes[1]}: make "
-                "them equal, or give --no-shared-head"
-            )
-        student.head = proxy.head = teacher.head
+    teacher, critic, student, proxy, parents = build(config, session, env, teacher_view, student_view, device)
     aligned = [p.encoder if config.shared_head else p for p in (student, proxy)]  # A is trained by the teacher's PPO
     optimizer = FlatAdam([*teacher.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
     align_optimizers = [FlatAdam(module.parameters(), config.align_lr, config.max_grad_norm) for module in aligned]
@@ -128,7 +146,10 @@ def main(config: Config, session: Session) -> Run:
     shuffle_stream = streams.generator(config.seed, "teacher/shuffle")
     pair_stream = streams.generator(config.seed, "sitt/pair", device)
     align_stream = streams.generator(config.seed, "sitt/align", device)
+    augment = Augmentation(config.augment, student, streams.generator(config.seed, "sitt/augment", device))
     reward_scale = ReturnScale(num_envs, config.gamma, device) if config.normalize_reward else None
+    std = alignment.reference_std(config.penalty_std, env.action, config.network, device)
+    memory = alignment.PairMemory(config.memory) if config.memory else None
 
     steps = config.rollout_steps
     length = setup.sequence_length(config, teacher.is_recurrent or critic.is_recurrent)
@@ -136,7 +157,12 @@ def main(config: Config, session: Session) -> Run:
     # Rows that are paired in a step: drawn anew each time, or the first envs for good.
     num_rows = max(1, round(config.paired_fraction * num_envs))
     fixed_rows = torch.arange(num_rows, device=device)
-    viewed = ViewedEnv(env, {"teacher": teacher_view, "student": student_view}, config.seed, ("teacher",))
+    views = {"teacher": teacher_view, "student": student_view}
+    viewed = ViewedEnv(env, views, config.seed, ("teacher",))
+    practice = None
+    if config.student_envs:
+        own_env = setup.task_env(task, ranks.share(config.student_envs, "--student-envs"), device)
+        practice = ViewedEnv(own_env, views, streams.derive(config.seed, "practice"))
     episodes = EpisodeStats(num_envs)
     at = State(
         reset=torch.ones(num_envs, dtype=torch.bool, device=device),
@@ -144,22 +170,27 @@ def main(config: Config, session: Session) -> Run:
         critic_hidden=critic.initial_hidden(num_envs),
         proxy_hidden=proxy.initial_hidden(num_envs),
         student_hidden=student.initial_hidden(num_rows),
+        lag=torch.zeros(num_envs, len(env.action.low), device=device) if config.penalty_lasting > 1 else None,
     )
     parts = {"teacher": teacher, "critic": critic, "student": student, "proxy": proxy, "viewed": viewed}
     parts |= {"optimizer": optimizer, "student_optimizer": align_optimizers[0], "proxy_optimizer": align_optimizers[1]}
     parts |= {"act": act_stream, "shuffle": shuffle_stream, "pair": pair_stream, "align": align_stream}
-    parts |= {"episodes": episodes, "scale": reward_scale, "at": at}
-    frame = (parts, {"policy": student, "teacher": teacher}, "student", config.total_steps, steps * num_envs)
+    parts |= {"augment": augment.stream}
+    parts |= {"episodes": episodes, "scale": reward_scale, "at": at, "practice": practice, "memory": memory}
+    per_iteration = steps * (num_envs + (practice.env.num_envs if practice else 0))
+    frame = (parts, {"policy": student, "teacher": teacher}, "student", config.total_steps, per_iteration)
     score = ("eval/success_rate", "eval/return")
 
-    with Training(session, config, task, *frame, score=score, blame="--lr or --align-lr") as training:
+    with Training(session, config, task, *frame, parents=parents, score=score, blame="--lr or --align-lr") as training:
         for iteration in training.iterations():
             grown = min(1.0, training.done / config.penalty_warmup) if config.penalty_warmup else 1.0
             penalty_coef = config.penalty_coef * grown
             aligns = (iteration + 1) % config.align_every == 0 and config.align_updates > 0
             pairs_up = aligns or student.is_recurrent  # its hidden state must follow the envs
+            teacher_learns = training.done > config.critic_warmup
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * training.left
+            if config.lr_schedule != "constant":
                 for one in align_optimizers:
                     one.lr = config.align_lr * training.left
 
@@ -173,7 +204,8 @@ def main(config: Config, session: Session) -> Run:
                         rows = fixed_rows
                         if config.paired == "steps" and num_rows < num_envs:
                             rows = torch.randperm(num_envs, generator=pair_stream, device=device)[:num_rows]
-                        record.add(rows=rows, student_obs=viewed.observe("student", rows))
+                        seen = student.encoder.features_of(viewed.observe("student", rows))
+                        record.add(rows=rows, student_obs=seen)
                         record.add(paired_obs=take(obs, rows), paired_reset=at.reset[rows])
                     if t % length == 0:
                         record.add(hidden=at.hidden)
@@ -182,7 +214,7 @@ def main(config: Config, session: Session) -> Run:
                     step = viewed.step(action)
                     record.add(action=action, log_prob=dist.log_prob(action), params=dist.params())  # as drawn
                     record.add(reward=step.reward, terminated=step.terminated, done=step.done)
-                    record.add(last_seen=viewed.final("teacher"))
+                    record.add(failed=step.terminated & ~step.success, last_seen=viewed.final("teacher"))
                     at.reset = step.done
                 record.add(obs=viewed.observe("teacher"), reset=at.reset)
                 rollout = record.stack()
@@ -193,12 +225,13 @@ def main(config: Config, session: Session) -> Run:
                 first_proxy_hidden = at.proxy_hidden
                 proxy_latent, at.proxy_hidden = proxy.encoder(teacher_obs, at.proxy_hidden, resets)
                 proxy_dist = proxy.head(proxy_latent)
-                divergence = directed_kl(teacher_dist, proxy_dist, config.kl_direction)
+                ends = rollout.terminated, rollout.done
+                dists, marks = (teacher_dist, proxy_dist), (resets, rollout.failed)
+                divergence, at.lag = alignment.charge(config, *dists, *marks, at.lag, std)
             reward = rollout.reward - penalty_coef * divergence if penalty_coef else rollout.reward
             reward = reward if reward_scale is None else reward_scale(reward, rollout.done)
             values = rollout_values(critic, rollout.obs, rollout.reset, at.critic_hidden, rollout.last_seen, length)
             at.critic_hidden = values.hidden
-            ends = rollout.terminated, rollout.done
             advantage, returns = ppo.compute_gae(reward, *values[:2], *ends, config.gamma, config.gae_lambda)
 
             # --- phase 2: policy update -----------------------------------------------------------------------------
@@ -219,12 +252,19 @@ def main(config: Config, session: Session) -> Run:
                         # Eq. 6, second part: lambda2 KL(pi_T || pi_proxy), into F_T alone, since through a free head
                         # it would flatten A instead.
                         guess = proxy.head(part.proxy_latent, frozen=True)
-                        pull = directed_kl(teacher.head(latent, frozen=True), guess, config.kl_direction)
+                        said = teacher.head(latent, frozen=True)
+                        pull = alignment.directed_kl(said, guess, config.kl_direction, std)
                         loss = loss + config.gradient_coef * pull.mean()
                     if config.feature_coef:
                         loss = loss + config.feature_coef * (latent - part.proxy_latent).abs().mean()
+                    loss = loss if teacher_learns else config.value_coef * value_loss
                     optimizer.zero_grad()
                     loss.backward()
+                    if config.lr_schedule == "adaptive" and teacher_learns:
+                        with torch.no_grad():
+                            old = from_params(part.params, env.action, config.network.squash)
+                            moved = ranks.mean(kl(old, dist).mean())
+                        optimizer.lr = ppo.adaptive_lr(optimizer.lr, moved, config.desired_kl)
                     optimizer.step()
                     averages.add({"loss/policy": surrogate.loss, "loss/value": value_loss, "entropy": entropy})
                     averages.add({"approx_kl": surrogate.approx_kl, "clip_fraction": surrogate.clip_fraction})
@@ -235,13 +275,18 @@ def main(config: Config, session: Session) -> Run:
             # --- phase 3: alignment ---------------------------------------------------------------------------------
             metrics = episodes.update(rollout.reward, rollout.done) | averages.read()
             if pairs_up:
+                if practice is not None:
+                    rollout = alignment.with_own(rollout, alignment.practise(practice, student, steps))
                 student.encoder.update_normalizer(rollout.student_obs)
                 first = rollout.rows[0]
                 starts = {"hidden": rollout.hidden[0][first], "proxy_hidden": first_proxy_hidden[first]}
-                starts = {**starts, "student_hidden": at.student_hidden}.items()
-                pairs = Minibatches(span, {k: v.expand(steps // span, *v.shape) for k, v in starts}, rollout)
+                starts["student_hidden"] = at.student_hidden
+                if practice is not None:  # no network has memory
+                    starts = {k: v.new_zeros(rollout.paired_reset.shape[1], 0) for k, v in starts.items()}
+                starts = {k: v.expand(steps // span, *v.shape) for k, v in starts.items()}
                 if aligns:
-                    metrics |= align(config, pairs, [teacher, student, proxy], align_optimizers, align_stream)
+                    pairs, policies = Minibatches(span, starts, rollout), [teacher, student, proxy]
+                    metrics |= align(config, pairs, policies, align_optimizers, align_stream, augment, memory)
                 if student.is_recurrent:
                     with torch.no_grad():
                         seen = rollout.student_obs, at.student_hidden, rollout.paired_reset
@@ -253,15 +298,54 @@ def main(config: Config, session: Session) -> Run:
         return training.report(CURVES, f"{task.name}: SITT")
 
 
-def directed_kl(teacher: Distribution, proxy: Distribution, direction: str) -> Tensor:
-    """KL(pi_T || pi_proxy), or KL(pi_proxy || pi_T)."""
-    return kl(teacher, proxy) if direction == "teacher_proxy" else kl(proxy, teacher)
+def build(
+    config: Config, session: Session, env: VecEnv, teacher_view: ViewSpec, student_view: ViewSpec, device: torch.device
+) -> tuple[Policy, Critic, Policy, Policy, dict[str, Run]]:
+    """Teacher, critic, student and proxy, with one head where it is shared, and the runs that the teacher is from.
+
+    Raises:
+        UserError: their latents differ in size, or the teacher to start from is another kind of network.
+    """
+    with streams.seeded_init(config.seed, "teacher"):
+        teacher = Policy(PolicySpec(teacher_view, env.action, config.network)).to(device)  # F_T and A
+    with streams.seeded_init(config.seed, "critic"):
+        critic = Critic(teacher_view, config.network).to(device)
+    with streams.seeded_init(config.seed, "student"):
+        student = Policy(PolicySpec(student_view, env.action, config.student or config.network)).to(device)  # F_S
+        proxy = Policy(PolicySpec(teacher_view, env.action, config.network)).to(device)  # F^_S
+    parents: dict[str, Run] = {}
+    if config.teacher:
+        parents["start"] = newest_run(session.runs_dir, config.teacher, "policy", "--teacher", "teacher")
+        start = setup.open_teacher(parents["start"], env, device)
+        if start.spec != teacher.spec:
+            raise UserError(
+                f"--teacher {config.teacher}: {parents['start'].name} has another view or network than this teacher "
+                "would: give --obs and --network as they were there"
+            )
+        teacher.load_state_dict(start.state_dict())
+    if config.shared_head:
+        sizes = teacher.encoder.output_size, student.encoder.output_size
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"a shared head needs latents of one size: the teacher's is {sizes[0]}, the student's {sizes[1]}: make "
+                "them equal, or give --no-shared-head"
+            )
+        student.head = proxy.head = teacher.head
+    return teacher, critic, student, proxy, parents
 
 
 def align(
-    config: Config, pairs: Minibatches, policies: list[Policy], optimizers: list[FlatAdam], generator: torch.Generator
+    config: Config,
+    pairs: Minibatches,
+    policies: list[Policy],
+    optimizers: list[FlatAdam],
+    generator: torch.Generator,
+    augment: Augmentation,
+    memory: alignment.PairMemory | None = None,
 ) -> dict[str, float]:
     """Phase 3: the student follows the teacher, the proxy follows the student, each by its own gradient, A frozen.
+
+    Where there is a memory, its pairs join those of the rollout, which join it in the end.
 
     Returns:
         The last losses, and how far the three are apart on held-out pairs.
@@ -283,10 +367,23 @@ def align(
         index = train[torch.randint(len(train), (size,), generator=generator, device=device)]
         part, goal = pairs.part(index), teacher_latent.index_select(1, index)
         seen = part.student_obs, part.student_hidden, part.paired_reset
+        proxy_seen = part.paired_obs, part.proxy_hidden, part.paired_reset
+        if memory is not None and memory.count:
+            old = memory.draw(size, generator)
+            none = part.student_hidden.new_zeros(2 * size, 0), None
+            with torch.no_grad():
+                goal = torch.cat([goal, teacher.encoder(old["teacher"], none[0], None)[0][None]], 1)
+            seen, proxy_seen = (
+                (alignment.join(now, {k: v[None] for k, v in old[who].items()}), *none)
+                for who, now in (("student", part.student_obs), ("teacher", part.paired_obs))
+            )
+        seen = augment(seen[0]), seen[1], seen[2]
         latent, loss = follow(config, student, optimizers[0], seen, goal, teacher.head)
-        seen = part.paired_obs, part.proxy_hidden, part.paired_reset
-        _, proxy_loss = follow(config, proxy, optimizers[1], seen, latent, student.head)
+        _, proxy_loss = follow(config, proxy, optimizers[1], proxy_seen, latent, student.head)
         losses = torch.stack([loss, proxy_loss])
+    if memory is not None:
+        part = pairs.part(train)
+        memory.add(student=take(part.student_obs, 0), teacher=take(part.paired_obs, 0))
     out = {"loss/align": float(losses[0]), "loss/align_proxy": float(losses[1])}
     if num_held_out:
         part = pairs.part(held_out)
@@ -300,7 +397,12 @@ def align(
 
 
 def follow(
-    config: Config, policy: Policy, optimizer: FlatAdam, seen: tuple[Obs, Tensor, Tensor], goal: Tensor, head: Head
+    config: Config,
+    policy: Policy,
+    optimizer: FlatAdam,
+    seen: tuple[Obs, Tensor, Tensor | None],
+    goal: Tensor,
+    head: Head,
 ) -> tuple[Tensor, Tensor]:
     """A gradient step on |F - sg F'| + |A F - sg A F'|, in the mean; A is frozen where it is shared.
 
@@ -314,6 +416,8 @@ def follow(
     """
     latent, _ = policy.encoder(*seen)
     loss, wanted = (latent - goal).abs().mean(), head(goal, frozen=True).params()
+    if config.relative_features:
+        loss = loss / goal.abs().mean().clamp(min=1e-6)
     for name, value in policy.head(latent, frozen=config.shared_head).params().items():
         # Deviations in logarithms: their ratio is what the KL sees.
         value, aim = (x.log() if name == "std" else x for x in (value, wanted[name].detach()))

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import torch
 
-from tscli import ranks, streams
+from tscli import ranks
 from tscli.config import LatentConfig
 from tscli.learning import ppo
 from tscli.learning.episodes import EpisodeStats
-from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Averages, Minibatches, Recorder
-from tscli.learning.rollout import ViewedEnv, rollout_values, states_before, take
-from tscli.networks import Critic, Policy, PolicySpec
-from tscli.networks.normalize import ReturnScale
+from tscli.learning.rollout import rollout_values, states_before, take
 from tscli.pictures import curves
 from tscli.runs import Run
 from tscli.runs.session import Session
@@ -45,37 +42,20 @@ def main(config: Config, session: Session) -> Run:
     device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
     task = load_task(config.task)
     env = setup.task_env(task, num_envs, device)
-    view = setup.resolve(task, config.obs or task.teacher, env)
-    own_view = setup.resolve(task, config.student_obs or task.student, env)
-    critic_view = setup.resolve(task, config.critic_obs, env) if config.critic_obs else view
-    latent = latents.privileged_latent(view, own_view, config.encoder, config.latent_size)
-
-    with streams.seeded_init(config.seed, "teacher"):
-        teacher = Policy(PolicySpec(view, env.action, config.network, latent)).to(device)
-    student = latents.inferring_policy(teacher, own_view, config.student, config.seed)
-    with streams.seeded_init(config.seed, "critic"):
-        critic = Critic(critic_view, config.critic or config.network).to(device)
-    optimizer = FlatAdam([*teacher.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
-    inferring = [*student.encoder.inner.parameters(), *student.encoder.to_latent.parameters()]
-    student_optimizer = FlatAdam(inferring, config.encoder_lr, config.max_grad_norm)
-    act_stream = streams.generator(config.seed, "teacher/act", device)
-    shuffle_stream = streams.generator(config.seed, "teacher/shuffle")
-    reward_scale = ReturnScale(num_envs, config.gamma, device) if config.normalize_reward else None
+    made = latents.one_stage(config, task, env)
+    teacher, student, critic, viewed = made.teacher, made.student, made.critic, made.viewed
+    optimizer, student_optimizer = made.optimizer, made.student_optimizer
 
     steps, episodes = config.rollout_steps, EpisodeStats(num_envs)
-    length = setup.sequence_length(config, teacher.is_recurrent or critic.is_recurrent)
+    length = setup.sequence_length(config, made.are_recurrent)
     student_length = setup.sequence_length(config, student.is_recurrent)
-    views = {"teacher": view, "student": own_view, "critic": critic_view}
-    viewed = ViewedEnv(env, views, config.seed, ("critic",))
     at = State(
         reset=torch.ones(num_envs, dtype=torch.bool, device=device),
         hidden=teacher.initial_hidden(num_envs),
         critic_hidden=critic.initial_hidden(num_envs),
         student_hidden=student.initial_hidden(num_envs)[:, : student.encoder.inner_size],
     )
-    parts = {"teacher": teacher, "student": student, "critic": critic, "viewed": viewed, "episodes": episodes, "at": at}
-    parts |= {"optimizer": optimizer, "student_optimizer": student_optimizer, "scale": reward_scale}
-    parts |= {"act": act_stream, "shuffle": shuffle_stream}
+    parts = made.parts() | {"episodes": episodes, "at": at}
     frame = (parts, {"policy": student, "teacher": teacher}, "student", config.total_steps, steps * num_envs)
 
     with Training(session, config, task, *frame, blame="--lr or --encoder-lr") as training:
@@ -93,7 +73,7 @@ def main(config: Config, session: Session) -> Run:
                     if t % length == 0:
                         record.add(hidden=at.hidden)
                     dist, at.hidden = teacher.step(obs, at.hidden, at.reset)
-                    action = dist.sample(act_stream)
+                    action = dist.sample(made.act_stream)
                     step = viewed.step(action)
                     record.add(action=action, log_prob=dist.log_prob(action))  # as drawn: the env clips it
                     record.add(reward=step.reward, terminated=step.terminated, done=step.done)
@@ -101,7 +81,7 @@ def main(config: Config, session: Session) -> Run:
                     at.reset = step.done
                 record.add(value_obs=viewed.observe("critic"), reset=at.reset)
             rollout = record.stack()
-            reward = rollout.reward if reward_scale is None else reward_scale(rollout.reward, rollout.done)
+            reward = rollout.reward if made.reward_scale is None else made.reward_scale(rollout.reward, rollout.done)
             values = rollout_values(
                 critic, rollout.value_obs, rollout.reset, at.critic_hidden, rollout.last_seen, length
             )
@@ -114,7 +94,7 @@ def main(config: Config, session: Session) -> Run:
             batch = Minibatches(length, starts, rollout, value=values.value, advantage=advantage, returns=returns)
             averages = Averages()
             for _ in range(config.num_epochs):
-                for part in batch.shuffled(config.num_minibatches, shuffle_stream):
+                for part in batch.shuffled(config.num_minibatches, made.shuffle_stream):
                     dist, _ = teacher(part.obs, part.hidden, part.reset)
                     value, _ = critic(part.value_obs, part.critic_hidden, part.reset)
                     advantage, log_prob = ppo.standardize(part.advantage), dist.log_prob(part.action)
@@ -138,7 +118,7 @@ def main(config: Config, session: Session) -> Run:
             )
             batch = Minibatches(student_length, {"hidden": hiddens}, rollout, goal=goal)
             for _ in range(config.encoder_epochs):
-                for part in batch.shuffled(config.num_minibatches, shuffle_stream):
+                for part in batch.shuffled(config.num_minibatches, made.shuffle_stream):
                     guess, _ = student.encoder.latent(part.student_obs, part.hidden, part.reset)
                     latent_loss = (guess - part.goal).square().mean()
                     student_optimizer.zero_grad()

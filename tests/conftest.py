@@ -12,6 +12,7 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `just damage` takes."""
     parser.addoption("--cases", type=int, default=100_000, help="of tests/test_damage.py's slow part")
+    parser.addoption("--first-case", type=int, default=0, help="of the same, to go on or to see one again")
     parser.addoption("--damage-seed", type=int, default=2, help="of the same")
 
 

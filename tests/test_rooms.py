@@ -23,7 +23,7 @@ FLOORS = (
     {"learning"},
     {"training"},
     {"launch"},
-    {"compare", "diagnose", "interop", "report"},
+    {"compare", "diagnose", "interop", "report", "sensors"},
     {"cli"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

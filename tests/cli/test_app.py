@@ -91,6 +91,24 @@ def test_ctrl_c_is_code_130_and_the_run_can_be_resumed(capsys: pytest.CaptureFix
     assert [(run.number, run.status, run.config["lr"]) for run in list_runs(RUNS)] == [(1, "finished", 0.5)]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def short(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", short)
+    assert error_of(capsys, "runs").startswith("error: there is not enough memory (")
+
+
 def test_a_full_disk_is_one_line_wherever_it_is_met(capsys: pytest.CaptureFixture[str]) -> None:
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/data/film.gif")

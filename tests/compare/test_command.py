@@ -21,6 +21,7 @@ from tscli.cli.app import main
 from tscli.compare.command import describe, words
 from tscli.compare.crew import Crew
 from tscli.runs import list_runs
+from tscli.runs.watching import cells_of
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -118,6 +119,8 @@ def test_methods_of_a_task_win_over_the_bundled_and_a_file_over_these(folder: Pa
 def test_a_finished_cell_is_used_again_and_an_equal_one_is_never_made_twice(toys: Path) -> None:
     assert main([*TOYS, "--methods", "weak", "--seeds", "2"]) == 0
     assert calls(toys) == ["1/0", "1/1"]
+    seen = [(title, run and run.status) for title, run in cells_of(list_runs(RUNS)[0])]
+    assert seen == [(f"weak: {name} seed {i}", "finished") for i in (0, 1) for name in ("learn", "eval")]
     # Another seed, another method, and a sweep over what has been there before.
     assert main([*TOYS, "--methods", "weak,strong", "--seeds", "0,2"]) == 0
     assert main([*TOYS, "--methods", "weak", "--seeds", "1", "--sweep", "learn.level=1,3"]) == 0

@@ -17,7 +17,7 @@ from pairs_data import ARM, SCHEMA, digest, expected_episodes, make_step, read_p
 
 from tscli.cli.app import main
 from tscli.files import file_hash
-from tscli.pairs import Pairs
+from tscli.pairs import Pairs, features
 from tscli.pairs.sealed import read_sealed, write_sealed
 from tscli.pairs.writer import PairsWriter
 
@@ -113,6 +113,19 @@ def test_verify_notices_tables_that_do_not_fit_the_rows(dataset, capsys, change,
     first_of_all = dataset / "shards" / "00000.json"
     reseal(first_of_all, change)
     assert message in verify_fails(dataset, capsys)
+
+
+def test_verify_looks_at_kept_features_as_well(dataset, capsys):
+    shard = Pairs(dataset).shards[1]
+    features.add(shard, "camera", "ab" * 32, 4, lambda images: images[:, 0, 0, :1].repeat(4, 1).astype(np.float16))
+    data = as_json(capsys, "verify", dataset)
+    name = "features/abababababab/camera-00001.npy"
+    assert [file["rows"] for file in data["files"] if file["name"] == name] == [shard.rows]
+    path = dataset / name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert f"{path}: damaged, or of another shard; delete it: it is made again" in verify_fails(dataset, capsys)
+    path.rename(path.with_name("camera-00077.npy"))
+    assert "camera-00077.npy: damaged, or of another shard" in verify_fails(dataset, capsys)
 
 
 def test_verify_notices_values_that_are_not_finite_and_choices_that_are_none(tmp_path, capsys):

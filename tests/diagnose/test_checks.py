@@ -199,6 +199,28 @@ def test_a_part_that_is_hidden_is_a_note_and_pictures_are_never_a_problem() -> N
     assert checks.from_student_view(blind, sample_of(student="camera"), memory=True).level == "note"
 
 
+@pytest.mark.parametrize(
+    ("history", "kind", "window", "advice"),
+    [
+        (0.5, "rnn", 2, "--window 8,"),  # hidden for longer than the probe looks back: as long as an episode
+        (0.5, "gru", 11, "--window 12,"),
+        (0.5, "rnn", 12, ""),
+        (1.0, "rnn", 7, "--window 8,"),  # the last 8 observations tell it
+        (1.0, "rnn", 8, ""),
+        (0.5, "history", 4, ""),
+    ],
+)
+def test_memory_that_has_to_reach_beyond_its_window_is_a_note(
+    history: float, kind: str, window: int, advice: str
+) -> None:
+    gap = Gap(own=1.0, student=0.6, history=history, base=0.5, rows=300)
+    found = checks.memory_within_window(gap, sample_of(), kind, ("window", window))
+    assert found.level == ("note" if advice else "fine") and advice in found.advice
+    rough = replace(gap, own=0.7)
+    for other in (None, replace(gap, student=1.0), rough):
+        assert checks.memory_within_window(other, sample_of(), kind, ("window", window)).level == "fine"
+
+
 def test_a_guess_that_fails_for_the_teachers_own_view_says_nothing_of_the_students() -> None:
     rough = Gap(own=0.6, student=0.5, history=0.5, base=0.5, rows=300)
     assert "too rough" in checks.from_student_view(rough, sample_of(student="lone"), True).what

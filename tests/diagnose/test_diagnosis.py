@@ -55,7 +55,7 @@ def test_the_command_says_what_it_found_and_writes_no_run(runs: Path, capsys: py
     assert data["teacher"] == list_runs(runs)[0].name and data["pairs"] == list_runs(runs)[1].name
     assert data["view"] == "partial" and len(list_runs(runs)) == 2
     levels = {finding["about"]: finding["level"] for finding in data["findings"]}
-    assert list(levels) == ["teacher", "labels", "normaliser", "actions", "inputs", "range", "view"]
+    assert list(levels) == ["teacher", "labels", "normaliser", "actions", "inputs", "range", "view", "memory"]
     assert levels["teacher"] == "problem" and levels["labels"] == "fine"  # 384 steps make no teacher
     assert main([*DIAGNOSE]) == 0
     text = capsys.readouterr().out

@@ -39,9 +39,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "cartpole": [{"position_noise": 0.3, "unit_return": True, "swapped": True}],
     "poisoned_doors": [{"num_doors": 6, "combination_length": 3, "lock_starts": 0.2}],
     "quadruped": [{"terrain": "patches", "threads": 0}],
+    "drawer": [{"camera_noise": 9.0, "threads": 0}],
 }
 PATIENT = {"poisoned_doors": 0, "tiger_door": 2}  # an action that ends no episode, where most others do
-DRAWN_BY_OTHERS = ("gym", "rsl", "quadruped")
+DRAWN_BY_OTHERS = ("gym", "rsl", "quadruped", "drawer")
 LIMIT = 5  # of an episode, so that every test sees some end
 CASES = [
     {"kind": kind, **settings}

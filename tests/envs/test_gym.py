@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import gymnasium
@@ -369,32 +368,6 @@ def test_wrappers_are_put_on_with_their_arguments_and_the_first_one_innermost():
 def test_dropped_entries_are_no_groups_whatever_their_space():
     env = make("Spaces", drop=["camera", "body"])
     assert set(env.groups) == {"first", "gray", "ram", "room", "two"}
-
-
-@pytest.mark.parametrize(
-    ("env_id", "extra", "module"), [("Hopper-v5", "mujoco", "mujoco"), ("LunarLander-v3", "box2d", "Box2D")]
-)
-def test_a_missing_package_is_named_with_the_command_that_installs_it(env_id, extra, module):
-    if importlib.util.find_spec(module):
-        pytest.skip(f"{module} is installed")
-    with pytest.raises(
-        UserError, match=rf"^{env_id} needs a package that is not installed.*pip install 'tscli\[{extra}\]'$"
-    ):
-        make(env_id)
-
-
-def test_without_pygame_training_works_and_pictures_say_what_to_install(monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *args: None if name == "pygame" else found(name, *args)
-    )
-    for env_id in ("Pendulum-v1", "CartPole-v1"):
-        env = make(env_id)
-        env.step(torch.zeros(2, *env.action.shape, dtype=getattr(torch, env.action.dtype)))
-        with pytest.raises(UserError, match="was built without pictures: set render: true"):
-            env.render()
-        with pytest.raises(UserError, match=r"needs pygame, which is not installed: pip install pygame$"):
-            make(env_id, render=True)
 
 
 def test_pictures_come_from_the_row_asked_for():

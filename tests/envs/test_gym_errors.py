@@ -1,9 +1,10 @@
-"""What goes wrong in somebody's own env is one line: whose, where, and what."""
+"""What goes wrong in somebody's own env, or is not installed for one, is one line: whose, where, and what."""
 
 # ruff: noqa: D103 - tests say in their names what they show
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from typing import Any
 
@@ -73,3 +74,30 @@ def test_the_env_the_step_and_the_line_are_named(how: str, words: str) -> None:
     env.step(torch.zeros(1, dtype=torch.int64))
     with pytest.raises(UserError, match=f"tests/Broken-v0 .*{words}"):
         env.step(torch.zeros(1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "extra", "module"), [("Hopper-v5", "mujoco", "mujoco"), ("LunarLander-v3", "box2d", "Box2D")]
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(env_id: str, extra: str, module: str) -> None:
+    if importlib.util.find_spec(module):
+        pytest.skip(f"{module} is installed")
+    with pytest.raises(
+        UserError, match=rf"^{env_id} needs a package that is not installed.*pip install 'tscli\[{extra}\]'$"
+    ):
+        make_env({"kind": "gym", "id": env_id}, 2)
+
+
+def test_without_pygame_training_works_and_pictures_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *args: None if name == "pygame" else found(name, *args)
+    )
+    for env_id in ("Pendulum-v1", "CartPole-v1"):
+        env = make_env({"kind": "gym", "id": env_id}, 2)
+        env.reset(0)
+        env.step(torch.zeros(2, *env.action.shape, dtype=getattr(torch, env.action.dtype)))
+        with pytest.raises(UserError, match="was built without pictures: set render: true"):
+            env.render(0)
+        with pytest.raises(UserError, match=r"needs pygame, which is not installed: pip install pygame$"):
+            make_env({"kind": "gym", "id": env_id, "render": True}, 2)

@@ -33,14 +33,18 @@ def test_threads_give_the_same_bits_as_a_plain_loop() -> None:
     assert by_threads._episode.any(), "no episode ended"
 
 
-def test_a_lost_simulation_is_named_with_its_env_and_step() -> None:
+def test_a_lost_simulation_is_named_with_its_env_and_step(folder: Path) -> None:
     env = quadruped()
     env.reset(0)
     env.step(torch.zeros(3, 12))
     env._now["qvel"][1, 7] = np.nan
-    with pytest.raises(UserError, match=r"env 1 is not finite in step 2 of its episode 0") as caught:
+    with (
+        pytest.warns(RuntimeWarning, match=r"MuJoCo: Nan, Inf or huge value"),
+        pytest.raises(UserError, match=r"env 1 is not finite in step 2 of its episode 0") as caught,
+    ):
         env.step(torch.zeros(3, 12))
     assert "\n" not in str(caught.value)
+    assert not list(folder.iterdir()), "MuJoCo left its own log"
 
 
 @pytest.mark.parametrize(
@@ -50,12 +54,13 @@ def test_a_lost_simulation_is_named_with_its_env_and_step() -> None:
         (SimpleNamespace(__version__="3.1.2"), "3.1.2 is installed: pip install"),
     ],
 )
+@pytest.mark.parametrize("kind", ["quadruped", "drawer"])
 def test_without_mujoco_or_with_an_old_one_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, module: Any, message: str
+    monkeypatch: pytest.MonkeyPatch, kind: str, module: Any, message: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "mujoco", module)
     with pytest.raises(UserError, match=message):
-        make_env({"kind": "quadruped"}, 1)
+        make_env({"kind": kind}, 1)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import torch
 from native_envs import use_torch
 
 from tscli.config import UserError
-from tscli.envs import color_maze
+from tscli.envs import color_maze, quadrotor
 from tscli.envs.classic import acrobot, cartpole, mountain_car, pendulum, poisoned_doors, tiger_door
 from tscli.envs.native import AHEAD, NativeEnv
 
-MODULES = [color_maze, cartpole, acrobot, pendulum, mountain_car, poisoned_doors, tiger_door]
+MODULES = [color_maze, quadrotor, cartpole, acrobot, pendulum, mountain_car, poisoned_doors, tiger_door]
 pytestmark = pytest.mark.parametrize("module", MODULES, ids=[m.__name__.rpartition(".")[2] for m in MODULES])
 
 
@@ -26,7 +26,7 @@ def make(module: Any, num_envs: int, max_episode_steps: int = 40) -> NativeEnv:
 def actions(env: NativeEnv, *shape: int) -> torch.Tensor:
     stream = torch.Generator().manual_seed(0)
     if env.action.is_continuous:
-        return torch.rand((*shape, 1), generator=stream) * 2 - 1
+        return torch.rand((*shape, len(env.action.low)), generator=stream) * 2 - 1
     return torch.randint(env.action.nvec[0], shape, generator=stream)
 
 

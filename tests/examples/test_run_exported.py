@@ -53,6 +53,12 @@ def test_an_exported_lstm_student_has_the_returns_outside_that_it_has_inside(
     assert expected in capsys.readouterr().out and inside["sd"] > 0
 
 
+def test_without_onnxruntime_it_says_so_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(SystemExit, match=r"^this program needs numpy and onnxruntime \(.*\): pip install onnxruntime$"):
+        load_runner()
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -37,22 +37,29 @@ def test_the_file_name_is_the_command_and_order_sorts(folders: list[Path]) -> No
     assert found[0].about == "Train a toy teacher."
 
 
-def test_a_script_is_parsed_once_until_it_changes(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_is_parsed_as_a_whole_once_until_it_changes(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     parsed: list[str] = []
     parse = ast.parse
 
-    def counting(text: str, filename: str) -> ast.Module:
+    def counting(text: str, filename: str = "") -> ast.Module:
         parsed.append(Path(filename).name)
         return parse(text, filename)
 
     monkeypatch.setattr(ast, "parse", counting)
+    find_scripts(folders)
+    assert set(parsed) == {""}, "a list of commands takes the heads of their files"
+    parsed.clear()
     for _ in range(2):
         for script in find_scripts(folders):
             light_config(script)
-    assert sorted(parsed) == sorted({path.name for folder in folders for path in folder.glob("*.py")})
+    assert sorted(filter(None, parsed)) == sorted({path.name for folder in folders for path in folder.glob("*.py")})
     path = folders[0] / "collect.py"
     path.write_text(path.read_text().replace("Collect toy pairs.", "Gather toy pairs."))
     assert find_script("collect", None, find_scripts(folders)).about == "Gather toy pairs."
+    path.write_text('"""A word.\n\ndef f() begins no function here.\n"""\n' + path.read_text())
+    assert find_script("collect", None, find_scripts(folders)).about == "A word."
 
 
 def test_a_script_is_found_by_command_method_file_name_and_path(folders: list[Path]) -> None:

@@ -59,6 +59,25 @@ def test_finals_are_of_truncated_rows_alone() -> None:
     assert viewed.final("critic") is None
 
 
+def test_pictures_are_counted_as_often_as_a_camera_has_to_take_them() -> None:
+    env = FakeEnv([[9], [9], [-1]])
+    views = {"blind": view("state"), "seeing": view("state + camera"), "critic": view("camera", "other")}
+    viewed = ViewedEnv(env, views, 0, final_for=("critic",))
+    viewed.observe("blind")
+    assert viewed.num_frames == 0
+    viewed.observe("seeing", torch.tensor([0, 2]))
+    assert viewed.num_frames == 2
+    viewed.observe("seeing")
+    viewed.observe("seeing")  # of the same step
+    assert viewed.num_frames == 5
+    viewed.step(zeros(env))  # truncates one
+    viewed.record(["state", "camera"])
+    assert viewed.num_frames == 9
+    again = ViewedEnv(FakeEnv([[9], [9], [-1]]), views, 0)
+    again.load_state_dict(viewed.state_dict())
+    assert again.num_frames == 9
+
+
 def test_roles_that_see_the_same_share_a_view() -> None:
     env = FakeEnv([[9]])
     viewed = ViewedEnv(env, {"actor": view("state"), "critic": view("state"), "other": view("goal")}, 0)

@@ -35,3 +35,11 @@ def test_a_device_that_is_not_waited_for_gives_what_the_cpu_gives(
         with monkeypatch.context() as patch:
             patch.setattr(devices, "host_may_look", lambda device: False)
             torch.testing.assert_close(found(x, hidden, reset), expected)
+
+
+def test_a_forget_bias_says_what_an_lstm_keeps_at_first() -> None:
+    body = build_body(3, NetworkConfig(kind="rnn", hidden=(), memory=5, memory_layers=2, forget_bias=1.0))
+    cells = torch.ones(1, 10)  # of both layers, behind their outputs of 0
+    _, last = body(torch.zeros(1, 1, 3), torch.cat([torch.zeros(1, 10), cells], dim=-1), None)
+    # Nothing comes in, so the first layer's cells fall by the forget gate alone.
+    torch.testing.assert_close(last[:, 10:15], cells[:, :5] * torch.sigmoid(torch.tensor(1.0)))

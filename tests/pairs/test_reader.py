@@ -26,6 +26,8 @@ def test_every_episode_is_read_back_as_it_was_written(tmp_path, schema, shard_by
     expected = expected_episodes(schema, 3, 60)
     pairs = Pairs(tmp_path)
     assert pairs.num_steps == 180
+    assert repr(pairs).startswith(f"<Pairs of {schema.task}, {len(expected)} episodes, 180 steps; ")
+    assert f"state {list(schema.groups['state'].shape)}" in repr(pairs)
     found = {(e.info["env"], e.info["index"]): e for e in pairs.iter_episodes()}
     assert found.keys() == expected.keys()
     for key, want in expected.items():

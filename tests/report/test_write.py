@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
-import subprocess
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import toy_runs
+from browsers import Chromium, Firefox, program_of
 from pairs_data import write
+from PIL import Image
 
 from tscli.cli.app import main
 from tscli.report.write import write_page
@@ -45,7 +50,12 @@ class Elements(HTMLParser):
 
 def test_a_page_tells_who_learnt_from_whom_and_how_good_it_is(measured: Run) -> None:
     page = Elements(write_page(measured))
-    for words in ("Its teacher, 0001-train-teacher-cartpole-seed3", "320.0 (318.0 to 322.0)", "75.0 %", "160"):
+    for words in (
+        "Its teacher, 0001-train-teacher-cartpole-seed3",
+        "320.0 (95 % interval 318.0 to 322.0)",
+        "75.0 %",
+        "160",
+    ):
         assert words in page.text
     assert "tscli distill --method dagger --teacher 0001-train-teacher-cartpole-seed3" in page.text
 
@@ -111,29 +121,68 @@ def comparison(session: Session) -> Run:
 def test_a_comparison_says_what_it_found_and_links_to_its_cells(session: Session) -> None:
     run = comparison(session)
     page = Elements(write_page(run))
-    assert "<i>strong has the highest mean return, 20.0; no other interval overlaps" in page.text
+    assert "<i>strong has the highest mean return, 20.0, before weak with 6.0; no other interval overlaps" in page.text
     links = [source for source in page.sources if not source.startswith("data:")]
     assert links == ["../cells/abc/0002-eval-cartpole-seed3/report.html"]
     assert (run.path / links[0]).is_file()
 
 
-def test_a_browser_opens_the_page_without_an_error_or_a_request(measured: Run, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium is installed here")
-    page = write_page(measured)
-    flags = [
-        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--dump-dom"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr"),
-        *("--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'user'}"),  # Chromium asks on its own
-    ]
-    shown = subprocess.run([browser, *flags, page.as_uri()], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in shown.stderr, "nor would the page's policy let a request pass without a word there"
-    assert "<title>0003-eval-cartpole-seed3: tscli</title>" in shown.stdout, "no script of a stranger has run"
-    assert 'class="pointer"' in shown.stdout
+def opened(kind: type[Chromium] | type[Firefox], folder: Path) -> Iterator[Any]:
+    """A browser, where it is installed."""
+    program = program_of(kind)
+    if program is None:
+        pytest.skip(f"no {kind.__name__} is installed here")
+    browser = kind(program, folder / "user")
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(params=[Chromium, Firefox], ids=["chromium", "firefox"])
+def browser(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Chromium | Firefox]:
+    """Each of those that are installed here."""
+    yield from opened(request.param, tmp_path)
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[Chromium]:
+    """That one alone, whose window can be told its width."""
+    yield from opened(Chromium, tmp_path)
+
+
+def test_a_browser_opens_the_page_without_an_error_or_a_request_and_scrubs(
+    measured: Run, browser: Chromium | Firefox
+) -> None:
+    address = write_page(measured).as_uri()
+    browser.open(address)
+    assert not [asked for asked in browser.requests if asked != address]
+    assert not browser.complaints
+    assert browser.run("document.title") == "0003-eval-cartpole-seed3: tscli", "no script of a stranger has run"
+    assert "<script>" in browser.run("document.querySelector('option').textContent")
+    assert browser.run("document.querySelectorAll('svg .pointer').length") == 2
+    said = "document.querySelector('.player-said').textContent"
+    assert browser.run(said) == "step 0 of 40"
+    key = "document.querySelector('.player').dispatchEvent(new KeyboardEvent('keydown', {key: '%s', shiftKey: %s}))"
+    browser.run(key % ("ArrowRight", "true"))
+    browser.run(key % ("ArrowLeft", "false"))
+    assert browser.run(said) == "step 9 of 40"
+    browser.run("document.querySelector('.worst').click()")
+    assert browser.run(said) == "step 39 of 40", "where the two are furthest apart"
+    assert browser.run("document.querySelector('.player img').naturalWidth") == 90
+    assert not browser.complaints
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_stands_out_of_a_window_and_dark_is_dark(measured: Run, chromium: Chromium, width: int) -> None:
+    chromium.open(write_page(measured).as_uri())
+    for dark in (False, True):
+        chromium.window(width, dark=dark)
+        assert chromium.run("document.documentElement.scrollWidth") == width
+        with Image.open(io.BytesIO(chromium.picture())) as picture:
+            corner = np.asarray(picture.convert("L"))[2, 2]
+        assert (corner < 100) == dark
 
 
 def test_a_run_in_a_folder_that_lost_its_parent_still_gets_a_page(measured: Run) -> None:
     shutil.rmtree(measured.path.parent / "0001-train-teacher-cartpole-seed3")
     page = Elements(write_page(find_run(measured.path.parent, "3")))
-    assert "320.0 (318.0 to 322.0)" in page.text
+    assert "320.0 (95 % interval 318.0 to 322.0)" in page.text

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_runs import collected, stopped, teacher
+from toy_runs import collected, start, stopped, teacher
 
 from tscli.config import UserError
 from tscli.runs import Session, find_run, find_unfinished, list_runs
@@ -122,6 +122,29 @@ def test_a_parent_may_live_in_another_folder_of_runs(session: Session, tmp_path:
     other = Session(runs_dir=tmp_path / "other")
     run = teacher(other)
     assert collected(session, run).parent("teacher").path.resolve() == run.path.resolve()
+
+
+@pytest.mark.parametrize("name", ["report.json", "metrics.jsonl"])
+def test_figures_that_have_changed_are_refused(session: Session, name: str) -> None:
+    with start(session, "eval") as writer:
+        writer.log({"step": 0, "eval/return": 2})
+        (writer.path / "report.json").write_text('{"policies": {}}')
+        run = writer.finish({}, holds=("report",))
+    assert (run.report, run.points) == ({"policies": {}}, [{"step": 0, "eval/return": 2}])
+    (run.path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"{name} has changed since its run finished"):
+        run.report, run.points  # noqa: B018
+    (run.path / name).unlink()
+    with pytest.raises(UserError, match=f"{name} has changed since its run finished"):
+        run.report, run.points  # noqa: B018
+
+
+def test_points_that_a_crash_has_cut_or_that_are_no_numbers_are_passed_over(session: Session) -> None:
+    run = stopped(session)
+    (run.path / "metrics.jsonl").write_bytes(b'{"step": 1, "x": null, "y": "z"}\n[1]\n' + b"[" * 9000 + b'\n\xff\n{"st')
+    assert run.points == [{"step": 1, "x": None}]
+    (run.path / "metrics.jsonl").unlink()
+    assert (run.points, run.report) == ([], {})
 
 
 def test_a_policy_whose_file_has_changed_is_refused(session: Session) -> None:

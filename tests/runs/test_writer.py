@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import Field
 from toy_runs import Config, make_policy, start, stopped, teacher
 
 from tscli.config import UserError
@@ -182,6 +183,15 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(session: Session)
         assert run.state is None and run.read_metrics() == []
         assert list(run.fresh_folder("pairs").iterdir()) == []
         run.finish({})
+
+
+def test_a_run_is_resumed_by_a_version_that_knows_more_settings(session: Session) -> None:
+    class Newer(Config):
+        extra: float = Field(1.0, description="A setting that came later.")
+
+    stopped(session)
+    with resume(session, Newer(seed=3)) as run:
+        assert run.finish({}).status == "finished"
 
 
 def test_other_settings_are_not_resumed(session: Session) -> None:

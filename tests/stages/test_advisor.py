@@ -47,10 +47,11 @@ def test_advisor_imitates_where_it_can_and_explores_elsewhere(
         # The first of three rollouts is the warm-up.
         weight = (-watch.config.alpha * far.detach()).exp() if watch.updates.get(name, 0) >= 4 else torch.tensor(1.0)
         loss = (weight * imitation_loss(dist, wanted, part.label, kind)).mean() + far.mean()
+        loss = loss - watch.config.entropy_coef * ((1 - weight) * dist.entropy()).mean()
         watch.assert_gradient(name, loss + watch.surrogate(dist, 1 - weight) + watch.value_loss(value))
 
     watch = Watch(monkeypatch, check)
-    more = ("--entropy-coef", "0", "--alpha", "3", "--warmup", "32", "--no-diagnose")
+    more = ("--entropy-coef", "0.5", "--alpha", "3", "--warmup", "32", "--no-diagnose")
     call("distill", "--method", "advisor", *TINY, *SMALL, *settings, *more)
     assert watch.updates == {"optimizer": 12}
     assert [*watch.norms, watch.counts()] == [{"policy": 32 * i, "critic": 32 * i} for i in range(4)]

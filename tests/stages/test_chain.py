@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stage_tools import BC, COLLECT, DAGGER, RUNS, SMALL, TEACHER, call
+from checkpoints import make_checkpoint
+from stage_tools import BC, COLLECT, DAGGER, ONLINE, RUNS, SITT, SMALL, TEACHER, call
 
 import tscli
 from tscli.cli import pages
@@ -94,7 +96,7 @@ def test_a_stage_goes_on_from_the_chain_that_the_user_is_on_and_names_what_else_
     newer = call(*TEACHER, "--seed", "2")
     first, pairs = (run.name for run in list_runs(RUNS)[:2])
     _, said = say(capsys, *COLLECT, "--teacher", "1")
-    assert said[-1] == "next: tscli distill --student rnn"
+    assert said[-1] == "next: tscli distill"
     again = list_runs(RUNS)[-1].name
     _, said = say(capsys, *DAGGER, *SMALL)
     assert said[:2] == [
@@ -118,12 +120,12 @@ def test_what_is_next_names_its_run_and_folder_where_another_would_be_taken(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = list_runs(RUNS)
-    assert [pages.next_step(made, run) for run in made] == ["tscli collect --teacher 1", "tscli distill --student rnn"]
+    assert [pages.next_step(made, run) for run in made] == ["tscli collect --teacher 1", "tscli distill"]
     other = Path(shutil.move("runs", "elsewhere/runs"))
     made = list_runs(other)
     expected = [
         "tscli collect --teacher 1 --runs-dir elsewhere/runs",
-        "tscli distill --student rnn --runs-dir elsewhere/runs",
+        "tscli distill --runs-dir elsewhere/runs",
     ]
     assert [pages.next_step(made, run) for run in made] == expected
 
@@ -167,6 +169,37 @@ def test_a_dict_of_vectors_and_pictures_goes_through_all_stages(folder: Path) ->
     for student in students:
         spec = tscli.load_policy(student).spec.view
         assert (spec.images, spec.vector_size) == ({"camera": (12, 10, 3)}, 2)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_frozen_encoder_goes_through_all_stages(folder: Path) -> None:
+    make_checkpoint(Path("dino"))
+    view = ("--obs", "camera + body[1]", "--student.image", "dinov2", "--student.image.path", "dino")
+    call("train-teacher", "toy_envs:toy/Dict-v0", *TINY, "--obs", "body + goal")
+    pairs_run = call(*COLLECT, "--episodes", "3")
+    made = [call(*BC, *view, *SMALL), call(*DAGGER, *view, "--student", "gru", *SMALL)]
+    shutil.rmtree("dino")
+    # Features of what was collected are made once; those of what DAgger adds lie with it.
+    (kept,) = (pairs_run.path / "pairs" / "features").iterdir()
+    assert [path.name for path in sorted(kept.iterdir())] == ["camera-00000.json", "camera-00000.npy"]
+    added = tscli.open_pairs(made[1]).shards[0]
+    assert added.fields[f"features/{kept.name}/camera"].shape == (added.rows, 3 * 2 * 8)
+    call("eval", "--episodes", "2")
+    if all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+        call("export", made[0].name)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_frozen_encoder_goes_through_the_loops_that_store_nothing(folder: Path) -> None:
+    make_checkpoint(Path("dino"))
+    image, task = ("--student.image", "dinov2", "--student.image.path", "dino"), "toy_envs:toy/Dict-v0"
+    sitt = tuple(task if word == "cartpole" else word for word in SITT)
+    joint = call(
+        *sitt, "--total-steps", "128", "--obs", "body", "--student-obs", "camera", *image, "--student.hidden", "8"
+    )
+    call(*ONLINE, "--teacher", joint.name, "--total-steps", "80", "--obs", "camera", *image, *SMALL)
+    for run in list_runs(RUNS):
+        assert tscli.load_policy(run).encoder.frozen["camera"].features == 3 * 2 * 8
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -305,7 +305,7 @@ def test_merged_pairs_are_learnt_from_by_what_merge_says_is_next(
     capsys.readouterr()
     assert main(["merge", "2", "3"]) == 0
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said == "next: tscli distill --pairs 5 --student rnn"
+    assert said == "next: tscli distill --pairs 5"
     run = call(*said.removeprefix("next: tscli ").split(), *DAGGER[1:], *SMALL)
     assert set(run.parents) == {"0001-train-teacher-cartpole-seed1", "0005-merge-cartpole-seed1"}
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from PIL import Image
 from stage_tools import BC, COLLECT, DAGGER, SMALL, TEACHER, call, error_of, weights_hash
 
 from tscli.cli.app import main
+from tscli.files import file_hash
 from tscli.learning import episodes
 from tscli.learning.episodes import Episodes
 from tscli.learning.rollout import ViewedEnv
@@ -262,6 +264,25 @@ def test_a_squashed_student_of_a_plain_teacher_is_compared_by_its_actions(folder
     run = call("eval", "--episodes", "2")
     assert run.metrics["action_distance"] > 0
     assert "kl_teacher_student" not in run.metrics
+
+
+def test_a_grid_shows_as_many_episodes_at_once(student: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run = call("eval", "--episodes", "3", "--no-teacher", "--render", "gif", "--grid", "2x3")
+    with Image.open(run.path / "film.gif") as film:
+        assert film.size[0] == 3 * 320 + 2 * 8
+    assert "give rows x columns, each from 1 to 9, such as 3x3" in error_of(capsys, "eval", "--grid", "3")
+    assert "--grid is of a film" in error_of(capsys, "eval", "--grid", "3x3")
+
+
+def test_recorded_episodes_are_those_that_were_measured_and_the_report_says_where_the_two_part(student: Run) -> None:
+    run = call("eval", "--episodes", "2", "--num-envs", "1", "--record", "2")
+    with h5py.File(run.path / "episodes.h5") as file:
+        returns = [float(file[name].attrs["return"]) for name in file]
+    found = report_of(run)
+    assert np.mean(returns) == found["policies"]["student"]["greedy"]["return"]["mean"]
+    assert file_hash(run.path / "episodes.h5") == run.manifest["artifacts"]["episodes.h5"]
+    assert found["parting"]["steps"] == sum(returns), "a step of CartPole gives 1"
+    assert "velocity" in found["parting"]["over"]
 
 
 def test_what_an_env_measures_is_told_and_its_settings_can_be_varied(

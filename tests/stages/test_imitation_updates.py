@@ -234,7 +234,23 @@ def test_clonings_epochs_are_of_all_but_the_held_out_episodes(teacher: None, mon
     assert replayed.episodes | replayed.validated == set(range(pairs.num_episodes))
     assert replayed.validated and not replayed.validated & replayed.episodes
     per_epoch = len(given) // 4
+    learnt = pairs.episodes()["length"][sorted(replayed.episodes)].sum()
+    assert per_epoch == max(1, round(-(-learnt // 3) / 8)), "batches of 8 windows of 3 steps show each step once"
     assert given == pytest.approx([0.02 * share for share in (1, 0.75, 0.5, 0.25) for _ in range(per_epoch)])
+
+
+def test_each_epoch_without_memory_has_an_order_of_its_own(teacher: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: list[tuple[Any, ...]] = []
+    read = imitation.read_batches
+
+    def reading(pairs: Pairs, windows: Windows, *args: Any) -> Any:
+        orders.append((*zip(windows.episode.tolist(), windows.step.tolist(), strict=True),))
+        return read(pairs, windows, *args)
+
+    monkeypatch.setattr(imitation, "read_batches", reading)
+    call(*BC, "--student", "mlp", "--batch-size", "4", "--validation-fraction", "0")
+    assert len(orders) == len(set(orders)) == 4
+    assert all(len(set(order)) == len(order) for order in orders), "no step twice"
 
 
 def test_cloning_waits_as_many_epochs_as_it_has_patience_from_the_best_one_on(

@@ -188,7 +188,7 @@ def test_a_share_of_random_actions_out_of_bounds_is_refused(
 
 # --- episodes that start part-way -------------------------------------------------------------------------------------
 
-NATIVE = [kind for kind in env_kinds() if kind not in ("gym", "rsl", "mixed", "quadruped")]
+NATIVE = [kind for kind in env_kinds() if kind not in ("gym", "rsl", "mixed", "quadruped", "drawer")]
 
 
 @pytest.mark.parametrize("kind", NATIVE)

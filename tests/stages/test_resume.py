@@ -39,6 +39,7 @@ from stage_tools import (
 )
 
 import tscli
+from tscli import streams
 from tscli.cli.app import main
 from tscli.learning.optim import FlatAdam
 from tscli.pairs.writer import PairsWriter
@@ -117,6 +118,40 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(runs: Path, stage: str)
     assert not (resumed.path / "checkpoint.pt").exists()
     if command[0] != "collect":  # which logs nothing
         assert 0 < len(made_before) < len(expected["metrics"])
+
+
+PICTURES = ("--augment.shift", "2", "--augment.brightness", "0.4", "--augment.contrast", "0.4")
+
+
+def of_pictures(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command on an env that has a camera."""
+    return tuple("toy_envs:toy/Dict-v0" if word == "cartpole" else word for word in command)
+
+
+def test_augmented_pictures_go_on_where_they_were(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(*of_pictures(TEACHER), "--obs", "body")
+    call(*COLLECT)
+    command = (*BC, *SMALL, "--obs", "camera", "--no-diagnose")
+    shutil.copytree(RUNS, "kept")
+    expected = fingerprint(call(*command, *PICTURES))
+    assert fingerprint(call(*command))["weights"] != expected["weights"]
+    shutil.rmtree(RUNS)
+    Path("kept").rename(RUNS)
+    interrupt(monkeypatch, (*command, *PICTURES), FlatAdam, "step", 5)
+    assert fingerprint(call("distill", "--resume")) == expected
+
+
+@pytest.mark.parametrize("method", ["dagger", "online", "sitt"])
+def test_what_augments_pictures_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    if method == "sitt":
+        command = (*of_pictures(SITT), "--obs", "body", "--student-obs", "camera + body", *PICTURES)
+    else:
+        call(*of_pictures(TEACHER), "--total-steps", "64", "--obs", "body")
+        command = ONLINE if method == "online" else (*DAGGER, "--pairs", "none")
+        command = (*command, *SMALL, "--obs", "camera", "--no-diagnose", *PICTURES)
+    stopped = interrupt(monkeypatch, command, FlatAdam, "step", 8)
+    drawn_from = load_state(stopped.path / "checkpoint.pt")["parts"]["augment"]
+    assert not torch.equal(drawn_from, streams.generator(1, f"{method}/augment").get_state())
 
 
 def test_a_latent_student_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from tscli.config import NetworkConfig
 from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import Part, ViewSpec
 from tscli.launch.scripts import find_script, load_script
-from tscli.learning import ppo
+from tscli.learning import alignment, ppo
 from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Fields, Minibatches
 from tscli.learning.rollout import ViewedEnv
@@ -50,7 +50,7 @@ def script() -> ModuleType:
     [
         ("cartpole", ()),
         ("cartpole", ("--network", "rnn", "--network.memory", "8", "--bptt", "8")),
-        ("pendulum", ("--normalize-reward", "--clip-value")),
+        ("pendulum", ("--normalize-reward", "--clip-value", "--lr-schedule", "adaptive")),
     ],
     ids=["discrete", "recurrent", "gaussian"],
 )
@@ -58,7 +58,7 @@ def test_without_its_weights_the_teacher_is_that_of_train_teacher_bit_for_bit(
     folder: Path, task: str, network: tuple[str, ...]
 ) -> None:
     settings = PPO[1:] if task == "cartpole" else PENDULUM
-    settings = (task, *settings, *network, *SAME, "--eval-every", "1000", "--seed", "3")
+    settings = (task, *settings, *SAME, *network, "--eval-every", "1000", "--seed", "3")
     alone = call("train-teacher", *settings, "--stop-return", "none")
     joint = call("sitt", *settings, *PLAIN, *ZERO, "--paired", "envs", "--align-updates", "2")
     assert weights_hash(joint.path / "teacher.safetensors") == weights_hash(alone.path / "last.safetensors")
@@ -221,11 +221,11 @@ def test_the_distance_is_that_of_latents_and_of_what_the_head_makes_of_them(scri
     assert student.head.linear.bias.tolist() == pytest.approx([0.4, 0.4], abs=1e-4), "and a step was taken"
 
 
-def test_the_kl_goes_in_the_direction_that_is_asked_for(script: ModuleType) -> None:
+def test_the_kl_goes_in_the_direction_that_is_asked_for() -> None:
     teacher = Categorical(torch.tensor([0.9, 0.1]).log())
     proxy = Categorical(torch.tensor([0.5, 0.5]).log())
-    assert script.directed_kl(teacher, proxy, "teacher_proxy").item() == pytest.approx(0.368064)
-    assert script.directed_kl(teacher, proxy, "proxy_teacher").item() == pytest.approx(0.510826)
+    assert alignment.directed_kl(teacher, proxy, "teacher_proxy").item() == pytest.approx(0.368064)
+    assert alignment.directed_kl(teacher, proxy, "proxy_teacher").item() == pytest.approx(0.510826)
 
 
 def test_the_last_of_few_pairs_is_left_to_learn_from_and_one_is_always_held_out(script: ModuleType) -> None:
@@ -288,3 +288,44 @@ def test_students_with_memory_and_gaussian_actions_run_to_their_end_and_can_be_e
     call("sitt", "pendulum", *PENDULUM, *PLAIN, "--student-obs", "partial")
     report = call("eval", "--episodes", "2")
     assert report.holds == ("report",)
+
+
+OPTIONS = (
+    *("--penalty-std", "0.2", "--penalty-cap", "0.5", "--penalty-lasting", "5", "--penalty-failure"),
+    *("--student-envs", "2", "--memory", "64", "--relative-features", "--align-updates", "2", "--align-batch", "8"),
+)
+
+
+def test_all_that_the_paper_does_not_have_goes_together_and_starts_from_a_teacher(folder: Path) -> None:
+    plain = "--no-network.normalize"  # by numbers that move without any learning
+    start = call("train-teacher", "pendulum", *PENDULUM, plain)
+    settings = ("sitt", "pendulum", *PENDULUM, plain, *PLAIN, "--student-obs", "partial", *OPTIONS, "--teacher", "1")
+    run = call(*settings, "--lr", "1e-30", "--lr-schedule", "constant")  # too little to change a bit
+    assert weights_hash(run.path / "teacher.safetensors") == weights_hash(start.path / "policy.safetensors")
+    assert run.parents == [start.name]
+    lines = metrics_of(run)
+    assert [line["step"] for line in lines] == [96, 192], "of six envs, two are the student's"
+    assert all(0 < line["penalty"] < 0.5 for line in lines)
+    lines = metrics_of(call(*settings, "--lr-schedule", "adaptive", "--critic-warmup", "96"))
+    assert abs(lines[0]["approx_kl"]) < 1e-6 < lines[1]["approx_kl"]
+    assert lines[0]["lr"] != lines[1]["lr"] and lines[0]["align_lr"] > lines[1]["align_lr"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("--penalty-std", "0.2"), "is for Gaussian actions, and these are discrete"),
+        (("--penalty-lasting", "3"), "give --penalty-std as well"),
+        (("--memory", "9", "--student", "rnn", "--paired", "envs"), "for networks without memory"),
+        (("--critic-warmup", "384"), "nobody else would learn"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused_in_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], settings: tuple[str, ...], message: str
+) -> None:
+    assert message in error_of(capsys, *SITT, *settings)
+
+
+def test_a_teacher_of_another_network_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(*TEACHER)
+    assert "has another view or network" in error_of(capsys, *SITT, "--teacher", "1", "--network.hidden", "7")

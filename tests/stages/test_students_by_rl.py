@@ -49,6 +49,12 @@ def script(name: str) -> Any:
     return load_script(find_script(name))
 
 
+def test_gpos_divergence_is_the_mean_over_the_actions_dimensions() -> None:
+    action = ActionSpec("continuous", low=(-1.0, -1.0), high=(1.0, 1.0))
+    p, q = (Gaussian(torch.tensor(mean), torch.ones(2)) for mean in ([0.0, 0.0], [1.0, 2.0]))
+    assert float(script("gpo").divergence(p, q, action)) == pytest.approx((1**2 / 2 + 2**2 / 2) / 2)
+
+
 # --- fine-tuning ------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from stage_tools import RUNS, TEACHER, Remember, call, error_of, fingerprint, metrics_of
+from stage_tools import RUNS, TEACHER, Remember, call, error_of, fingerprint, metrics_of, weights_hash
 from torch import Tensor
 
 import tscli
@@ -160,3 +160,10 @@ def test_ppo_solves_cartpole_and_dagger_hands_it_to_an_lstm_that_sees_no_velocit
     assert student.parents == [teacher.name]
     ((policy, before),) = remember.opened
     assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
+
+
+def test_films_on_the_way_change_no_bit_of_what_is_learnt(folder: Path) -> None:
+    runs = [call(*TEACHER, "--film-every", every) for every in ("0", "1")]
+    hashes = [weights_hash(run.path / "last.safetensors") for run in runs]
+    assert hashes[0] == hashes[1]
+    assert len(list((runs[1].path / "films").glob("*.gif"))) > 1

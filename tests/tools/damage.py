@@ -1,228 +1,199 @@
-"""Damage to files and careless words, drawn from a seed; what a command makes of them, judged."""
+"""Files of every kind that a command reads, damaged by chance drawn from a seed, and what is answered then."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import hashlib
-import io
 import json
+import os
 import random
-import re
-import resource
 import shutil
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
+import torch
 import yaml
+from careless import Careless
+from foreign_policies import cleanrl
+from safetensors.torch import save_file
+from stage_tools import BC, COLLECT, SMALL, TEACHER, at_call, call, signal_once
+from toy_scripts import DESCRIBE
+from trials import Answer, Verdict, ask, judge
 
 from tscli.cli.app import main
+from tscli.learning.optim import FlatAdam
+from tscli.pairs.writer import PairsWriter
 
-SECONDS, MEGABYTES = 5.0, 1024
 EVAL = ("eval", "1", "--episodes", "4", "--num-envs", "4", "--json", "--quiet")
-# What is asked after a file in a folder was damaged, by the folder's or file's first letters.
+_IMPORT = ("--task", "cartpole", "--activation", "tanh", "--eval-episodes", "0", "--json", "--quiet")
+_LEARN = ("--num-epochs", "1", "--obs", "0,2", "--eval-episodes", "2", "--no-diagnose", "--json", "--quiet")
+_TO_ROBOMIMIC = ("convert", "2", "--to", "robomimic", "--out", "demos.hdf5")
+# What is asked after a file was damaged, by its folder's or its own first letters. The first question costs least.
 QUESTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "0001": (("runs", "1", "--json"), ("export", "1", "--format", "nothing"), EVAL),
-    "0002": (("describe", "2", "--json"), ("verify", "2", "--json"), ("runs", "2", "--json")),
-    "task.yaml": (("tasks", "task.yaml", "--json"),),
+    "0001": (("runs", "1", "--json"), ("collect", "--teacher", "1", "--episodes", "2", "--json", "--quiet"), EVAL),
+    "0002": (
+        ("describe", "2", "--json"),
+        ("verify", "2", "--json"),
+        ("runs", "2", "--json"),
+        ("merge", "2", "2", "--json", "--quiet"),
+        ("distill", "--method", "bc", "--pairs", "2", *_LEARN),
+    ),
+    "0003": (("runs", "3", "--json"), ("report", "3", "--json"), ("eval", "3", *EVAL[2:])),
+    "0004": (("runs", "--json"), ("train-teacher", "--resume", "4", "--json", "--quiet")),
+    "0005": (("runs", "--json"), ("collect", "--resume", "5", "--json", "--quiet")),
+    "0006": (("runs", "6", "--json"), ("report", "3", "--json")),
+    "task.yaml": (("tasks", "task.yaml", "--json"), ("collect", "--teacher", "1", "--task", "task.yaml", "--quiet")),
     "pipeline.yaml": (("pipeline", "pipeline.yaml", "--resume", "--quiet"),),
-    "methods.yaml": (("compare", "task.yaml", "--methods", "nothing", "--methods-file", "methods.yaml"),),
+    "methods.yaml": (("compare", "task.yaml", "--methods", "own", "--methods-file", "methods.yaml"),),
     "settings.yaml": (("eval", "1", "--config", "settings.yaml", "--json", "--quiet"),),
+    "mine.py": (("run", "mine.py", "1", "2"),),
+    "demos.hdf5": (("convert", "demos.hdf5", "--to", "pairs", "--task", "cartpole", "--json", "--quiet"),),
+    "stats.npz": (("import", "model.pt", "--normalizer", "stats.npz", *_IMPORT),),
+    **{name: (("import", name, *_IMPORT),) for name in ("model.pt", "model.zip", "model.safetensors")},
+    "exported.pt": (("import", "exported.pt", *_IMPORT[:2], *_IMPORT[4:]),),
 }
 # Files whose every bit counts: what is answered after damage is what was answered before. The others are text that
-# people write, where another number is another question.
-SEALED = (".safetensors", "pairs.json", ".h5", "00000.json")
-TASK = """extends: cartpole
+# people write, where another number is another question, or others' files, which have no checksum.
+_SEALED = (".safetensors", "pairs.json", ".h5", "00000.json", "manifest.json", "config.yaml", "checkpoint.pt", ".part")
+TEXTS = {
+    "task.yaml": """extends: cartpole
 about: A test's.
 views:
   seen: [{group: state, index: [0, 2], noise: 0.0}]
 student: seen
 stages:
   eval: {episodes: 4, num_envs: 4}
-"""
-PIPELINE = "task: cartpole\nseed: 1\nstages: [train-teacher: {total_steps: 64}, collect, eval]\n"
-METHODS = "own:\n  about: One.\n  stages: [train-teacher: {total_steps: 64}]\n"
-_WORDS = (
-    *(
-        "",
-        " ",
-        "-",
-        "--",
-        "---",
-        ".",
-        "*",
-        "0",
-        "-1",
-        "1e400",
-        "nan",
-        "inf",
-        "-0",
-        "1,2",
-        "²",
-        "٣",
-        "½",
-        "1_000",
-        "0x10",
-    ),
-    *(
-        "none",
-        "None",
-        "true",
-        "[]",
-        "{}",
-        "state[²]",
-        "state[0:",
-        "state[0,0]",
-        "state + ",
-        "full+full",
-        "a=b",
-        "=",
-        "=",
-    ),
-    *(
-        "\n",
-        "a\tb",
-        "\x00",
-        "\x1b[31m",
-        "\udc80",
-        "é",
-        "漢字",
-        "\U0001f600",
-        "a" * 300,
-        "9" * 300,
-        "x" * 5000,
-        "a/" * 600,
-    ),
-    *("1" * 25, "9223372036854775808", "$(id)", "'", '"', "\\", "%s", "{0}", "[red]", "[/]", "runs", "1", "2", "3"),
-    *(
-        "pendulum",
-        "module:Env-v0",
-        "os:x",
-        ":",
-        "a:",
-        ":a",
-        "a/b",
-        "x.yaml",
-        "settings.yaml",
-        "x.py",
-        "runs/1",
-        "--help",
-    ),
-    *("--obs", "--seed", "--set", "--config", "--method", "--resume", "--student", "--teacher", "--pairs", "--device"),
-)
-_SMALL = (
-    *("--num-envs", "4", "--rollout-steps", "8", "--total-steps", "32", "--num-minibatches", "2", "--num-epochs", "1"),
-    *("--eval-episodes", "2"),
-)
-_DISTILL = ("--total-steps", "32", "--num-envs", "4", "--eval-episodes", "2")
-_COMMANDS: tuple[tuple[str, ...], ...] = (
-    ("train-teacher", "cartpole", "--obs", "full", *_SMALL),
-    ("train-teacher", "cartpole", "--set", "network.hidden=8", *_SMALL),
-    ("collect", "--teacher", "1", "--episodes", "2", "--num-envs", "2"),
-    ("distill", "--method", "bc", "--pairs", "2", "--num-epochs", "1", "--obs", "0,2", "--eval-episodes", "2"),
-    ("distill", "--teacher", "1", "--student", "rnn", "--student.hidden", "8", *_DISTILL),
-    EVAL,
-    ("eval", "1", "--config", "settings.yaml"),
-    ("export", "1", "--format", "torchscript"),
-    ("import", "nothing.zip", "--task", "cartpole"),
-    ("runs", "1", "--json"),
-    ("tasks", "cartpole", "--json"),
-    ("cp", "nothing", "mine.py"),
-    ("run", "nothing.py", "--seed", "1"),
-    ("pipeline", "nothing.yaml", "--set", "eval.episodes=2"),
-    ("compare", "cartpole", "--methods", "nothing", "--seeds", "2", "--sweep", "train-teacher.lr=1,2"),
-    ("describe", "2"),
-    ("verify", "2"),
-    ("merge", "2", "1"),
-    ("nothing", "1"),
-    ("--version",),
-)
+""",
+    "pipeline.yaml": "task: cartpole\nseed: 1\nstages: [train-teacher: {total_steps: 64}, collect, eval]\n",
+    "methods.yaml": "own:\n  about: One.\n  stages: [train-teacher: {total_steps: 64}]\n",
+    "settings.yaml": "episodes: 4\n",
+    "mine.py": DESCRIBE,
+}
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 1.5, -0.0, 1e308, "", "x", "²", "\u0000", "\ud800", "1"),
     *([], {}, [[]], [0], {"x": 0}, [None], "a" * 300, [1] * 1000, {"kind": "mlp"}, [9000, 9000], "../x", "nan"),
 )
 
 
-@dataclass
-class Verdict:
-    """What a case came to: "answered", "refused", or what is wrong with it."""
-
-    kind: str
-    detail: str = ""
-
-
 class Harness:
-    """A folder with a teacher (run 1), its pairs (run 2) and files of settings; each case damages one and asks.
+    """A folder with runs (1: a teacher, 2: its pairs) and files; each case damages one of them and asks.
 
     Args:
         folder: to work in; the current one.
-        original: a folder with `runs` in it, as `stage_tools.make_runs` leaves it.
+        original: a folder with `runs` in it and perhaps more files.
     """
 
     def __init__(self, folder: Path, original: Path) -> None:
         self._folder, self._original = folder, folder / "original"
-        self._original.mkdir()
-        shutil.copytree(original, self._original / "runs")
-        texts = {
-            "task.yaml": TASK,
-            "pipeline.yaml": PIPELINE,
-            "methods.yaml": METHODS,
-            "settings.yaml": "episodes: 4\n",
-        }
-        for name, text in texts.items():
-            (self._original / name).write_text(text)
+        shutil.copytree(original, self._original)
+        self._marks: dict[Path, tuple[int, int]] = {}
         self.restore()
-        self.files = [path for path in sorted(self._original.rglob("*")) if path.is_file() and self._questions(path)]
-        self.files = [path for path in self.files if path.suffix != ".png" and path.name != ".lock"]
+        self.files = [path for path in self._marks if _questions(path) and path.suffix not in (".png", ".html")]
+        self.files = sorted(path for path in self.files if path.name != ".lock")
+        self._careless = Careless()
         asked = dict.fromkeys(question for questions in QUESTIONS.values() for question in questions)
-        self._answers = {question: _ask(question) for question in asked if question[0] != "runs"}  # which lists sizes
+        gc.freeze()  # a fork would copy what its collector looks at
+        self._answers = {question: self._asked(question) for question in asked if question[:2] != ("runs", "--json")}
+
+    def _asked(self, words: tuple[str, ...]) -> Answer:
+        answer = ask(words)
         self.restore()
+        return answer
+
+    def damaged(self, draw: random.Random, cold: bool = False) -> tuple[str, Verdict]:
+        """One file damaged, one question asked."""
+        name = draw.choice(self.files)
+        how, content = damage(draw, self._original / name)
+        (self._folder / name).write_bytes(content)
+        questions = _questions(name)
+        question = questions[0] if draw.random() < 0.5 else draw.choice(questions)
+        verdict = judge(ask(question, cold), self._answers.get(question))
+        if verdict.kind == "silent" and (how == "sealed again" or not name.name.endswith(_SEALED)):
+            verdict = Verdict("answered")
+        self.restore()
+        return f"{name} {how}: {' '.join(question)}", verdict
+
+    def careless(self, draw: random.Random, cold: bool = False) -> tuple[str, Verdict]:
+        """A command with words that do not belong there."""
+        words = self._careless.draw(draw)
+        cold = (
+            cold and words[0] not in ("compare", "pipeline") and not any(bad in "".join(words) for bad in "\x00\udc80")
+        )
+        verdict = judge(ask(words, cold), None)
+        self.restore()
+        return ascii(" ".join(words)[:400]), verdict
 
     def restore(self) -> None:
-        """Everything as it was."""
-        shutil.rmtree(self._folder / "runs", ignore_errors=True)
-        shutil.copytree(self._original, self._folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("original"))
+        """All files as they were."""
+        found: dict[Path, tuple[int, int]] = {}
+        for path in _files(self._folder):
+            status = (self._folder / path).stat()
+            found[path] = (status.st_mtime_ns, status.st_size)
+        for path in found.keys() - self._marks.keys():
+            (self._folder / path).unlink()
+        for path in _files(self._original) if not self._marks else self._marks.keys():
+            if path not in found or found[path] != self._marks.get(path):
+                target = self._folder / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self._original / path, target)
+                status = target.stat()
+                self._marks[path] = (status.st_mtime_ns, status.st_size)
+        for root, folders, names in os.walk(self._folder, topdown=False):
+            if not folders and not names:
+                os.rmdir(root)
 
-    def _questions(self, path: Path) -> tuple[tuple[str, ...], ...]:
-        parts = path.relative_to(self._original).parts
-        key = parts[1][:4] if parts[0] == "runs" else parts[0]
-        return QUESTIONS.get(key, ())
 
-    def damaged(self, draw: random.Random) -> tuple[str, Verdict]:
-        """One file damaged, one question asked."""
-        source = draw.choice(self.files)
-        target = self._folder / source.relative_to(self._original)
-        how, content = damage(draw, source)
-        target.write_bytes(content)
-        questions = self._questions(source)
-        question = draw.choice(questions)
-        if question == EVAL and draw.random() < 0.75:  # it takes the longest
-            question = questions[0]
-        verdict = judge(question, self._answers.get(question))
-        if verdict.kind == "silent" and (how == "sealed again" or not source.name.endswith(SEALED)):
-            verdict = Verdict("answered")
-        self._tidy()
-        shutil.copyfile(source, target)
-        return f"{target.relative_to(self._folder)} {how}: {' '.join(question)}", verdict
+def _files(folder: Path) -> list[Path]:
+    """All files below it, but the originals."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        if "original" in folders:
+            folders.remove("original")
+        found += [(Path(root) / name).relative_to(folder) for name in names]
+    return found
 
-    def careless(self, draw: random.Random) -> tuple[str, Verdict]:
-        """A command with words that do not belong there."""
-        words = list(draw.choice(_COMMANDS))
-        for _ in range(draw.randint(1, 2)):
-            at = draw.randrange(len(words) + 1)
-            words[at : at + draw.randint(0, 1)] = [draw.choice(_WORDS)]
-        verdict = judge(words, None)
-        self._tidy()
-        return ascii(" ".join(words)[:300]), verdict
 
-    def _tidy(self) -> None:
-        for here, there in ((self._folder, self._original), (self._folder / "runs", self._original / "runs")):
-            known = {path.name for path in there.iterdir()} | {"original"}
-            for path in [path for path in here.iterdir() if path.name not in known]:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _questions(path: Path) -> tuple[tuple[str, ...], ...]:
+    return QUESTIONS.get(path.parts[1][:4] if path.parts[0] == "runs" else path.name, ())
+
+
+def make_originals(folder: Path) -> Path:
+    """A file of each kind, in the current folder, and runs: teacher, pairs, student, two that were stopped, figures."""
+    for name, text in TEXTS.items():
+        (folder / name).write_text(text)
+    weights = cleanrl("ppo")[0]
+    torch.save(weights, folder / "model.pt")
+    save_file(weights, folder / "model.safetensors")
+    np.savez(folder / "stats.npz", mean=np.zeros(4), var=np.ones(4))
+    stable = {name.replace("actor.", "mlp_extractor.policy_net."): value for name, value in weights.items()}
+    stable = {name.replace("policy_net.4", "action_net"): value for name, value in stable.items() if name[0] != "c"}
+    stable = {name.replace("mlp_extractor.action", "action"): value for name, value in stable.items()}
+    torch.save(stable, folder / "policy.pth")
+    with zipfile.ZipFile(folder / "model.zip", "w") as file:
+        file.writestr("data", json.dumps({"policy_kwargs": {}}))
+        file.write(folder / "policy.pth", "policy.pth")
+    (folder / "policy.pth").unlink()
+    call(*TEACHER)
+    call(*COLLECT)
+    call(*BC, *SMALL, "--student", "rnn", "--obs", "partial", "--no-diagnose")
+    _stopped(FlatAdam, "step", 9, *TEACHER, "--seed", "5")
+    _stopped(PairsWriter, "append", 20, *COLLECT, "--teacher", "1", "--shard-mb", "0.002")
+    call("eval", "3", "--episodes", "4", "--num-envs", "4")
+    for words in (("export", "1", "--format", "torchscript", "--output", "exported.pt"), _TO_ROBOMIMIC):
+        assert main([*words, "--quiet"]) == 0
+    return folder
+
+
+def _stopped(owner: type, name: str, number: int, *words: str) -> None:
+    with mock.patch.object(owner, name, at_call(getattr(owner, name), number, signal_once(signal.SIGTERM))):
+        assert main([*words, "--quiet"]) == 130
 
 
 def _flip(draw: random.Random, data: bytes) -> bytes:
@@ -294,51 +265,3 @@ def _change(draw: random.Random, content: dict[str, Any]) -> None:
         inner[f"{key}{draw.choice(('x', ' ', '.', '²'))}"] = inner.pop(key)
     else:
         inner[key] = copy.deepcopy(draw.choice(_VALUES))
-
-
-class _TooLong(BaseException):
-    """No command catches it."""
-
-
-def _ask(words: Sequence[str]) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-
-    def ring(*args: Any) -> None:
-        raise _TooLong
-
-    out, err = io.StringIO(), io.StringIO()
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                code = main(list(words))
-            except SystemExit as error:
-                code = error.code if isinstance(error.code, int) else 1
-    except _TooLong:
-        code = 124
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    return code, out.getvalue(), err.getvalue()
-
-
-# What may differ between two answers to one question.
-_VARIES = re.compile(r'"(run|bytes|seconds)": \S+|\d{4}-eval\S+')
-
-
-def judge(words: Sequence[str], expected: tuple[int, str, str] | None) -> Verdict:
-    """Ask, and compare with the answer from before, where there is one."""
-    code, out, err = _ask(words)
-    lines = [line for line in err.splitlines() if line.startswith("error:")]
-    if code == 124:
-        return Verdict("hang", f"no end within {SECONDS:g} s")
-    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MEGABYTES * 1024:
-        return Verdict("memory", f"more than {MEGABYTES} MB")
-    if code not in (0, 2) or "Traceback" in err or (code == 2 and len(lines) != 1):
-        return Verdict("crash", f"exit code {code}: {err[-300:]!a}")
-    if code == 2:
-        return Verdict("refused", lines[0])
-    if expected is not None and _VARIES.sub("", out) != _VARIES.sub("", expected[1]):
-        return Verdict("silent", f"another answer: {out[:200]!a}")
-    return Verdict("answered")

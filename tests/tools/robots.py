@@ -13,3 +13,9 @@ def quadruped(num_envs: int = 3, **settings: Any) -> Any:
     """Go2s on one thread; without MuJoCo the test is skipped."""
     pytest.importorskip("mujoco")
     return make_env({"kind": "quadruped", "threads": 1, **settings}, num_envs)
+
+
+def drawer(num_envs: int = 3, **settings: Any) -> Any:
+    """Pandas before their drawers, on one thread; without MuJoCo the test is skipped."""
+    pytest.importorskip("mujoco")
+    return make_env({"kind": "drawer", "threads": 1, **settings}, num_envs)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from stage_tools import weights_hash
 
 from tscli.config import NetworkConfig, TrainingConfig, UserError
@@ -193,3 +194,15 @@ def test_a_loss_that_is_no_number_ends_a_run_in_one_line(tmp_path: Path, policy:
         for iteration in training.iterations():
             value = 1e30 if iteration == 0 else loss
             training.log({"loss/value": value, "loss/imitation": None, "explained_variance": math.nan}, measure=False)
+
+
+def test_a_short_film_is_made_every_so_often_and_at_the_end(tmp_path: Path, policy: Policy) -> None:
+    run = train(tmp_path, policy, film_every=2, total=50)
+    assert sorted(path.name for path in (run.path / "films").iterdir()) == [
+        "000000000020.gif",
+        "000000000040.gif",
+        "000000000050.gif",
+    ]
+    with Image.open(run.path / "films" / "000000000020.gif") as film:
+        assert film.size[0] == 240 and getattr(film, "n_frames", 1) > 1
+    assert not (train(tmp_path, policy).path / "films").exists()

@@ -59,6 +59,19 @@ def test_in_a_mixture_each_task_has_the_figures_of_its_own_rows() -> None:
     assert found["right"]["return"]["mean"] == pytest.approx(8 / 3) and found["right"]["return"]["count"] == 3
 
 
+def test_what_the_env_tells_of_a_policys_episodes_stands_beside_its_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, asked = FakeEnv([[2], [6]]), [0]
+
+    def metrics(self: FakeEnv) -> dict[str, float]:
+        new, asked[0] = len(self.actions) - asked[0], len(self.actions)
+        return {"env/steps_told": float(new)}
+
+    monkeypatch.setattr(FakeEnv, "metrics", metrics)
+    env.step(torch.zeros(2, dtype=torch.int64))  # of nobody's episodes
+    found = measure({"eval": make(1, 0), "eval_teacher": make(0, 1)}, env, 0)
+    assert found["eval/steps_told"] == found["eval_teacher/steps_told"] == 6
+
+
 def test_a_comparison_is_made_where_the_student_goes_until_its_episodes_have_ended() -> None:
     env = FakeEnv([[2, 9], [5, 9]])
     student, teacher = make(1.0, 0.0), make(0.0, math.log(3.0))

@@ -20,6 +20,8 @@ from tscli.launch.scripts import find_scripts
 from tscli.plain import check_words
 from tscli.traces import brief, own_line
 
+# As torch says it for itself and for CUDA, and the system.
+_NO_MEMORY = re.compile("can't allocate memory|out of memory|Cannot allocate memory")
 BAD_INPUT, CRASH, INTERRUPTED = 2, 1, 130
 
 
@@ -139,6 +141,9 @@ def _explain(error: Exception) -> int:
         return _say(f"error: the disk is full{place}: free some space or choose another place, then go on", BAD_INPUT)
     if isinstance(error, OSError) and error.filename is not None and not isinstance(error, ConnectionError):
         return _say(f"error: {str(error.filename)[:200]}: {error.strerror}: name another file or folder", BAD_INPUT)
+    if isinstance(error, MemoryError) or (isinstance(error, (RuntimeError, OSError)) and _NO_MEMORY.search(str(error))):
+        few = "ask for fewer envs, shorter roll-outs, a smaller network or dataset"
+        return _say(f"error: there is not enough memory ({brief(error)}): {few}", BAD_INPUT)
     if "typer" in sys.modules:
         import typer
 

@@ -10,7 +10,7 @@ from tscli.config import UserError
 from tscli.files import atomic_write
 from tscli.runs import Run, find_run, list_runs
 from tscli.runs.chain import chain_of
-from tscli.runs.folder import NOTE
+from tscli.runs.folder import NOTE, REMOVED, last_removed
 from tscli.runs.locks import lock_folder
 
 
@@ -38,6 +38,8 @@ def remove(runs_dir: Path, refs: list[str], yes: bool, force: bool) -> list[Run]
             return []
     for run in chosen.values():
         lock = lock_folder(run.path)  # refuses one that is at work
+        number = max(run.number, last_removed(run.path.parent))
+        atomic_write(run.path.parent / REMOVED, f"{number}\n")
         shutil.rmtree(run.path)
         lock.close()
     return list(chosen.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -68,13 +69,15 @@ def _where_you_stand(out: Console, runs: list[Run], runs_dir: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from tscli.runs.watching import trend
     from tscli.runs.words import headline, made_by
 
     if runs:
         out.print(f"\n[bold]newest runs in {runs_dir}[/]")
         table = Table.grid(padding=(0, 2))
         for run in runs[-4:]:
-            table.add_row(f"  {run.number}", made_by(run), escape(run.task_name), status_text(run), headline(run))
+            about = (made_by(run), escape(run.task_name), status_text(run), f"[cyan]{trend(run)}[/]", headline(run))
+            table.add_row(f"  {run.number}", *about)
         out.print(table)
     out.print(f"\nNext: [bold cyan]{escape(next_step(runs))}[/]")
 
@@ -102,6 +105,8 @@ def next_step(runs: list[Run], after: Run | None = None) -> str:
         from tscli.launch.pipeline import unfinished
 
         return unfinished(runs[-1].path.parent) or f"tscli {runs[-1].command} --resume"
+    if after is None and runs and runs[-1].status == "running":
+        return "tscli watch"
     finished = [run for run in runs if run.status == "finished"]
     newest = after or (finished[-1] if finished else None)
     if newest is None:
@@ -113,6 +118,8 @@ def next_step(runs: list[Run], after: Run | None = None) -> str:
 
 def _following(run: Run, is_named: bool) -> str:
     """What comes after a run; `is_named` where a stage that is told nothing would go on from another one."""
+    if run.manifest.get("next"):  # the run itself knows best
+        return str(run.manifest["next"])
     number = f" {run.number}" if is_named else ""
     if run.command == "train-teacher" and run.config.get("latent_size"):
         return f"distill --method latent{' --teacher' + number if number else ''}"
@@ -123,11 +130,23 @@ def _following(run: Run, is_named: bool) -> str:
     if "pairs" not in run.holds:
         return f"runs {run.number}"
     if run.command not in _FROM_ELSEWHERE:
-        return f"distill --pairs{number} --student rnn" if number else "distill --student rnn"
+        return f"distill{' --pairs' + number if number else ''}{_body(run.task)}"
     # Of whatever teacher; where that is not here, its labels are.
     if "teacher" in run.manifest["parents"]:
-        return f"distill --pairs {run.number} --student rnn"
+        return f"distill --pairs {run.number}{_body(run.task)}"
     return f"distill --method bc --pairs {run.number} --loss cross_entropy"
+
+
+def _body(task: str) -> str:
+    """The body of a student, where it sees less than its teacher and the task has no settings for it."""
+    from tscli.config import UserError, is_yaml
+    from tscli.tasks import load_task, task_names
+
+    with contextlib.suppress(UserError):
+        found = load_task(task) if is_yaml(task) or task in task_names() else None  # others: all see the same
+        if found is not None and found.student != found.teacher and "distill" not in found.stages:
+            return " --student rnn"
+    return ""
 
 
 def _elsewhere(run: Run) -> str:

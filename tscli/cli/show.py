@@ -14,6 +14,7 @@ from rich.table import Table
 from tscli.cli.pages import console, next_step, status_text
 from tscli.config import UserError
 from tscli.runs import Run, find_run, list_runs
+from tscli.runs.watching import trend
 from tscli.runs.words import headline, made_by
 from tscli.tasks import Task, load_task, task_names
 from tscli.terminal.progress import short_time
@@ -164,15 +165,16 @@ def run_data(run: Run) -> dict[str, Any]:
 
 
 def _run_tree(out: Console, found: list[Run]) -> None:
-    titles = ("run", "task", "seed", "result", "took", "when")
-    give_way = {"took": 0, "task": 10, "when": 0, "run": 20}
+    titles = ("run", "task", "seed", "return", "result", "took", "when")
+    give_way = {"took": 0, "return": 0, "task": 10, "when": 0, "run": 20}
     table = FitTable(titles, right=("seed", "took"), give_way=give_way, gap=NARROW_GAP)
     for guide, run in lineage(found):
         # A run that is finished has its result to say so.
         result = (headline(run) if run.status == "finished" else "") or status_text(run)
         result += f"  [dim]{escape(run.note)}[/]" if run.note else ""
         took = short_time(float(run.manifest.get("seconds") or 0))
-        cells = (escape(run.task_name), "" if run.seed is None else str(run.seed), result, took, _age(run.created))
+        seed = "" if run.seed is None else str(run.seed)
+        cells = (escape(run.task_name), seed, f"[cyan]{trend(run)}[/]", result, took, age(run.created))
         table.add(f"[dim]{guide}[/][bold cyan]{run.number}[/] {made_by(run)}", *cells)
     out.print()
     out.print(table)
@@ -204,7 +206,8 @@ def lineage(found: list[Run]) -> list[tuple[str, Run]]:
     return rows
 
 
-def _age(created: str) -> str:
+def age(created: str) -> str:
+    """How long ago that was."""
     try:
         then = datetime.fromisoformat(created)
     except ValueError:
@@ -231,7 +234,7 @@ def _run_page(out: Console, run: Run) -> None:
     seed = "" if run.seed is None else f", seed {run.seed}"
     table = Table.grid(padding=(0, 2))
     table.add_row("made by", f"tscli {run.command}{method}, task {escape(run.task)}{seed}")
-    table.add_row("when", f"{run.created} ({_age(run.created)}), {short_time(float(run.manifest.get('seconds') or 0))}")
+    table.add_row("when", f"{run.created} ({age(run.created)}), {short_time(float(run.manifest.get('seconds') or 0))}")
     table.add_row("made from", ", ".join(run.parents) or "nothing")
     if run.note:
         table.add_row("note", escape(run.note))

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
 from tscli.compare.crew import Crew, Worker
 from tscli.terminal.progress import short_count, short_time
 
@@ -51,7 +53,7 @@ class Board:
         if self._live is not None:
             self._live.update(self._table(crew), refresh=True)
         elif crew.working:
-            lines = [f"{worker.cell.title}: {_state(worker)}" for worker in crew.working.values()]
+            lines = [f"{escape(worker.cell.title)}: {_state(worker)}" for worker in crew.working.values()]
             self._console.print("; ".join([summary(crew, self._jobs), *lines]), highlight=False, soft_wrap=True)
 
     def _table(self, crew: Crew) -> Group:
@@ -60,7 +62,7 @@ class Board:
 
         table = Table.grid(padding=(0, 2))
         for worker in crew.working.values():
-            table.add_row(f"  [cyan]{worker.cell.title}[/]", _state(worker))
+            table.add_row(f"  [cyan]{escape(worker.cell.title)}[/]", _state(worker))
         return Group(summary(crew, self._jobs), table)
 
 

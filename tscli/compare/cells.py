@@ -17,6 +17,7 @@ import ast
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ from tscli.files import atomic_write
 from tscli.launch.scripts import Script, script_folders
 from tscli.runs import Run, find_run, list_runs
 from tscli.runs.folder import FINISHED
+from tscli.runs.watching import CELLS
 from tscli.tasks import Task
 
 # What of a task a cell's figures depend on; its settings are in the cell's own already.
@@ -41,7 +43,7 @@ LOG = "log.txt"
 REFERENCES = ("run", "teacher", "pairs", "student")
 TAKEN = REFERENCES[:3]
 # Checkpoints and what is said beforehand change no result, and the task's content stands for its name.
-_NOT_HASHED = ("checkpoint_every", "diagnose", "task", "seed")
+_NOT_HASHED = ("checkpoint_every", "diagnose", "film_every", "task", "seed")
 
 
 @dataclass(eq=False)
@@ -179,6 +181,17 @@ def make_cell(step: Step, seed: int, before: Cell | None, runs_dir: Path) -> Cel
     """The cell of a step with a seed, after another one."""
     key = _hash([SCHEMA, step.identity, seed, before.key if before else None])
     return Cell(key, step.script, step.settings | {"seed": seed}, seed, step.takes, step.code, before, runs_dir)
+
+
+def note_cells(folder: Path, cells: Sequence[Cell]) -> None:
+    """Write down which cells a run is made of, in its folder.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    # What tells them apart comes first: a narrow terminal shows no more.
+    listed = [{"title": f"{', '.join(cell.serves)}: {cell.name}", "folder": cell.folder.name} for cell in cells]
+    atomic_write(folder / CELLS, json.dumps({"cells": listed}, indent=1))
 
 
 def code_hash(path: Path) -> str:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from tscli import trust
 from tscli.compare.board import Board
-from tscli.compare.crew import CellsStopped, Crew, usable_cpus
+from tscli.compare.cells import note_cells
+from tscli.compare.crew import CellsStopped, Crew, default_jobs
 from tscli.compare.plan import Comparison, Layout, lay_out, parse_seeds
 from tscli.config import UserError, is_yaml, one_line
 from tscli.launch.methods import choose_methods, known_methods
@@ -110,10 +111,11 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
         raise UserError(f"--jobs {jobs}: at least 1 process is needed")
     layout = lay_out(comparison, session.runs_dir)
     _check_metric(comparison, layout.task)
-    jobs = jobs or _default_jobs(layout)
+    jobs = jobs or default_jobs(layout.cells)
     where = ["--runs-dir", str(session.runs_dir)] if session.runs_dir != default_runs_dir() else []
     command = shlex.join(["tscli", *words(comparison), *where])
     with session.start(comparison, COMMAND, comparison.task, checkpoints=False) as run:
+        note_cells(run.path, layout.cells)
         board = Board(None if session.quiet else session.log, jobs)
         sinks = session.sinks
         if sinks is None:  # as before a resume, also for cells that had not begun by then
@@ -179,12 +181,6 @@ def _check_metric(comparison: Comparison, task: Task) -> None:
         env.close()
         if not env.has_success:
             raise UserError(f"--metric success_rate: the env of {task.name} tells no success: choose return")
-
-
-def _default_jobs(layout: Layout) -> int:
-    """As many processes as there are CPUs for; a stage with `threads` 0 takes all."""
-    threads = max(int(cell.settings.get("threads", 1)) or usable_cpus() for cell in layout.cells)
-    return max(1, usable_cpus() // threads)
 
 
 def words(comparison: Comparison) -> list[str]:

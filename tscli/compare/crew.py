@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from tscli.compare.cells import Cell
 from tscli.config import UserError
 from tscli.runs import Run
@@ -180,7 +182,9 @@ class Crew:
             pass  # stopped, as it was asked to
         elif worker.resumes and process.returncode > 0 and not _worked_on(cell, process.pid):
             # It refused before it began to work on its run, so that cannot be continued.
-            self._say(f"{cell.title}: {last_error(cell.log, worker.log_start, process.returncode)}; starting it anew")
+            self._say(
+                f"{escape(cell.title)}: {last_error(cell.log, worker.log_start, process.returncode)}; starting it anew"
+            )
             self._begin(cell, worker.lock, resumes=False)
             return
         else:
@@ -189,7 +193,7 @@ class Crew:
 
     def line(self, cell: Cell, text: str) -> str:
         """A line about a cell, with how far all are."""
-        return f"\\[{len(self.finished)}/{len(self.cells)}] {cell.title}: {text}"
+        return f"\\[{len(self.finished)}/{len(self.cells)}] {escape(cell.title)}: {text}"
 
 
 def _worked_on(cell: Cell, pid: int) -> bool:
@@ -246,3 +250,9 @@ def usable_cpus() -> int:
     """CPUs that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def default_jobs(cells: Sequence[Cell]) -> int:
+    """As many processes as there are CPUs for; a stage with `threads` 0 takes all."""
+    threads = max(int(cell.settings.get("threads", 1)) or usable_cpus() for cell in cells)
+    return max(1, usable_cpus() // threads)

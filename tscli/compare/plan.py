@@ -180,7 +180,7 @@ class _Planner:
             "{student}": self.task.student,
             "{student_network}": self.task.stages.get("distill", {}).get("student"),
         }
-        self._task_name = _kept_task(comparison.task, runs_dir)
+        self._task_name = kept_task(comparison.task, runs_dir)
         self.calls = {name: list(self._calls(name, method)) for name, method in comparison.methods.items()}
         self._assigned = {key: self._targets("--set", key, value) for key, value in comparison.assignments.items()}
         self._swept = {key: self._targets("--sweep", key, values[0]) for key, values in comparison.sweeps.items()}
@@ -261,7 +261,7 @@ class _Planner:
         return self._steps[known]
 
 
-def _kept_task(name: str, runs_dir: Path) -> str:
+def kept_task(name: str, runs_dir: Path) -> str:
     """The task's name; of a file the path of a copy, which stays as it is while cells are made from it."""
     if not is_yaml(name):
         return name

@@ -51,6 +51,8 @@ def _columns(results: Results) -> list[Column]:
             ("trains in", lambda row: ", ".join(dict.fromkeys(place for _, place in results.trains_in(row.variant))))
         )
     columns.append(("env steps", lambda row: short_count(row.env_steps) if row.finished else "-"))
+    if any(row.frames > 0 for row in results.rows):
+        columns.append(("frames", lambda row: short_count(row.frames) if row.finished else "-"))
     columns.append(("allowed", lambda row: short_count(row.allowed_steps) if row.allowed_steps else "-"))
     columns.append(("time", lambda row: short_time(row.seconds) if row.finished else "-"))
     return columns
@@ -65,7 +67,7 @@ def screen_table(results: Results) -> FitTable:
     """For the terminal: columns give way where it is narrow, the figure last."""
     columns = _columns(results)
     titles = [title for title, _ in columns]
-    droppable = ["allowed", "time", "IQM", "gap", "env steps", "trains in", "each seed", "teacher", "seeds"]
+    droppable = ["allowed", "time", "IQM", "gap", "frames", "env steps", "trains in", "each seed", "teacher", "seeds"]
     if results.metric.name != "return":
         droppable.insert(0, "return")
     table = FitTable(
@@ -115,6 +117,8 @@ def explanations(results: Results) -> list[str]:
         "counted. Allowed: the sum of total_steps of the stages that have it; a stage rounds it up to whole "
         "iterations, and stops before it where it has reached its goal."
     )
+    if any(row.frames > 0 for row in results.rows):
+        notes.append("Frames: pictures that were taken to train and to collect, counted as env steps are.")
     return [*notes, "Time: of all stages of one seed, one after the other, as measured beside the other processes."]
 
 
@@ -225,6 +229,7 @@ def _plain_row(row: Summary, results: Results) -> dict[str, Any]:
         "return": row.mean_return if done else None,
         "trains_in": results.trains_in(row.variant),
         "env_steps": row.env_steps if done else None,
+        "frames": row.frames if done else None,
         "allowed_steps": row.allowed_steps or None,
         "seconds": row.seconds if done else None,
     }
@@ -236,7 +241,8 @@ def _plain_outcome(outcome: Outcome, metric: Metric) -> dict[str, Any]:
     row |= outcome.row.variant.swept | {name: outcome.student.get(name) for name in METRICS}
     row |= {f"teacher_{name}": outcome.teacher.get(name) for name in METRICS}
     row |= {"gap": outcome.gap(metric.name), **outcome.extra}
-    row |= {"env_steps": outcome.env_steps, "allowed_steps": sum(cell.allowed_steps for cell in outcome.row.cells)}
+    row |= {"env_steps": outcome.env_steps, "frames": outcome.frames}
+    row |= {"allowed_steps": sum(cell.allowed_steps for cell in outcome.row.cells)}
     row |= {"seconds": round(outcome.seconds, 3), "problem": outcome.problem}
     for cell in outcome.row.cells:
         run = cell.run()

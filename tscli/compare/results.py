@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +44,7 @@ class Outcome:
     teacher: dict[str, float] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)  # how near the student is to its teacher
     env_steps: int = 0
+    frames: int = 0
     seconds: float = 0.0
     problem: str = ""
 
@@ -66,6 +66,7 @@ class Summary:
     gap: float | None
     mean_return: float
     env_steps: float  # mean over the seeds that are in
+    frames: float  # as well
     allowed_steps: int
     seconds: float
 
@@ -123,6 +124,7 @@ def _outcomes(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Outcome]:
     for row in rows:
         runs = [cell.finished_run() for cell in row.cells]
         outcome = Outcome(row, env_steps=sum(map(env_steps, runs)))
+        outcome.frames = sum(int(run.metrics.get("frames", 0)) for run in runs if run is not None)
         outcome.seconds = sum(float(run.manifest.get("seconds") or 0) for run in runs if run is not None)
         problems = [f"{cell.name}: {failed[cell.key]}" for cell in row.cells if cell.key in failed]
         outcome.problem = problems[0] if problems else "" if runs[-1] is not None else "unfinished"
@@ -134,12 +136,11 @@ def _outcomes(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Outcome]:
 
 def _read_report(outcome: Outcome, run: Run) -> None:
     """The figures of greedy policies from `tscli eval`'s report, or from what another script has measured."""
-    path = run.path / "report.json"
-    if not path.exists():
+    report = run.report
+    if not report:
         measured = {name: run.metrics.get(f"eval/{name}") for name in METRICS}
         outcome.student = {name: float(value) for name, value in measured.items() if value is not None}
         return
-    report = json.loads(path.read_text(encoding="utf-8"))
     # Where a teacher is all that was trained, as by asymmetric PPO, it is the method's policy.
     role = "student" if "student" in report["policies"] else next(iter(report["policies"]))
     for name, entry in report["policies"].items():
@@ -184,6 +185,7 @@ def _summary(group: list[Outcome], metric: Metric) -> Summary:
         gap=float(np.mean(gaps)) if gaps else None,
         mean_return=_mean([outcome.student.get("return", math.nan) for outcome in done]),
         env_steps=_mean([float(outcome.env_steps) for outcome in done]),
+        frames=_mean([float(outcome.frames) for outcome in done]),
         allowed_steps=sum(cell.allowed_steps for cell in group[0].row.cells),
         seconds=_mean([outcome.seconds for outcome in done]),
     )
@@ -225,9 +227,8 @@ def run_curves(runs: Sequence[Run], final: float, metric: Metric) -> tuple[Curve
 
 def _logged(run: Run, name: str, spent: int) -> Curve | None:
     """What a run logged by that name, against its steps after those that were spent before it."""
-    text = (run.path / "metrics.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
-    points = [(spent + line["step"], line[name]) for line in lines if "step" in line and line.get(name) is not None]
+    found = [(line.get("step"), line.get(name)) for line in run.points]
+    points = [(spent + step, value) for step, value in found if step is not None and value is not None]
     if not points:
         return None
     steps, values = zip(*points, strict=True)

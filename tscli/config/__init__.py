@@ -14,8 +14,11 @@ from tscli.config.base import (
     positional,
 )
 from tscli.config.bodies import ConvolutionsConfig, HistoryConfig, LayersConfig, MemoryConfig
+from tscli.config.images import ImageConfig
 from tscli.config.network import Network, NetworkConfig
 from tscli.config.stages import (
+    Augment,
+    AugmentConfig,
     DistillConfig,
     Encoder,
     EvalEvery,
@@ -28,6 +31,7 @@ from tscli.config.stages import (
     NumEnvs,
     NumMinibatches,
     Patience,
+    PenaltyConfig,
     PPOConfig,
     RandomStart,
     RolloutConfig,
@@ -42,6 +46,8 @@ from tscli.config.stages import (
 from tscli.config.views import ViewPart, parse_view
 
 __all__ = [
+    "Augment",
+    "AugmentConfig",
     "Config",
     "ConvolutionsConfig",
     "DistillConfig",
@@ -50,6 +56,7 @@ __all__ = [
     "Falling",
     "History",
     "HistoryConfig",
+    "ImageConfig",
     "JointConfig",
     "LatentConfig",
     "LatentSize",
@@ -62,6 +69,7 @@ __all__ = [
     "NumMinibatches",
     "PPOConfig",
     "Patience",
+    "PenaltyConfig",
     "RandomStart",
     "RolloutConfig",
     "RolloutSteps",

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from tscli.config.base import Config, did_you_mean
+from tscli.config.images import Image, ImageConfig
 from tscli.light import defining, light_class, parse
 
 _FOLDER = Path(__file__).parents[1] / "networks" / "bodies"
@@ -111,6 +112,7 @@ class NetworkConfig(_Bodies):
     head_hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(), description="Width of each layer between the body and the actions; a critic has none."
     )
+    image: Image = Field(ImageConfig(), description="A view's pictures come before its body.")
     settings: dict[str, Any] = Field(
         default_factory=dict,
         description="Settings of a body of your own: --set network.settings.width=32.",

@@ -42,6 +42,26 @@ Patience = Annotated[int, Field(ge=1, description="Evaluations in a row that mus
 Share = Annotated[float, Field(ge=0, lt=1, description="Share of episodes held out to measure; 0 holds out none.")]
 
 
+class AugmentConfig(Config):
+    """What pictures go through while a student learns from them, and never while it acts."""
+
+    shift: int = Field(
+        default=0, ge=0, le=64, description="Pixels that a picture is moved at most, each way (DrQ: 4); 0: not."
+    )
+    brightness: float = Field(
+        default=0.0, ge=0, le=1, description="Share by which its brightness is scaled at most; 0: not."
+    )
+    contrast: float = Field(
+        default=0.0, ge=0, le=1, description="Share by which its contrast is scaled at most; 0: not."
+    )
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of those that are on."""
+        return tuple(name for name, value in self if value)
+
+
+Augment = Annotated[AugmentConfig, Field(description="What pictures go through while a student learns from them.")]
 LatentSize = Annotated[int, Field(ge=1, description="Length of the latent.")]
 Encoder = Annotated[Network, Field(description="Body that makes the latent of what is privileged.")]
 History = Annotated[Network, Field(description="Body that infers the latent from what the student has sensed.")]
@@ -55,6 +75,7 @@ class TrainingConfig(StageConfig):
     stop_return: float | None = Field(None, description="Stop once greedy evaluations reach this return.")
     stop_success: float | None = Field(None, gt=0, le=1, description="Stop once greedy evaluations succeed this often.")
     stop_patience: Patience = 1
+    film_every: int = Field(0, ge=0, description="Iterations between short films of the greedy policy; 0: none.")
 
 
 class RolloutConfig(TrainingConfig):
@@ -121,6 +142,44 @@ class JointConfig(PPOConfig):
         return self
 
 
+class PenaltyConfig(JointConfig):
+    """Settings of those in which the teacher pays for where its student cannot follow."""
+
+    lr_schedule: Literal["constant", "linear", "adaptive"] = Field(
+        "linear", description="Linear falls to 0 over total_steps; adaptive keeps each update near desired_kl."
+    )
+    desired_kl: float = Field(
+        0.01, gt=0, description="KL(old || new) from which adaptive keeps its distance: above twice this lr falls."
+    )
+    penalty_coef: float = Field(0.2, description="lambda1, weight of the KL taken off the reward; 0: none.")
+    penalty_warmup: int = Field(0, ge=0, description="Env steps in which the penalty grows to full weight; 0: at once.")
+    penalty_std: float | None = Field(
+        None,
+        gt=0,
+        description="Deviation [half ranges] at which the KL of Gaussians is taken, in penalty and gradient; none "
+        "takes the policies' own, at which the same difference costs the more the surer the teacher is.",
+    )
+    penalty_cap: float | None = Field(None, gt=0, description="Most nats that a step is charged for; none: no bound.")
+    penalty_lasting: float = Field(
+        1.0,
+        ge=1,
+        description="Steps over which differences of means are averaged before they are charged for; 1: none.",
+    )
+    penalty_failure: bool = Field(
+        False, description="Charge a failure the mean penalty of all the time that it cut off, so that it saves none."
+    )
+    gradient_coef: float = Field(0.1, ge=0, description="lambda2, weight of the KL in the teacher's loss; 0: none.")
+    kl_direction: Literal["teacher_proxy", "proxy_teacher"] = Field(
+        "teacher_proxy", description="KL(teacher || proxy), or the other way round, in penalty and gradient."
+    )
+
+    @model_validator(mode="after")
+    def _lasting_has_a_unit(self) -> PenaltyConfig:
+        if self.penalty_lasting > 1 and self.penalty_std is None:
+            raise ValueError("--penalty-lasting averages in fixed units: give --penalty-std as well, such as 0.2")
+        return self
+
+
 class LatentConfig(PPOConfig):
     """Settings of the loops in which a student infers the latent that is privileged to its teacher."""
 
@@ -174,3 +233,4 @@ class WindowsConfig(TrainingConfig):
     validation_fraction: Share = 0.1
     eval_every: EvalEvery = 5
     stop_patience: Patience = 2
+    augment: Augment = AugmentConfig()

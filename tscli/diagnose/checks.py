@@ -282,7 +282,7 @@ def from_student_view(gap: Gap | None, sample: Sample, memory: bool) -> Finding:
         return Finding("note", "view", what, "Look at what it does: `tscli eval --render gif`.", figures)
     if teacher.parts == student.parts:
         return Finding("fine", "view", "The student sees what the teacher sees.", figures=figures)
-    if gap.own - gap.base < 0.5 * (1 - gap.base):
+    if _is_rough(gap):
         advice = "`tscli distill --obs` with the teacher's view shows what can be reached at the best."
         return Finding("note", "view", f"{now}: too rough a guess to tell what the student can know.", advice, figures)
     if gap.lost(gap.student) <= LITTLE:
@@ -304,6 +304,31 @@ def from_student_view(gap: Gap | None, sample: Sample, memory: bool) -> Finding:
         return Finding("note", "view", f"{past}: a part may be hidden from it.", advice.strip(), figures)
     what = f"{past}: the student cannot tell apart states in which the teacher acts differently."
     return Finding("problem", "view", what, f"{teach[0].upper()}{teach[1:]}.", figures)
+
+
+def memory_within_window(gap: Gap | None, sample: Sample, kind: str, window: tuple[str, int]) -> Finding:
+    """Whether the steps through which a student's memory learns reach as far back as it seems to have to remember.
+
+    `gap` was found on `sample`; `kind` of the student's body; `window`: these steps, behind the name of their setting.
+    """
+    name, steps = window
+    ends = kind not in ("rnn", "gru", "mingru")  # or it is as long as what the body is shown
+    if gap is None or ends or _is_rough(gap) or gap.lost(gap.student) <= LITTLE:
+        return Finding("fine", "memory", "Nothing says that it has to remember what it cannot learn to.")
+    longest = int(torch.bincount(sample.rows(sample.episode)).max())
+    needed = min(longest, HISTORY) if gap.lost(gap.history) <= LITTLE else longest
+    figures = {"window": float(steps), "needed": float(needed)}
+    if steps >= needed:
+        return Finding(
+            "fine", "memory", f"It learns through {steps} steps, and has to remember {needed}.", figures=figures
+        )
+    what = f"Its memory learns through {steps} steps, and what it does not see may lie up to {needed} steps back."
+    advice = f"Try --{name} {min(4 * steps, needed)}, or --student history --student.history {min(HISTORY, needed)}."
+    return Finding("note", "memory", what, advice, figures)
+
+
+def _is_rough(gap: Gap) -> bool:
+    return gap.own - gap.base < 0.5 * (1 - gap.base)
 
 
 def _shares(gap: Gap, continuous: bool) -> tuple[str, str]:

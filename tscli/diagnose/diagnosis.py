@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tscli import ranks, streams
-from tscli.config import Network, NetworkConfig, UserError, one_line
+from tscli.config import Network, NetworkConfig, UserError, WindowsConfig, one_line
 from tscli.diagnose.checks import (
     Finding,
     action_bounds,
@@ -20,6 +20,7 @@ from tscli.diagnose.checks import (
     from_student_view,
     labels_come_out_again,
     large_inputs,
+    memory_within_window,
     normaliser_fits,
     teacher_is_good,
 )
@@ -35,9 +36,9 @@ from tscli.networks.files import load_policy_file
 from tscli.pairs import Pairs
 from tscli.runs import Run
 from tscli.runs.session import Session
-from tscli.tasks import Task
+from tscli.tasks import Task, load_task
 from tscli.training import setup
-from tscli.training.teachers import TeacherRuns
+from tscli.training.teachers import TeacherRuns, teachers_of
 
 MARKS = {"fine": "[green]fine[/]", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
 
@@ -62,11 +63,18 @@ def random_policy(view: ViewSpec, action: ActionSpec) -> Policy:
 
 
 def sample_findings(
-    teacher: Policy, sample: Sample, recorded: bool, network: NetworkConfig, effort: Effort, seed: int
+    teacher: Policy,
+    sample: Sample,
+    recorded: bool,
+    network: NetworkConfig,
+    effort: Effort,
+    seed: int,
+    window: tuple[str, int] = ("window", 16),
 ) -> list[Finding]:
     """All that a sample tells; `recorded`: its labels were stored, so that there is something to compare with.
 
-    `teacher` gave the labels, `network` is the student's, `effort` and `seed` are the probes'.
+    `teacher` gave the labels, `network` is the student's, `effort` and `seed` are the probes'; `window` names the
+    setting of the steps through which its memory learns, and has these.
     """
     gap = imitation_gap(sample, teacher.is_recurrent, effort, seed)
     return [
@@ -76,7 +84,12 @@ def sample_findings(
         constant_inputs(sample),
         large_inputs(sample, network.normalize),
         from_student_view(gap, sample, network.kind != "mlp"),
+        memory_within_window(gap, sample, network.kind, window),
     ]
+
+
+# Settings of how many steps a student's memory learns through; a stage has one of them.
+WINDOWS = ("window", "gradient_length")
 
 
 def before_distillation(
@@ -88,6 +101,7 @@ def before_distillation(
     pairs_run: Run | None,
     env: VecEnv | None = None,
     rewards_teach: bool = False,
+    window: tuple[str, int] = ("window", 16),
 ) -> None:
     """Say what would keep a student from learning, in well under a second; say nothing where all is fine.
 
@@ -103,6 +117,7 @@ def before_distillation(
         task, view, network: the student's.
         pairs_run: what it starts from; None where it starts from nothing.
         env: which the stage steps; None where it steps none. It is not touched.
+        window: the setting of the steps through which its memory learns, and these.
         rewards_teach: rewards teach what the student's view does not tell of the teacher's action, so that need not be
             said.
     """
@@ -111,7 +126,7 @@ def before_distillation(
     if len(teachers.runs) != 1:
         return
     try:
-        findings = _quick_findings(teachers.runs[0], task, view, network, pairs_run, env)
+        findings = _quick_findings(teachers.runs[0], task, view, network, pairs_run, env, window)
     except Exception as error:  # whatever is wrong with a check must not keep the student from learning
         session.say(f"[dim]the checks before distillation did not work here: {escape(repr(error))}[/]")
         return
@@ -120,13 +135,36 @@ def before_distillation(
             session.say(in_a_line(finding))
 
 
+def findings_of(student: Run) -> list[Finding]:
+    """All that `before_distillation` looked at, of a finished student with pairs of one teacher; else nothing.
+
+    Raises:
+        UserError: the teacher, the pairs or the task are gone, or have changed.
+    """
+    parents = student.manifest["parents"]
+    pairs_run = student.parent("pairs") if "pairs" in parents else student
+    runs = teachers_of(student).runs if student.teachers else ()
+    if len(runs) != 1 or not (pairs_run.path / "pairs").is_dir():
+        return []
+    spec = load_policy_file(student.policy_path()).spec
+    steps = next((name, value) for name, value in [*student.config.items(), ("window", 16)] if name in WINDOWS)
+    window = steps[0].replace("_", "-"), int(steps[1])
+    return _quick_findings(runs[0], load_task(student.task), spec.view, spec.network, pairs_run, None, window)
+
+
 def in_a_line(finding: Finding) -> str:
     """A finding with its mark, as rich markup."""
     return f"{MARKS[finding.level]}  {escape(finding.what)} {escape(finding.advice)}".rstrip()
 
 
 def _quick_findings(
-    teacher_run: Run, task: Task, view: ViewSpec, network: NetworkConfig, pairs_run: Run | None, env: VecEnv | None
+    teacher_run: Run,
+    task: Task,
+    view: ViewSpec,
+    network: NetworkConfig,
+    pairs_run: Run | None,
+    env: VecEnv | None,
+    window: tuple[str, int],
 ) -> list[Finding]:
     teacher = load_policy_file(teacher_run.policy_path(teacher_run.teacher_policy or "policy"))
     reached = _reached(teacher_run, task)
@@ -143,7 +181,7 @@ def _quick_findings(
         own.close()
     if sample is None:
         return [reached, normaliser_fits(teacher, None)]
-    return [reached, *sample_findings(teacher, sample, pairs_run is not None, network, _QUICK, seed)]
+    return [reached, *sample_findings(teacher, sample, pairs_run is not None, network, _QUICK, seed, window)]
 
 
 def _reached(teacher_run: Run, task: Task) -> Finding:
@@ -166,6 +204,12 @@ def students_network(task: Task) -> NetworkConfig:
         return TypeAdapter(Network).validate_python(written)
     except ValidationError as error:
         raise UserError(f"task {task.name}, distill, student: {one_line(error, NetworkConfig, prefix='')}") from None
+
+
+def students_window(task: Task) -> tuple[str, int]:
+    """The setting of the steps through which the memory of the task's student learns, and these."""
+    written = {**task.stages.get("distill", {}), **task.stages.get("distill-dagger", {})}.get("window")
+    return "window", written if isinstance(written, int) else WindowsConfig.model_fields["window"].default
 
 
 def how_good(teacher: Policy, task: Task, episodes: int, seed: int, device: torch.device) -> Finding:

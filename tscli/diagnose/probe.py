@@ -68,38 +68,65 @@ def _enough(own: float, base: float) -> float:
     return own - max(_CHANCE, LITTLE * (own - base))
 
 
+class Probes:
+    """Scores of what is seen, all fitted on the same episodes of a sample and tried on the same others."""
+
+    def __init__(self, sample: Sample, effort: Effort, seed: int, fit: Tensor, test: Tensor) -> None:
+        self._sample, self._effort, self._seed, self._fit, self._test = sample, effort, seed, fit, test
+        self._target = _target(sample.label, sample.action)
+
+    @property
+    def rows(self) -> int:
+        """Steps that they are tried on."""
+        return int(self._test.sum())
+
+    @property
+    def base(self) -> float:
+        """The score from nothing: that of the commonest action, or of the mean."""
+        target = self._target[self._test]
+        return _score(self._target[self._fit].mean(0).expand_as(target), target, self._sample.action)
+
+    def score(self, x: Tensor, enough: float = 1.0) -> float:
+        """That of the best probe from x [T, B, F]; one in a hurry is content with `enough`."""
+        data = (x[self._fit], self._target[self._fit], x[self._test], self._target[self._test])
+        return predictability(*data, self._sample.action, self._effort, self._seed, enough)
+
+    def remembered(self, x: Tensor, before: float, enough: float = 1.0, longest: int = HISTORY) -> float:
+        """That from the last observations and actions, or `before`, which x alone gave, where that is better."""
+        best = before
+        for steps in (2, longest):  # the less there is to read, the less it takes to learn what matters
+            if best < enough or not self._effort.hurry:
+                best = max(best, self.score(self.past(x, steps), enough))
+        return best
+
+    def past(self, x: Tensor, steps: int) -> Tensor:
+        """`x` with the observations and actions before it, see `with_history`."""
+        return with_history(x, self._sample.previous, self._sample.reset, steps)
+
+
+def make_probes(sample: Sample, effort: Effort, seed: int) -> Probes | None:
+    """Probes of a sample; None where there is but one episode and so none to hold out."""
+    chosen = _split(sample, effort, streams.generator(seed, "diagnose/split"))
+    return None if chosen is None else Probes(sample, effort, seed, *chosen)
+
+
 def imitation_gap(sample: Sample, recurrent: bool, effort: Effort, seed: int) -> Gap | None:
     """Scores of the probes, or None where there is but one episode and so none to hold out.
 
     `recurrent`: the teacher has memory. `seed`: of the choice of episodes and rows, and of the probes.
     """
-    chosen = _split(sample, effort, streams.generator(seed, "diagnose/split"))
-    if chosen is None:
+    probes = make_probes(sample, effort, seed)
+    if probes is None:
         return None
-    fit, test = chosen
-    target = _target(sample.label, sample.action)
-
-    def score(x: Tensor, enough: float) -> float:
-        data = (x[fit], target[fit], x[test], target[test])
-        return predictability(*data, sample.action, effort, seed, enough)
-
-    def remembered(x: Tensor, before: float, enough: float) -> float:
-        best = before
-        for steps in (2, HISTORY):  # the less there is to read, the less it takes to learn what matters
-            if best < enough or not effort.hurry:
-                past = with_history(x, sample.previous, sample.reset, steps)
-                best = max(best, score(past, enough))
-        return best
-
-    base = _score(target[fit].mean(0).expand_as(target[test]), target[test], sample.action)
-    own = score(features(sample.teacher), _CLEAR)
+    base = probes.base
+    own = probes.score(features(sample.teacher), _CLEAR)
     if recurrent:
-        own = remembered(features(sample.teacher), own, _CLEAR)
+        own = probes.remembered(features(sample.teacher), own, _CLEAR)
     if sample.views[0].parts == sample.views[1].parts:
-        return Gap(own, own, own, base, int(test.sum()))
+        return Gap(own, own, own, base, probes.rows)
     enough, seen = _enough(own, base), features(sample.student)
-    alone = score(seen, enough)
-    return Gap(own, alone, remembered(seen, alone, enough), base, int(test.sum()))
+    alone = probes.score(seen, enough)
+    return Gap(own, alone, probes.remembered(seen, alone, enough), base, probes.rows)
 
 
 def _split(sample: Sample, effort: Effort, generator: torch.Generator) -> tuple[Tensor, Tensor] | None:

@@ -40,6 +40,7 @@ from tscli.envs import EnvStep
 from tscli.envs.contract import RestartedEnv, first_line
 from tscli.envs.episodes import Episodes, derive
 from tscli.envs.making import build, check_drawing, find_spec, wrapped
+from tscli.envs.mujoco import warn_as_python
 from tscli.envs.sources import action_spec, group_sources
 from tscli.traces import at_most
 
@@ -263,6 +264,7 @@ def _from_single_envs(config: EnvConfig, spec: EnvSpec, num_envs: int) -> tuple[
         # Gymnasium's checks of an env's first steps are the same for every copy, so one has them.
         arguments = _arguments(config, render_mode)
         env = gymnasium.make(spec, disable_env_checker=index > 0, **arguments)
+        warn_as_python()
         return Episodes(_wrapped(config, env), config.id)
 
     # One env ahead of the rest: what does not work is said before N of them, or N processes, are started.

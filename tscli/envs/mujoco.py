@@ -12,6 +12,8 @@ from __future__ import annotations
 import copy
 import importlib
 import os
+import sys
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +52,15 @@ def load_mujoco() -> Any:
         raise UserError("this env needs MuJoCo, which is not installed: pip install 'tscli[mujoco]'") from None
     if not mujoco.__version__.startswith("4."):
         raise UserError(f"this env needs MuJoCo 4, and {mujoco.__version__} is installed: pip install 'mujoco>=4,<5'")
+    warn_as_python()
     return mujoco
+
+
+def warn_as_python() -> None:
+    """Let MuJoCo, where it is loaded, warn as Python does: else it writes MUJOCO_LOG.TXT into the current folder."""
+    mujoco: Any = sys.modules.get("mujoco")
+    if mujoco is not None and mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(lambda text: warnings.warn(f"MuJoCo: {text}", RuntimeWarning, stacklevel=2))
 
 
 def load_spec(path: Path) -> Any:
@@ -244,6 +254,10 @@ class MujocoEnv(VecEnv):
     def _outcome(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reward of a step, whether it ends the episode, and whether it cuts it short: each [N]."""
 
+    def _succeeds(self) -> np.ndarray:
+        """Whether each env has done what it is there for, [N]; it counts at an episode's end."""
+        return np.zeros(self.num_envs, bool)
+
     @abstractmethod
     def _happen(self) -> None:
         """What befalls the envs between two steps: pushes, new commands."""
@@ -269,6 +283,7 @@ class MujocoEnv(VecEnv):
         self._steps += 1
         reward, terminated, cut = self._outcome()
         truncated = (cut | (self._steps >= self.max_episode_steps)) & ~terminated
+        done_well = self._succeeds() & (terminated | truncated)
         self._happen()
         self._fell = terminated
         self._ended, self._seen = np.flatnonzero(terminated | truncated), {}
@@ -277,10 +292,8 @@ class MujocoEnv(VecEnv):
             self._steps[self._ended] = 0
             self._episode[self._ended] += 1
             self._begin(self._ended)
-        success = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        parts = (reward.astype(np.float32), terminated, truncated)
-        paid, failed, late = (torch.from_numpy(part).to(self.device) for part in parts)
-        return EnvStep(paid, failed, late, success)
+        parts = (reward.astype(np.float32), terminated, truncated, done_well)
+        return EnvStep(*(torch.from_numpy(part).to(self.device) for part in parts))
 
     def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
         self.check_group(group)
@@ -296,7 +309,8 @@ class MujocoEnv(VecEnv):
         # Rows that did not end are masked by those who ask for them.
         ended = np.searchsorted(self._ended, rows.cpu().numpy()).clip(max=max(len(self._ended) - 1, 0))
         if not len(self._ended):
-            return torch.zeros((len(rows), *self.groups[group].shape), device=self.device)
+            kind = self.groups[group]
+            return torch.zeros((len(rows), *kind.shape), dtype=getattr(torch, kind.dtype), device=self.device)
         return self._tensor(group, {name: array[ended] for name, array in self._last.items()})
 
     def _before_reset(self, *names: str) -> Arrays:

@@ -16,40 +16,61 @@ from tscli.envs.mujoco import load_mujoco
 SKY = np.array([0.62, 0.72, 0.84])
 LIGHT = np.array([0.36, 0.27, 0.89])
 TILE = 0.5  # m, of the ground's pattern
+HORIZON = 30.0  # m
+SEEN = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # groups of shapes; what stands in the others is hidden
+
+
+class Camera:
+    """A camera that stands still, at work on any data of a model; its pictures are uint8 [H, W, 3].
+
+    Several threads may use it at once, each with data of its own.
+
+    Args:
+        model: whose shapes of the groups 0 to 2 are seen, as in MuJoCo's own pictures.
+        eye, look_at: points in the world [m].
+        size: H, W.
+        fovy: vertical field of view in degrees.
+    """
+
+    def __init__(self, model: Any, eye: np.ndarray, look_at: np.ndarray, size: tuple[int, int], fovy: float = 45.0):
+        self._cast = load_mujoco().mj_multiRay
+        self._eye, self._size = np.asarray(eye, dtype=np.float64), size
+        height, width = size
+        ahead = _unit(look_at - self._eye)
+        right = _unit(np.cross(ahead, [0.0, 0.0, 1.0]))
+        reach = np.tan(np.radians(fovy) / 2)
+        x, y = np.meshgrid(
+            (np.arange(width) + 0.5 - width / 2) / (height / 2), (height / 2 - np.arange(height) - 0.5) / (height / 2)
+        )
+        rays = ahead + reach * (x[..., None] * right + y[..., None] * np.cross(right, ahead))
+        self._rays = np.ascontiguousarray(_unit(rays).reshape(-1, 3))
+        color = 255 * np.concatenate([model.geom_rgba[:, :3], [SKY]])  # the last, of -1, is what meets nothing
+        self._color = color.astype(np.float32)
+        self._is_ground = np.append(model.geom_bodyid == 0, False)
+
+    def look(self, model: Any, data: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The shape that each ray meets (-1: none), how far away [m], and its normal there: [P], [P], [P, 3]."""
+        count = len(self._rays)
+        geom, far, normal = np.empty(count, np.int32), np.empty(count), np.empty(3 * count)
+        self._cast(model, data, self._eye, self._rays.ravel(), SEEN, True, -1, geom, far, normal, count, HORIZON)
+        return geom, far, normal.reshape(-1, 3)
+
+    def draw(self, model: Any, data: Any) -> np.ndarray:
+        """What it sees of data with positions computed."""
+        geom, far, normal = self.look(model, data)
+        shade = (0.4 + 0.6 * np.abs(normal @ LIGHT)).astype(np.float32)
+        shade[geom < 0] = 1.0
+        ground = np.flatnonzero(self._is_ground[geom])
+        point = self._eye[:2] + self._rays[ground, :2] * far[ground, None]
+        shade[ground] *= np.where(np.floor(point / TILE).sum(1) % 2 == 1, np.float32(0.86), np.float32(1.0))
+        return (self._color[geom] * shade[:, None]).astype(np.uint8).reshape(*self._size, 3)
 
 
 def draw(
     model: Any, data: Any, eye: np.ndarray, look_at: np.ndarray, size: tuple[int, int], fovy: float = 45.0
 ) -> np.ndarray:
-    """A picture by rays, uint8 [H, W, 3].
-
-    Args:
-        model, data: with positions computed.
-        eye, look_at: points in the world [m].
-        size: H, W.
-        fovy: vertical field of view in degrees.
-    """
-    mujoco = load_mujoco()
-    height, width = size
-    ahead = _unit(look_at - eye)
-    right = _unit(np.cross(ahead, [0.0, 0.0, 1.0]))
-    reach = np.tan(np.radians(fovy) / 2)
-    x, y = np.meshgrid(
-        (np.arange(width) + 0.5 - width / 2) / (height / 2), (height / 2 - np.arange(height) - 0.5) / (height / 2)
-    )
-    rays = ahead + reach * (x[..., None] * right + y[..., None] * np.cross(right, ahead))
-    rays = np.ascontiguousarray(_unit(rays).reshape(-1, 3))
-    count = len(rays)
-    geom, far, normal = np.full(count, -1, np.int32), np.zeros(count), np.zeros(3 * count)
-    mujoco.mj_multiRay(model, data, eye, rays.ravel(), None, True, -1, geom, far, normal, count, 30.0)
-    shade = 0.4 + 0.6 * np.abs(normal.reshape(-1, 3) @ LIGHT)
-    color = model.geom_rgba[geom.clip(0), :3]
-    ground = model.geom_bodyid[geom.clip(0)] == 0
-    point = eye + rays * far[:, None]
-    odd = (np.floor(point[:, 0] / TILE) + np.floor(point[:, 1] / TILE)) % 2 == 1
-    color = np.where((ground & odd)[:, None], 0.86 * color, color) * shade[:, None]
-    color[geom < 0] = SKY
-    return (255 * color.clip(0, 1)).astype(np.uint8).reshape(height, width, 3)
+    """What a `Camera` there sees, uint8 [H, W, 3]."""
+    return Camera(model, eye, look_at, size, fovy).draw(model, data)
 
 
 def draw_gl(model: Any, data: Any, eye: np.ndarray, look_at: np.ndarray, size: tuple[int, int]) -> np.ndarray:

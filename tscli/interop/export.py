@@ -32,6 +32,7 @@ from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy
 from tscli.networks.bodies import Tanh
 from tscli.networks.distributions import Distribution
+from tscli.networks.frozen import FrozenEncoder
 
 FORMAT = 1
 KEY = "tscli"
@@ -51,6 +52,9 @@ class Actor(nn.Module):
         super().__init__()
         self.policy = copy.deepcopy(policy).cpu().eval().requires_grad_(False)
         _replace_tanh(self.policy)
+        for module in list(self.policy.modules()):
+            if isinstance(module, FrozenEncoder):
+                module.hold()
         view, action = policy.spec.view, policy.spec.action
         observed = [*(["vector"] if view.vector_size else []), *view.images]
         self.inputs = (*observed, *(["hidden"] if policy.is_recurrent else []))

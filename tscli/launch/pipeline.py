@@ -31,7 +31,7 @@ from tscli.terminal.progress import short_time
 from tscli.terminal.tables import FitTable
 
 STATE = "pipeline.json"  # in the runs folder: how far the newest pipeline is
-DEFAULT_STAGES = ["train-teacher", "collect", "distill", {"eval": {"render": "gif"}}]
+DEFAULT_STAGES = ["train-teacher", "collect", "distill", {"eval": {"render": "gif", "record": 2}}]
 
 
 class Description(Config):
@@ -201,10 +201,11 @@ def _check_films(description: Description, stages: list[Stage]) -> None:
     """
     for stage in stages:
         settings = {key: value for _, values in stage.places for key, value in values.items()}
-        if stage.script.command == "eval" and settings.get("render", "none") != "none":
+        render, record = str(settings.get("render", "none")), str(settings.get("record", 0))
+        if stage.script.command == "eval" and (render != "none" or record != "0"):
             from tscli.training.setup import film_env
 
-            env = film_env(load_task(description.task), str(settings["render"]))
+            env = film_env(load_task(description.task), render if render != "none" else "gif")
             if env is not None:
                 env.close()
 

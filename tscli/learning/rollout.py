@@ -48,6 +48,7 @@ class ViewedEnv:
 
     Attributes:
         num_steps: calls of `step` so far, those before a resume included.
+        num_frames: pictures that were asked for so far, which a camera had to take.
         defers: NaN and infinity are looked for in `check`, once per rollout; nothing in a step waits for the device.
 
     Args:
@@ -81,7 +82,7 @@ class ViewedEnv:
         self._distinct = list(distinct.values())
         self._final_for = tuple(final_for)
         self._checked: set[View] = set()  # in this step
-        self.num_steps = 0
+        self.num_steps = self.num_frames = 0
         self._finals: dict[str, Final] = {}
         self._unchecked: list[tuple[int, ViewSpec | str, Obs]] = []
         self._bounded = env.action.is_continuous
@@ -93,6 +94,8 @@ class ViewedEnv:
         """What a role sees now: dict of [N, ...], or of those rows."""
         view = self.views[role]
         obs = view.observe(rows)
+        if rows is not None or view not in self._checked:
+            self.num_frames += sum(len(obs[name]) for name in view.spec.images)
         if view not in self._checked:
             self._check(view.spec, obs, rows)
             if rows is None:
@@ -106,6 +109,7 @@ class ViewedEnv:
     def record(self, groups: Iterable[str]) -> dict[str, Tensor]:
         """The groups as they are now, [N, ...] on the CPU, to be kept."""
         values = {group: self.env.observe(group).cpu() for group in groups}
+        self.num_frames += sum(len(value) for group, value in values.items() if self.env.groups[group].is_image)
         check_finite({group: value.unsqueeze(0) for group, value in values.items()}, self.num_steps)
         return values
 
@@ -135,6 +139,8 @@ class ViewedEnv:
             self._finals = {role: Final(rows, self.views[role].final(rows, action)) for role in self._final_for}
             for role, final in self._finals.items():
                 self._check(self.views[role].spec, final.obs, rows)
+        for role, final in self._finals.items():
+            self.num_frames += sum(len(final.obs[name]) for name in self.views[role].spec.images)
         for view in self._distinct:
             view.advance(action, done)
         self._checked.clear()
@@ -162,12 +168,13 @@ class ViewedEnv:
     def state_dict(self) -> dict[str, Any]:
         """The env and its views, for exact resume."""
         views = [view.state_dict() for view in self._distinct]
-        return {"env": self.env.state_dict(), "views": views, "num_steps": self.num_steps}
+        counts = {"num_steps": self.num_steps, "num_frames": self.num_frames}
+        return {"env": self.env.state_dict(), "views": views, **counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`. Where the env cannot (`exact_resume` is False), its episodes start anew."""
         self.env.load_state_dict(state["env"])
-        self.num_steps = state["num_steps"]
+        self.num_steps, self.num_frames = state["num_steps"], state.get("num_frames", 0)
         self._checked.clear()
         for view, saved in zip(self._distinct, state["views"], strict=True):
             if self.env.exact_resume:

@@ -27,6 +27,32 @@ class Band(NamedTuple):
     high: np.ndarray
 
 
+class Binned(NamedTuple):
+    """Means in bins, each [B]: where a bin lies, what is found there, and from how many values."""
+
+    x: np.ndarray
+    y: np.ndarray
+    count: np.ndarray
+
+    @property
+    def spread(self) -> float:
+        """The deviation of the bins' means, each as often as it has values."""
+        middle = np.average(self.y, weights=self.count)
+        return float(np.sqrt(np.average((self.y - middle) ** 2, weights=self.count)))
+
+
+def binned(x: np.ndarray, y: np.ndarray, bins: int = 20) -> Binned:
+    """Means of y [K] over x [K], in bins of about equal counts; values of x that are few have a bin each."""
+    values, bin_of = np.unique(x, return_inverse=True)
+    if len(values) > bins:
+        edges = np.unique(np.quantile(x, np.linspace(0, 1, bins + 1)[1:-1]))
+        bin_of = np.searchsorted(edges, x, side="right")
+    count = np.bincount(bin_of)
+    there = count > 0
+    mean_x, mean_y = (np.bincount(bin_of, value.astype(np.float64))[there] / count[there] for value in (x, y))
+    return Binned(mean_x, mean_y, count[there])
+
+
 def student_mean(values: np.ndarray, level: float = 0.95) -> Estimate:
     """Mean, standard deviation and Student's t interval of the mean (1908), of episodes or of seeds.
 

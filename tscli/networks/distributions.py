@@ -257,6 +257,19 @@ def kl(p: Distribution, q: Distribution) -> Tensor:
     )
 
 
+def with_std(dist: Distribution, std: Tensor) -> Distribution:
+    """A Gaussian of the same means with another deviation, broadcastable to them.
+
+    Raises:
+        TypeError: it is no Gaussian.
+    """
+    if isinstance(dist, TanhGaussian):
+        return TanhGaussian(dist.mean, std, dist.center, dist.half)
+    if isinstance(dist, Gaussian):
+        return Gaussian(dist.mean, std)
+    raise TypeError(f"a {type(dist).__name__} has no deviation to set")
+
+
 def certain(choice: Tensor, action: ActionSpec) -> Distribution:
     """The distribution that has one action alone, where no more is known of a teacher. It has no finite KL.
 

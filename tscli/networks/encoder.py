@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tscli.config import NetworkConfig, UserError
 from tscli.envs.views import Obs, ViewSpec
 from tscli.networks.bodies import BaseBody, build_body
+from tscli.networks.frozen import FrozenEncoder
 from tscli.networks.images import ImageEncoder
 from tscli.networks.layers import linear
 from tscli.networks.normalize import RunningNorm
@@ -50,7 +51,8 @@ class Encoder(nn.Module):
         super().__init__()
         clip = math.inf if config.normalize_clip is None else config.normalize_clip
         self.norm = RunningNorm(view.vector_size, clip) if config.normalize and view.vector_size else None
-        self.images = nn.ModuleDict({_module_name(name): ImageEncoder(shape) for name, shape in view.images.items()})
+        images = {name: _image_encoder(shape, config) for name, shape in view.images.items()}
+        self.images = nn.ModuleDict({_module_name(name): module for name, module in images.items()})
         self._image_names = tuple(view.images)
         inputs = view.vector_size
         self.inner_size, self.lookback, self.has_latent = 0, 0, latent is not None
@@ -63,7 +65,7 @@ class Encoder(nn.Module):
             self.to_latent = linear(self.inner.output_size, latent.size, gain=1.0)
             inputs = len(latent.own) + latent.size
             self.inner_size, self.lookback = self.inner.hidden_size, self.inner.lookback
-        self.body = build_body(inputs + ImageEncoder.features * len(self.images), config)
+        self.body = build_body(inputs + sum(module.features for module in images.values()), config)
         self.lookback += self.body.lookback
         self.output_size, self.hidden_size = self.body.output_size, self.inner_size + self.body.hidden_size
 
@@ -99,10 +101,26 @@ class Encoder(nn.Module):
     def _body_of(self, features: list[Tensor], hidden: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.body(features[0] if len(features) == 1 else torch.cat(features, -1), hidden, reset)
 
+    @property
+    def frozen(self) -> dict[str, FrozenEncoder]:
+        """The encoders that never learn, by their images' names."""
+        found = ((name, self.images[_module_name(name)]) for name in self._image_names)
+        return {name: module for name, module in found if isinstance(module, FrozenEncoder)}
+
+    @torch.no_grad()
+    def features_of(self, obs: Obs) -> Obs:
+        """The same with features (float16) for the images of frozen encoders: what is kept to be seen again."""
+        made = {name: module(obs[name]).half() for name, module in self.frozen.items() if name in obs}
+        return obs | made if made else obs
+
     def update_normalizer(self, obs: Obs) -> None:
         """Let the normaliser take in observations [..., D]."""
         if self.norm is not None:
             self.norm.update(obs["vector"])
+
+
+def _image_encoder(shape: tuple[int, ...], config: NetworkConfig) -> ImageEncoder | FrozenEncoder:
+    return FrozenEncoder(shape, config.image) if config.image.is_frozen else ImageEncoder(shape)
 
 
 def _module_name(group: str) -> str:

@@ -2,7 +2,7 @@
 
 A policy is one `.safetensors` file: its weights and normaliser, with the spec that rebuilds it as JSON in the header.
 Where its body is in a file of the user's own, a copy of that lies in `bodies/` beside it. It is run only where the user
-has named such a file in this process, or trusts it.
+has named such a file in this process, or trusts it. A frozen encoder that it sees through lies in `encoders/`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tscli.config import UserError
 from tscli.config.network import FIRST
 from tscli.files import atomic_write, file_hash
 from tscli.networks import Policy, PolicySpec
+from tscli.networks.frozen import find_copy, keep_copy
 from tscli.networks.own import source_of
 
 FORMAT = 2
@@ -30,7 +31,7 @@ COPIES = "bodies"  # of files of the user's own, beside the policies
 
 
 def save_policy_file(path: Path, policy: Policy) -> None:
-    """Write a policy's weights, normaliser and spec, and beside it the files of bodies of the user's own.
+    """Write a policy's weights, normaliser and spec, and beside it files of the user's own that it needs.
 
     Raises:
         UserError: it could not be loaded again; another body of the same name lies there; or NaN or infinity are among
@@ -47,6 +48,8 @@ def save_policy_file(path: Path, policy: Policy) -> None:
             raise UserError(f"{network.kind} differs from {copy}, another policy's: give the two files two names")
         copy.parent.mkdir(exist_ok=True)
         atomic_write(copy, source_of(network))
+    if policy.spec.frozen_images:
+        keep_copy(policy.spec.frozen_images, path.parent)
     data = policy.spec.to_json()
     # What an older version cannot read says so by its number.
     network, is_plain = data["network"], "latent" not in data
@@ -62,9 +65,10 @@ def check_loadable(policy: Policy) -> None:
         UserError: names what would be lost.
     """
     spec = policy.spec
-    kinds = {name: Path(network.kind) for name, network in spec.own_bodies.items()}
+    files = {name: Path(network.kind) for name, network in spec.own_bodies.items()}
+    files[spec.network.image.sha256] = Path(spec.network.image.path)
     try:
-        again = PolicySpec.from_json(json.loads(json.dumps(spec.to_json())), kinds)
+        again = PolicySpec.from_json(json.loads(json.dumps(spec.to_json())), files)
         lost = [f"its {one.name}" for one in fields(spec) if getattr(again, one.name) != getattr(spec, one.name)]
         if not lost:
             with torch.device("meta"):
@@ -142,10 +146,12 @@ def _check_sizes(spec: PolicySpec, networks: list[dict[str, Any]], tensors: dict
 
 
 def _own_files(path: Path, networks: list[dict[str, Any]], trusted: bool) -> dict[str, Path]:
-    """The copies of bodies of the user's own that a policy needs, unchanged and free to run, by name."""
+    """The copies of bodies of the user's own, unchanged and free to run, and of encoders that a policy needs."""
     found = {}
     for network in networks:
-        name = str(network["kind"])
+        name, image = str(network["kind"]), network.get("image")
+        if image is not None:
+            found[str(image["sha256"])] = find_copy(str(image["sha256"]), path.parent)
         if name.endswith(".py"):
             found[name] = copy = path.parent / COPIES / name
             if Path(name).name != name:

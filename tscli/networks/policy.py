@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tscli.config import NetworkConfig, UserError
+from tscli.config import ImageConfig, NetworkConfig, UserError
 from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import Obs, ViewSpec
 from tscli.networks.acting import Acting
@@ -36,8 +36,13 @@ class PolicySpec:
         networks = [self.network, *([self.latent.network] if self.latent else [])]
         return {Path(network.kind).name: network for network in networks if network.is_own}
 
+    @property
+    def frozen_images(self) -> ImageConfig | None:
+        """The frozen encoder that its images go through, where there are any."""
+        return self.network.image if self.view.images and self.network.image.is_frozen else None
+
     def to_json(self) -> dict[str, Any]:
-        """Plain data for a checkpoint's header; of a file of the user's own it has the name alone."""
+        """Plain data for a checkpoint's header; of files of the user's own it has the names alone."""
         data = {"view": self.view.to_json(), "action": self.action.to_json(), "network": _network_json(self.network)}
         if self.latent is not None:
             data["latent"] = {**vars(self.latent), "network": _network_json(self.latent.network)}
@@ -45,10 +50,10 @@ class PolicySpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], files: Mapping[str, Path] = MappingProxyType({})) -> PolicySpec:
-        """Undo `to_json`; `files` are those that its bodies may be in, by name.
+        """Undo `to_json`; `files` are those that its bodies may be in, by name, and frozen encoders', by sha256.
 
         Raises:
-            UserError: a body's file is not among them.
+            UserError: a body's or an encoder's is not among them.
         """
         network, latent = _network_of(data["network"], files), data.get("latent")
         if latent is not None:
@@ -59,18 +64,39 @@ class PolicySpec:
 
 def _network_json(network: NetworkConfig) -> dict[str, Any]:
     data = network.model_dump(mode="json")
-    return {**data, "kind": Path(network.kind).name} if network.is_own else data
+    if network.is_own:
+        data["kind"] = Path(network.kind).name
+    if "image" in data:
+        data["image"] = {**data["image"], "path": Path(network.image.path).name}
+    return data
 
 
 def _network_of(data: dict[str, Any], files: Mapping[str, Path]) -> NetworkConfig:
-    kind = data["kind"]
-    if not str(kind).endswith(".py"):
-        return NetworkConfig.model_validate(data)
-    if kind not in files:
-        raise UserError(f"its body is in {kind}, which is not here: it has to come with that file")
-    # Not by `kind`, which would look at the file: it may have changed since its content was run.
-    found = NetworkConfig.model_validate({**data, "kind": NetworkConfig().kind})
-    return found.model_copy(update={"kind": str(files[kind]), "sha256": str(data["sha256"])})
+    # What names files is put in afterwards: its validation would look at them, and they may have changed since.
+    kind, image = data["kind"], data.get("image")
+    named: dict[str, Any] = {}
+    if str(kind).endswith(".py"):
+        if kind not in files:
+            raise UserError(f"its body is in {kind}, which is not here: it has to come with that file")
+        named = {"kind": str(files[kind]), "sha256": str(data["sha256"])}
+    if image is not None:
+        sha256 = str(image["sha256"])
+        if sha256 not in files:
+            raise UserError(
+                f"its images go through {image['path']}, which is not here: it has to come with that folder"
+            )
+        image = ImageConfig.model_construct(kind=str(image["kind"]), path=str(files[sha256]), sha256=sha256)
+        named["image"] = image
+    plain = {name: value for name, value in data.items() if name not in named}
+    return NetworkConfig.model_validate(plain).model_copy(update=named)
+
+
+def _check_frozen(spec: PolicySpec) -> None:
+    where = f'image.kind {spec.network.image.kind}: the view "{spec.view.name}"'
+    if not spec.view.images:
+        raise UserError(f"{where} has no picture: leave it out, or show one")
+    if any(part.is_image and part.dropout for part in spec.view.parts):
+        raise UserError(f"{where} loses pictures, whose features are made once: leave its dropout out, or use cnn")
 
 
 class Policy(nn.Module):
@@ -81,6 +107,8 @@ class Policy(nn.Module):
 
     def __init__(self, spec: PolicySpec):
         super().__init__()
+        if spec.network.image.is_frozen:
+            _check_frozen(spec)
         self.spec = spec
         self.encoder = Encoder(spec.view, spec.network, spec.latent)
         self.head = Head(self.encoder.output_size, spec.action, spec.network)

@@ -34,6 +34,7 @@ def create_shard_file(path: Path, fields: Fields, rows: int) -> Layout:
                 file.attrs["schema"] = SCHEMA
                 file.require_group("obs")
                 for name, (shape, dtype) in fields.items():
+                    file.require_group(name.rpartition("/")[0] or "/")
                     plist = _plain_plist()
                     plist.set_layout(h5py.h5d.CONTIGUOUS)
                     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

@@ -26,13 +26,17 @@ def read_view(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What a view shows of windows, and their fields beside it, with "first" and "valid"; all are [T, B, ...]."""
+    """What a view shows of windows, and their fields beside it, with "first" and "valid"; all are [T, B, ...].
+
+    In the place of images whose features the reader shows (`Pairs.show_features`) stand those.
+    """
     arrays = pairs.gather(windows, fields)
     # Parts of one group may be of different ages, so each age is read for itself.
     for delay in {part.delay for part in view.parts}:
         parts = [part for part in view.parts if part.delay == delay]
-        found = pairs.gather(windows, [part.source for part in parts], {part.group: delay for part in parts})
-        arrays |= {part.field: found[part.source] for part in parts}
+        sources = {part.field: pairs.features.get(part.group, part.source) for part in parts}
+        found = pairs.gather(windows, sources.values(), {part.group: delay for part in parts})
+        arrays |= {field: found[source] for field, source in sources.items()}
     raw = {name: value.to(device, non_blocking=True) for name, value in as_tensors(arrays).items()}
     return view_of_pairs(view, pairs.schema.action, raw, generator), raw
 

@@ -10,7 +10,8 @@ through a memory map at the offsets that the sidecar states: as fast as an array
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tscli.config import UserError, did_you_mean
+from tscli.pairs.features import add, field_of, path_of
 from tscli.pairs.folder import open_folder, pairs_folder
 from tscli.pairs.rows import Rows
 from tscli.pairs.schema import PairsSchema
@@ -28,6 +30,7 @@ from tscli.pairs.windows import STARTS, Start, WindowIndex, Windows, oldest_kept
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from tscli.networks import Encoder
     from tscli.pairs.loading import PairsDataset
     from tscli.pairs.writer import PairsWriter
 
@@ -55,6 +58,7 @@ class Pairs:
 
     Attributes:
         schema: of the first folder; the others' groups and actions are the same.
+        features: field of the features that are shown in the place of a group's images; see `show_features`.
     """
 
     def __init__(
@@ -94,10 +98,16 @@ class Pairs:
             if difference := self.schema.difference(schema):
                 raise UserError(f"{first} and {path} cannot be read as one: {difference}; name runs of one task")
         self._row_fields = self.schema.row_fields()
+        self.features: dict[str, str] = {}
         self._generation = 0
         self._index: dict[tuple, WindowIndex] = {}
         self._rebuild()
         self.refresh()
+
+    def __repr__(self) -> str:
+        groups = ", ".join(f"{name} {list(group.shape)}" for name, group in self.schema.groups.items())
+        count = f"{self.num_episodes} episodes, {self.num_steps} steps"
+        return f"<Pairs of {self.schema.task or 'no task'}, {count}; {groups}; {self.schema.action.kind} actions>"
 
     # --- tables -------------------------------------------------------------------------------------------------------
 
@@ -197,6 +207,23 @@ class Pairs:
             held_out[score.argmin()] = True
             held_out[score.argmax()] = False
         return numbers[~held_out], numbers[held_out]
+
+    def show_features(self, encoder: Encoder, say: Callable[[str], None] = lambda text: None) -> None:
+        """Let views read features in the place of images that go through a frozen encoder.
+
+        Those that are neither in the shards nor kept beside them are made now. A live writer writes its own.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        for group, module in encoder.frozen.items():
+            field = self.features[group] = field_of(group, module.sha256)
+            self._row_fields[field] = ((module.features,), np.dtype(np.float16))
+            make = functools.partial(_make, encoder, group)
+            for shard in (shard for shards in self._static for shard in shards):
+                if made := add(shard, group, module.sha256, module.features, make):
+                    say(f'features of {made} pictures "{group}" made, kept in {path_of(shard, field).parent}')
+        self._rebuild()
 
     # --- windows ------------------------------------------------------------------------------------------------------
 
@@ -325,6 +352,13 @@ class Pairs:
             ]
             joined = {name: np.concatenate([part[name] for part in rows]) for name in names}
             yield Episode(dict(zip(EPISODE.names or (), info.tolist(), strict=True)), joined)
+
+
+def _make(encoder: Encoder, group: str, images: np.ndarray) -> np.ndarray:
+    import torch
+
+    device = next(encoder.parameters()).device
+    return encoder.features_of({group: torch.from_numpy(images).to(device)})[group].cpu().numpy()
 
 
 def _hash_unit(numbers: np.ndarray, seed: int) -> np.ndarray:

@@ -23,6 +23,8 @@ from tscli.pairs.schema import SCHEMA, PairsSchema
 from tscli.pairs.sealed import PairsError, read_sealed, well_formed, write_sealed
 from tscli.pairs.tables import EPISODE, segment_dtype, table_from_columns, table_to_columns
 
+FEATURES = "features/"  # what begins the names of fields that no schema tells of, see `tscli.pairs.features`
+
 Layout = dict[str, tuple[int, tuple[int, ...], np.dtype]]
 """Where each dataset of a shard lies: name -> (offset in the file, shape, dtype)."""
 
@@ -76,7 +78,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**62, strict=True)]
 class _Field(BaseModel):
     offset: _Count
     shape: tuple[_Count, ...]
-    dtype: Literal["float32", "int64", "uint8", "bool"]
+    dtype: Literal["float16", "float32", "int64", "uint8", "bool"]
 
 
 class _Sidecar(BaseModel):
@@ -124,9 +126,12 @@ def read_sidecar(folder: Path, index: int, schema: PairsSchema) -> dict[str, Any
         about = _Sidecar.model_validate(data)
         layout = {name: (f.offset, f.shape, np.dtype(f.dtype)) for name, f in about.fields.items()}
         expected = {name: ((about.rows, *shape), dtype) for name, (shape, dtype) in schema.row_fields().items()}
-        if {name: (shape, dtype) for name, (_, shape, dtype) in layout.items()} != expected:
+        told = {name: about for name, about in layout.items() if not name.startswith(FEATURES)}
+        if {name: (shape, dtype) for name, (_, shape, dtype) in told.items()} != expected:
             raise PairsError(path, "belongs to another dataset (its fields are not those of pairs.json)")
         for name, (offset, shape, dtype) in layout.items():
+            if name not in told and (len(shape) != 2 or shape[0] != about.rows or dtype != np.float16):
+                raise ValueError(f"{name} holds no features of its rows")
             if offset + math.prod(shape) * dtype.itemsize > about.bytes:
                 raise ValueError(f"{name} does not lie within {about.bytes} bytes")
         segments = table_from_columns(about.segments, segment_dtype(schema.action))

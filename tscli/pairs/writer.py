@@ -21,10 +21,14 @@ from tscli.files import disk_errors
 from tscli.pairs.folder import read_header, write_header
 from tscli.pairs.hdf5 import write_dataset_file
 from tscli.pairs.live import LiveShard
-from tscli.pairs.schema import PairsSchema
+from tscli.pairs.schema import Fields, PairsSchema
 from tscli.pairs.sealed import PairsError
 from tscli.pairs.shard import Shard, list_shards, load_shard, read_sidecar, shard_path, write_sidecar
 from tscli.pairs.tables import TableWriter
+
+
+def _fields(schema: PairsSchema, features: Mapping[str, int]) -> Fields:
+    return {**schema.row_fields(), **{name: ((size,), np.dtype(np.float16)) for name, size in features.items()}}
 
 
 class PairsWriter:
@@ -47,6 +51,7 @@ class PairsWriter:
         num_envs: int,
         shard_bytes: int = 256 << 20,
         expected_steps: int | None = None,
+        features: Mapping[str, int] | None = None,
     ) -> None:
         """Start a new dataset.
 
@@ -56,6 +61,7 @@ class PairsWriter:
             num_envs: N of every `append`.
             shard_bytes: upper bound of a shard file's rows.
             expected_steps: calls of `append` that are to be expected, so that a small dataset claims little space.
+            features: sizes of frozen encoders' features that come with each step, by `features.field_of`.
 
         Raises:
             UserError: pairs are there already, one step does not fit into a shard, or the disk is full.
@@ -67,21 +73,26 @@ class PairsWriter:
             )
         with disk_errors(folder):
             (folder / "shards").mkdir(parents=True, exist_ok=True)
-        row_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in schema.row_fields().values())
+        fields = _fields(schema, features or {})
+        row_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in fields.values())
         step_bytes = num_envs * row_bytes
         if step_bytes > shard_bytes:
             raise UserError(
                 f"one step of {num_envs} envs takes {step_bytes} bytes, a shard holds {shard_bytes}: "
                 "use larger shards or fewer envs"
             )
-        self._set_up(folder, schema, num_envs, min(shard_bytes // step_bytes, expected_steps or shard_bytes))
+        capacity = min(shard_bytes // step_bytes, expected_steps or shard_bytes)
+        self._set_up(folder, schema, num_envs, capacity, features or {})
         write_header(folder, schema, num_envs)
 
-    def _set_up(self, folder: Path, schema: PairsSchema, num_envs: int, capacity: int) -> None:
+    def _set_up(
+        self, folder: Path, schema: PairsSchema, num_envs: int, capacity: int, features: Mapping[str, int]
+    ) -> None:
         self.folder, self.schema, self.num_envs = folder, schema, num_envs
+        self._features = dict(features)
         self.num_shards = 0
         self._shards: list[str] = []  # the sha256 of each that is finished
-        self._live = LiveShard(schema.row_fields(), num_envs, capacity)
+        self._live = LiveShard(_fields(schema, features), num_envs, capacity)
         self._tables = TableWriter(schema, num_envs, capacity)
         self._closed = False
 
@@ -122,7 +133,7 @@ class PairsWriter:
         """Add one step of every env; values are numpy arrays or CPU tensors. Gives [N] bool: where an episode ended.
 
         Args:
-            obs: group -> [N, *shape], seen before acting.
+            obs: group -> [N, *shape], seen before acting; and features [N, size] by their fields, where there are any.
             action: [N, ...] as executed.
             teacher_action: [N, ...] what the teacher would do.
             teacher_dist: the teacher's `schema.teacher_fields`: `logits` [N, P], or `mean` and `std` [N, D].
@@ -144,7 +155,7 @@ class PairsWriter:
             raise ValueError("the writer is closed")
         if not self._live.rows:
             self._live.create(self._part)
-        values = {f"obs/{name}": value for name, value in obs.items()}
+        values = {name if name in self._features else f"obs/{name}": value for name, value in obs.items()}
         values.update({f"teacher_{name}": value for name, value in teacher_dist.items()})
         values.update(action=action, teacher_action=teacher_action, reward=reward, actor=actor)
         values.update(terminated=terminated, truncated=truncated)
@@ -210,6 +221,8 @@ class PairsWriter:
     def state_dict(self) -> dict[str, Any]:
         """What `resume` needs besides the files: numbers, strings and lists. Flushes, so that both agree."""
         counts = {"num_shards": self.num_shards, "num_envs": self.num_envs, "shards": list(self._shards)}
+        if self._features:
+            counts["features"] = dict(self._features)
         return {**counts, **self._live.state_dict(), **self._tables.state_dict()}
 
     @classmethod
@@ -224,7 +237,8 @@ class PairsWriter:
         if about.num_envs != state["num_envs"]:
             raise PairsError(folder / "pairs.json", f"is of {about.num_envs} envs instead of {state['num_envs']}")
         writer = cls.__new__(cls)
-        writer._set_up(folder, schema, int(state["num_envs"]), int(state["capacity"]))
+        features = state.get("features", {})
+        writer._set_up(folder, schema, int(state["num_envs"]), int(state["capacity"]), features)
         writer.num_shards = int(state["num_shards"])
         writer._live.load_state_dict(state)
         writer._tables.load_state_dict(state)

@@ -53,13 +53,26 @@ def _beside(frame: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     return np.asarray(image)
 
 
-def side_by_side(reels: Sequence[Sequence[np.ndarray]], gap: int = 8) -> list[np.ndarray]:
-    """Films of one frame size beside each other, `gap` pixels apart; those that end early stand still."""
+def narrowed(frame: np.ndarray, width: int | None) -> np.ndarray:
+    """A picture made smaller where it is wider than that; None leaves it."""
+    if width is None or frame.shape[1] <= width:
+        return frame
+    height = round(frame.shape[0] * width / frame.shape[1])
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX))
+
+
+def tiled(reels: Sequence[Sequence[np.ndarray]], columns: int, gap: int = 8) -> list[np.ndarray]:
+    """Films of one frame size in rows of so many, `gap` pixels apart; those that end early stand still."""
+    height, width = reels[0][0].shape[:2]
+    rows = -(-len(reels) // columns)
+    empty = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     frames = []
     for i in range(max(map(len, reels))):
-        row = [reel[min(i, len(reel) - 1)] for reel in reels]
-        white = np.full((row[0].shape[0], gap, 3), 255, np.uint8)
-        frames.append(np.concatenate([part for frame in row for part in (white, frame)][1:], axis=1))
+        whole = empty.copy()
+        for place, reel in enumerate(reels):
+            y, x = (place // columns) * (height + gap), (place % columns) * (width + gap)
+            whole[y : y + height, x : x + width] = reel[min(i, len(reel) - 1)]
+        frames.append(whole)
     return frames
 
 

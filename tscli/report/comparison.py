@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,9 +15,10 @@ from tscli.config import UserError
 from tscli.learning import statistics
 from tscli.plain import read_json
 from tscli.report.charts import Bar, Series, curves, intervals
-from tscli.report.markup import Html, facts, join, page, picture, section, table, tag
+from tscli.report.markup import Html, facts, grid, join, page, picture, section, table, tag
 from tscli.report.story import story_of
 from tscli.runs import Run, read_run
+from tscli.tasks import load_task
 from tscli.terminal.progress import short_count, short_time
 from tscli.terminal.tables import interval
 
@@ -36,14 +38,17 @@ def comparison_page(run: Run) -> str:
             f"{run.name} has no {RESULTS}: continue it with `tscli compare --resume {run.number}`"
         ) from None
     metric = METRICS[data["metric"]]
+    for row in data["rows"]:  # which an earlier version's rows lack
+        row.setdefault("values", [outcome[metric.name] for outcome in _outcomes(data, row)])
     measured = {row["label"]: list(_measured(run, data, row)) for row in data["rows"]}
     sweep = run.path / "sweep.png"
     versions = ", ".join(f"{name} {value}" for name, value in run.manifest.get("versions", {}).items())
     return page(
         f"{run.name}: tscli",
-        tag("h1", f"{data['task']}: {', '.join(row['label'] for row in data['rows'])}"),
+        tag("h1", f"{data['task']}: {' beside '.join(row['label'] for row in data['rows'])}"),
         tag("p", _sentence(data, metric), class_="lead"),
         tag("p", run.note, class_="note") if run.note else "",
+        _what_it_is(run, data),
         section("The figures", _table(data, metric), _charts(data, metric)),
         section("How it was learnt", _curves(data["rows"], measured, metric)),
         section(
@@ -59,15 +64,18 @@ def comparison_page(run: Run) -> str:
 
 def _measured(run: Run, data: dict[str, Any], row: dict[str, Any]) -> Iterable[tuple[dict[str, Any], Run]]:
     """The outcomes of a row that are in, each with the run that measured it."""
-    for outcome in data["outcomes"]:
-        settings = {name: outcome.get(name) for name in row["swept"]}
-        if outcome["method"] != row["method"] or settings != row["swept"] or outcome["problem"]:
-            continue
+    for outcome in _outcomes(data, row):
         written = [Path(value) for name, value in outcome.items() if name.endswith(" cell")]
         # Where the comparison lies now: it may have been moved.
         last = run.path.parent.joinpath("cells", *written[-1].parts[-2:])
         if (last / "manifest.json").is_file():
             yield outcome, read_run(last)
+
+
+def _outcomes(data: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What came of a row's seeds, of those that are in."""
+    wanted = {"method": row["method"], **row["swept"]}
+    return [one for one in data["outcomes"] if not one["problem"] and all(one.get(k) == v for k, v in wanted.items())]
 
 
 def _sentence(data: dict[str, Any], metric: Metric) -> Html:
@@ -78,16 +86,37 @@ def _sentence(data: dict[str, Any], metric: Metric) -> Html:
     best = max(done, key=lambda row: row["mean"])
     equal = [row["label"] for row in done if row["mean"] == best["mean"]]
     reached = f"{metric.text(best['mean'], digits)}{' %' if metric.percent else ''}"
-    text = f"{len(data['rows'])} methods with {len(data['seeds'])} seeds each, {data['episodes']} episodes per policy. "
+    seeds, share = len(data["seeds"]), " %" if metric.percent else ""
+    runs = f"with {seeds} seeds each" if seeds > 1 else "with one seed"
+    text = f"{len(data['rows'])} methods {runs}, {data['episodes']} episodes per policy. "
+    if len(equal) == len(done) > 1:
+        return join([text, f"All of them have the same mean {metric.heading}, {reached}."])
     if len(equal) > 1:
-        return join([text, f"{', '.join(equal)} have the highest mean {metric.heading}, {reached}."])
-    text += f"{best['label']} has the highest mean {metric.heading}, {reached}"
-    rivals = [row["label"] for row in done if row is not best and _overlap(row, best)]
-    if len(done) > 1 and best["interval"]:
+        text += f"{', '.join(equal)} have the highest mean {metric.heading}, {reached}"
+    else:
+        text += f"{best['label']} has the highest mean {metric.heading}, {reached}"
+    rest = sorted((row for row in done if row["label"] not in equal), key=lambda row: -row["mean"])
+    if rest:
+        text += (
+            f", before {', '.join(row['label'] + ' with ' + metric.text(row['mean'], digits) + share for row in rest)}"
+        )
+    rivals = [row["label"] for row in rest if _overlap(row, best)]
+    if len(equal) == 1 and rest and best["interval"]:
         text += (
             f"; its interval overlaps with that of {', '.join(rivals)}" if rivals else "; no other interval overlaps"
         )
     return join([text, "."])
+
+
+def _what_it_is(run: Run, data: dict[str, Any]) -> Html:
+    """The task and each method in a sentence."""
+    rows: list[tuple[object, object]] = []
+    with contextlib.suppress(UserError):
+        rows.append((data["task"], load_task(run.task).about))
+    with contextlib.suppress(UserError):
+        methods = run.config.get("methods", {})
+        rows += [(name, method["about"]) for name, method in methods.items() if method.get("about")]
+    return facts(rows) if rows else Html()
 
 
 def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -121,33 +150,36 @@ def _table(data: dict[str, Any], metric: Metric) -> Html:
 
 def _charts(data: dict[str, Any], metric: Metric) -> Html:
     bars, profiles = [], []
+    scale, unit = (100.0, " [%]") if metric.percent else (1.0, "")
     done = [(i, row) for i, row in enumerate(data["rows"]) if row["values"]]
-    every = sorted({value for _, row in done for value in row["values"]})
+    every = sorted({scale * value for _, row in done for value in row["values"]})
     if not every:
         return Html()
     for i, row in done:
         low, high = row["interval"] or (row["mean"], row["mean"])
-        bars.append(Bar(row["label"], row["mean"], low, high, i, row["values"]))
-        profiles.append(_profile(row, i, [0.0, *every, 1.0] if metric.percent else every))
+        values = [scale * value for value in row["values"]]
+        bars.append(Bar(row["label"], scale * row["mean"], scale * low, scale * high, i, values))
+        profiles.append(_profile(row["label"], values, i, [0.0, *every, scale] if metric.percent else every))
     note = "Share of seeds that reach more than a figure, with pointwise 95 % intervals (Agarwal et al. 2021)."
     charts = [
-        intervals(f"{metric.heading}, mean and 95 % interval", metric.heading, bars, "A dot is a seed."),
-        curves("performance profiles", metric.heading, profiles, (0.0, 1.0)),
+        intervals(f"{metric.heading}{unit}, mean and 95 % interval", metric.heading + unit, bars, "A dot is a seed."),
+        curves("performance profiles", metric.heading + unit, profiles, (0.0, 1.0)),
     ]
-    return join([tag("div", *charts, class_="grid"), tag("p", note, class_="intro")])
+    return join([grid(*charts), tag("p", note, class_="intro")])
 
 
-def _profile(row: dict[str, Any], colour: int, every: Sequence[float]) -> Series:
+def _profile(label: str, values: Sequence[float], colour: int, every: Sequence[float]) -> Series:
     """Share of seeds above each figure, which falls where one of the seeds stands."""
     at = np.unique(np.concatenate([np.linspace(every[0], every[-1], 60), every]))
-    above = np.array([[value > level for level in at] for value in row["values"]], dtype=np.float64)
+    above = np.array([[value > level for level in at] for value in values], dtype=np.float64)
     band = statistics.share_curve(above)
-    return Series(row["label"], at.tolist(), band.value.tolist(), colour, band.low.tolist(), band.high.tolist())
+    return Series(label, at.tolist(), band.value.tolist(), colour, band.low.tolist(), band.high.tolist())
 
 
 def _curves(
     rows: Sequence[dict[str, Any]], measured: dict[str, list[tuple[dict[str, Any], Run]]], metric: Metric
 ) -> Html:
+    scale, unit = (100.0, " [%]") if metric.percent else (1.0, "")
     students: list[Series] = []
     teachers: list[Series] = []
     for i, row in enumerate(rows):
@@ -159,15 +191,16 @@ def _curves(
             whole = [curve for pair in found if (curve := pair[part]) is not None]
             if whole:
                 x, band = mean_curve(whole, metric)
-                low, high = (np.nan_to_num(side, nan=0.0).tolist() for side in (band.low, band.high))
-                lines.append(Series(row["label"], x.tolist(), band.value.tolist(), i, low, high, dashed))
-    bounds = (0.0, 1.0) if metric.percent else None
+                low, high = ((scale * np.nan_to_num(side)).tolist() for side in (band.low, band.high))
+                value = (scale * band.value).tolist()
+                lines.append(Series(row["label"], x.tolist(), value, i, low, high, dashed))
+    bounds = (0.0, scale) if metric.percent else None
     label = "env steps, the teacher's included"
     charts = [
-        curves(f"student: {metric.heading}", label, students, bounds),
-        curves(f"its teacher: {metric.heading}", label, teachers, bounds),
+        curves(f"student: {metric.heading}{unit}", label, students, bounds),
+        curves(f"its teacher: {metric.heading}{unit}", label, teachers, bounds),
     ]
-    return tag("div", *charts, class_="grid") if any(charts) else Html()
+    return grid(*charts) if any(charts) else Html()
 
 
 def _cells(

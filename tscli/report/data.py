@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from tscli.envs.entries import unit_of
+from tscli.learning.statistics import binned
 from tscli.pairs import Pairs
 from tscli.pairs.schema import STUDENT
 from tscli.report.charts import Series, curves, histogram, number
-from tscli.report.markup import Html, facts, join, section, tag
+from tscli.report.markup import Html, facts, grid, join, section, tag
 
 ROWS = 20_000  # looked at of each field
 MOST_ENTRIES = 48  # that get a histogram
+# How near a student is to its teacher.
+MEASURES = {
+    "action_agreement": "actions equal to the teacher's",
+    "action_distance": "distance to the teacher's action",
+    "kl_teacher_student": "KL(teacher || student)",
+}
 
 
 def dataset_section(name: str, pairs: Pairs) -> Html:
@@ -33,11 +42,11 @@ def dataset_section(name: str, pairs: Pairs) -> Html:
         histogram("length of an episode", whole["length"], "steps"),
     ]
     entries = _entry_histograms(pairs, sample)
-    hidden = tag("details", tag("summary", f"{len(entries)} entries"), tag("div", *entries, class_="grid"))
+    hidden = tag("details", tag("summary", f"{len(entries)} entries"), grid(*entries))
     return section(
         f"Pairs of {name}",
         facts(rows),
-        tag("div", *charts, class_="grid"),
+        grid(*charts),
         _where_they_part(pairs, sample),
         hidden if entries else "",
     )
@@ -76,8 +85,7 @@ def _entries(pairs: Pairs, sample: _Sample) -> list[tuple[str, str, np.ndarray]]
         values = sample.field(f"obs/{name}").reshape(len(sample.step), -1)
         for i in range(values.shape[1]):
             entry = group.fields[i] if i < len(group.fields) else str(i)
-            unit = group.units[i] if i < len(group.units) else ""
-            found.append((f"{name}: {entry}", unit, values[:, i]))
+            found.append((f"{name}: {entry}", unit_of(group, i), values[:, i]))
     return found[:MOST_ENTRIES]
 
 
@@ -95,34 +103,47 @@ def _where_they_part(pairs: Pairs, sample: _Sample) -> Html:
         return Html()
     taken, taught = sample.field("action")[mine], sample.field("teacher_action")[mine]
     if pairs.schema.action.is_continuous:
-        what = "distance to the teacher's action"
+        what = MEASURES["action_distance"]
         near = np.abs(taken.astype(np.float64) - taught).reshape(len(taken), -1).mean(1)
     else:
-        what = "actions equal to the teacher's"
+        what = MEASURES["action_agreement"]
         near = (taken == taught).reshape(len(taken), -1).all(1).astype(np.float64)
-    charts = [_binned(f"{what}, over the episode", "step of the episode", sample.step[mine], near)]
-    spread: list[tuple[float, Html]] = []
-    for name, unit, values in _entries(pairs, sample):
-        chart, rises = _over(f"{what}, over {name}", f"{name} [{unit}]" if unit else name, values[mine], near)
-        spread.append((rises, chart))
-    spread.sort(key=lambda one: -one[0])
+    shown = {name: (unit, binned(values[mine], near)) for name, unit, values in _entries(pairs, sample)}
     intro = (
         "While the student gathered these pairs, from its first round to its last: what it did beside what the teacher "
         f"would have done, {number(float(near.mean()))} on average. The entries over which it differs most."
     )
-    shown = tag("div", *charts, *(chart for _, chart in spread[:5]), class_="grid")
-    return join([tag("h3", "Where do they part?"), tag("p", intro, class_="intro"), shown])
+    first = curve_over(what, "the episode", "step of the episode", *binned(sample.step[mine], near)[:2])
+    widest = sorted(shown, key=lambda name: -shown[name][1].spread)[:5]
+    charts = [curve_over(what, name, _labelled(name, shown[name][0]), *shown[name][1][:2]) for name in widest]
+    return join([tag("h3", "Where do they part?"), tag("p", intro, class_="intro"), grid(first, *charts)])
 
 
-def _binned(title: str, label: str, x: np.ndarray, y: np.ndarray) -> Html:
-    return _over(title, label, x, y)[0]
+def parting_section(found: dict[str, Any]) -> Html:
+    """Where a student and its teacher part, as an evaluation has found it."""
+    if not found.get("steps"):
+        return Html()
+    of = MEASURES.get(found["of"], str(found["of"]))
+    charts = [
+        curve_over(MEASURES.get(name, str(name)), "the episode", "step of the episode", one["x"], one["y"])
+        for name, one in found["over_step"].items()
+    ]
+    charts += [
+        curve_over(of, name, _labelled(name, one["unit"]), one["x"], one["y"]) for name, one in found["over"].items()
+    ]
+    intro = (
+        f"{found['steps']} steps of the greedy student, in which the teacher says what it would have done: means over "
+        "the step of the episode, and over the entries over which they differ most."
+    )
+    return section("Where do student and teacher part?", grid(*charts), intro=intro)
 
 
-def _over(title: str, label: str, x: np.ndarray, y: np.ndarray, bins: int = 20) -> tuple[Html, float]:
-    """Means of `y` in bins of equal counts of `x`, and how far they are apart."""
-    order = np.argsort(x, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    xs, ys = [float(x[p].mean()) for p in parts], [float(y[p].mean()) for p in parts]
-    kept: dict[float, Any] = dict(zip(xs, ys, strict=True))
-    chart = curves(title, label, [Series(title, list(kept), list(kept.values()), 0, dots=True)])
-    return chart, max(ys) - min(ys)
+def curve_over(what: str, over: str, label: str, x: Iterable[float], y: Iterable[float]) -> Html:
+    """Means in bins, as a curve; how far they are apart is seen from 0, and equal actions from 100 %."""
+    title, ys = f"{what}, over {over}", list(map(float, y))
+    bounds = (min(*ys, 0.95), 1.0) if what == MEASURES["action_agreement"] else (0.0, max(ys))
+    return curves(title, label, [Series(title, list(map(float, x)), ys, 0, dots=True)], bounds)
+
+
+def _labelled(name: str, unit: str) -> str:
+    return f"{name} [{unit}]" if unit else name

@@ -67,6 +67,8 @@ def _comparison(report: dict[str, Any]) -> str:
     states = report["student_states"]
     same = states.get("action_agreement")
     near = f"actions equal {100 * same:.1f} %" if same is not None else f"distance {states['action_distance']:.3g}"
+    if "action_distance_p99" in states:  # not in older reports
+        near += f" (of the largest hundredth {states['action_distance_p99']:.3g} and more)"
     if "kl_teacher_student" in states:
         near += f", KL {states['kl_teacher_student']:.3g}"
     text, (low, high) = _text(report), report["gap_interval"]

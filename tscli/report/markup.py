@@ -59,6 +59,11 @@ def section(title: str, *parts: object, intro: object = "") -> Html:
     return tag("section", tag("h2", title), tag("p", intro, class_="intro") if intro else "", *shown)
 
 
+def grid(*parts: object) -> Html:
+    """Charts in as many columns as there is room for."""
+    return tag("div", *parts, class_="grid")
+
+
 def picture(path: Path, caption: object) -> Html:
     """A picture or film, in the page itself."""
     kind = _TYPES[path.suffix]
@@ -73,7 +78,8 @@ def picture(path: Path, caption: object) -> Html:
 
 def page(title: str, *parts: object) -> str:
     """The whole document. Its policy lets nothing be fetched, and no script run but the page's own."""
-    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, script, more = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "player.js"))
+    script += more
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rules = (
         f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"

@@ -6,23 +6,27 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from tscli.diagnose.diagnosis import findings_of
+from tscli.envs.entries import entries_named
+from tscli.envs.views import ViewSpec
 from tscli.report.charts import Bar, Series, curves, intervals, level
-from tscli.report.data import dataset_section
-from tscli.report.markup import Html, facts, join, page, picture, section, table, tag
-from tscli.report.story import Story, changed_settings, command_of, film_of, logged, setting, story_of
+from tscli.report.data import MEASURES, dataset_section, parting_section
+from tscli.report.episodes import header_of, player
+from tscli.report.markup import Html, facts, grid, join, page, picture, section, table, tag
+from tscli.report.story import Story, changed_settings, command_of, film_of, setting, story_of
 from tscli.runs import Run
 from tscli.runs.words import headline, made_by
 from tscli.terminal.progress import short_time
 from tscli.terminal.tables import decimals, interval
 
 STUDENT, TEACHER = 0, 1  # their colours
+_FILMS = 8  # of a run, at the most
 _CLOCKS = ("step", "round", "epoch", "episodes", "updates", "loop_seconds", "steps_per_second", "eval/steps", "lr")
 
 
 def run_page(run: Run) -> str:
     """The page of a run, with what it was made from and the newest evaluation of its policy."""
     story = story_of(run)
-    film = film_of(story.evaluation)
     others = [path for one in story.chain for path in (one.path / "visits.png", one.path / "latents.png")]
     return page(
         f"{run.name}: tscli",
@@ -30,15 +34,32 @@ def run_page(run: Run) -> str:
         tag("p", sentence(story), class_="lead"),
         tag("p", run.note, class_="note") if run.note else "",
         section("How good it is", _figures(story)),
-        section("In motion", picture(film, f"The greedy policy of {story.subject.name}.") if film else ""),
+        section("In motion", *_motion(story)),
+        parting_section(story.report.get("parting", {})),
         section("Who learnt from whom", lineage(story)),
         section("How it was learnt", *map(lambda one: _learning(story, one), _learners(story))),
+        section("What the latents tell", _latents(story.subject)),
+        section("What the student can know", _findings(story.subject)),
         *(dataset_section(one, pairs) for one, pairs in story.pairs.items()),
         section("Pictures", *(picture(path, f"{path.parent.name}: {path.stem}") for path in others if path.is_file())),
         section("What was seen and done", _views(story)),
         section("Settings that differ from the defaults", *(_settings(story, one) for one in story.chain)),
         section("Again", _again(story)),
     )
+
+
+def _motion(story: Story) -> list[Html]:
+    """Episodes to scrub through, and the film where that shows more."""
+    shown = player(story.evaluation) if story.evaluation is not None else Html()
+    film, grid = film_of(story.evaluation), story.report.get("film_grid", "")
+    roles = story.report.get("film_shows", [])
+    if film is None or (shown and len(roles) < 2 and not grid):
+        return [shown]
+    words = (
+        " beside ".join(f"the {role}" for role in roles) if len(roles) > 1 else f"the policy of {story.subject.name}"
+    )
+    caption = f"Greedy: {words}, in the same episodes." if len(roles) > 1 else f"Greedy: {words}."
+    return [shown, picture(film, f"{caption} {grid} episodes." if grid else caption)]
 
 
 # --- what it is -------------------------------------------------------------------------------------------------------
@@ -48,18 +69,18 @@ def _entries(story: Story, run: Run) -> str:
     """What a run's policy saw: its view's entries by name and unit."""
     schema = next((pairs.schema for pairs in story.pairs.values()), None)
     words = []
-    for part in run.manifest.get("view", {}).get("parts", []):
-        group = schema.groups.get(part["group"]) if schema is not None else None
-        indices = part.get("index")
-        names = [part["group"]]
-        if group is not None and group.fields and not group.is_image:
-            chosen = range(len(group.fields)) if indices is None else [i for i in indices if i < len(group.fields)]
-            units = [group.units[i] if i < len(group.units) else "" for i in chosen]
-            names = [group.fields[i] + (f" [{unit}]" if unit else "") for i, unit in zip(chosen, units, strict=True)]
-        elif indices is not None:
-            names = [f"{part['group']}[{setting(indices)}]"]
-        words += names if len(names) <= 12 else [f"{part['group']} ({len(names)} entries)"]
-        words += [f"({name} {part[name]:g})" for name in ("noise", "delay", "dropout") if part.get(name)]
+    groups = schema.groups if schema is not None else {}
+    view = run.manifest.get("view")
+    for part in ViewSpec.from_json(view).parts if view else ():
+        names = [part.group]
+        if part.group in groups and not part.is_image and groups[part.group].fields:
+            entries = entries_named(ViewSpec("", (part,)), groups)
+            names = [entry.name + (f" [{entry.unit}]" if entry.unit else "") for entry in entries]
+        elif part.index is not None:
+            names = [f"{part.group}[{setting(part.index)}]"]
+        words += names if len(names) <= 12 else [f"{part.group} ({len(names)} entries)"]
+        disturbed = {"noise": part.noise, "delay": part.delay, "dropout": part.dropout}
+        words += [f"({name} {value:g})" for name, value in disturbed.items() if value]
     return ", ".join(words) or "not said"
 
 
@@ -75,6 +96,8 @@ def sentence(story: Story) -> Html:
         seen = teacher.manifest.get("view", {}).get("name", "its view")
         parts += [f". Its teacher, {teacher.name}, sees {seen} ({_entries(story, teacher)})"]
     found = story.report.get("policies", {})
+    if "student" in found and "teacher" in found and not teachers:
+        parts += [f". Its teacher, trained along with it, sees {found['teacher'].get('view', 'its view')}"]
     if found:
         role = "student" if "student" in found else next(iter(found))
         parts += [f". It reaches a return of {_value(found[role]['greedy']['return'])}"]
@@ -91,7 +114,8 @@ def sentence(story: Story) -> Html:
 
 
 def _value(found: dict[str, Any]) -> str:
-    return f"{found['mean']:.{decimals(abs(found['mean']))}f} ({_spread(found)})"
+    mean = f"{found['mean']:.{decimals(abs(found['mean']))}f}"
+    return f"{mean} in every episode" if found.get("sd") == 0 else f"{mean} (95 % interval {_spread(found)})"
 
 
 def _spread(found: dict[str, Any]) -> str:
@@ -152,25 +176,18 @@ def _figures(story: Story) -> Html:
             ends = value.get("low", value["mean"]), value.get("high", value["mean"])
             bars.append(Bar(f"{role}, {mode}", value["mean"], *ends, TEACHER if role == "teacher" else STUDENT))
     titles = ["policy", "view", "acts", "return", "95 % interval", "sd", "success", "its interval", "length"]
+    told = [i for i in range(len(titles)) if any(row[i] != "-" for row in rows)]
+    titles, rows = [titles[i] for i in told], [[row[i] for i in told] for row in rows]
     near = []
     if "gap" in story.report:
         low, high = story.report["gap_interval"]
         text = f"{story.report['gap']:.4g} ({interval(low, high, lambda v: f'{v:.4g}')})"
         near.append(("gap, teacher less student", text))
-    names = {
-        "action_agreement": "actions equal to the teacher's, on the student's states",
-        "action_distance": "distance to the teacher's action, on the student's states",
-        "kl_teacher_student": "KL(teacher || student), on the student's states",
-    }
     for name, value in story.report.get("student_states", {}).items():
         text = f"{100 * value:.1f} %" if name == "action_agreement" else f"{value:.4g}"
-        near.append((names.get(name, name), text))
+        near.append((f"{MEASURES.get(name, name)}, on the student's states", text))
     chart = intervals("Return, with its 95 % interval", "return", bars)
-    return join([table(titles, rows, "figures"), facts(near), chart and _grid(chart)])
-
-
-def _grid(*charts: object) -> Html:
-    return tag("div", *charts, class_="grid")
+    return join([table(titles, rows, "figures"), facts(near), chart and grid(chart)])
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -181,14 +198,15 @@ def _learners(story: Story) -> Iterable[Run]:
 
 
 def _learning(story: Story, run: Run) -> Html:
-    lines = logged(run)
+    lines = run.points
     clock = next((name for name in ("step", "epoch", "updates") if any(name in line for line in lines)), None)
     if clock is None:
         return Html()
     label = "env steps" if clock == "step" else f"{clock}s".replace("updatess", "updates")
 
     def series(name: str, as_: str, colour: int = STUDENT, **how: Any) -> Series:
-        points = [(line[clock], line[name]) for line in lines if clock in line and _is_number(line.get(name))]
+        both = [(line.get(clock), line.get(name)) for line in lines]
+        points = [(x, y) for x, y in both if x is not None and y is not None and math.isfinite(y)]
         return Series(as_, [p[0] for p in points], [p[1] for p in points], colour, **how)
 
     own = TEACHER if run.role == "teacher" else STUDENT
@@ -211,12 +229,55 @@ def _learning(story: Story, run: Run) -> Html:
     first = [name for name in rest if name.startswith("loss/")]
     later = [curves(name, label, [series(name, name, own)]) for name in rest if name not in first]
     charts += [curves(name, label, [series(name, name, own)]) for name in first]
-    more = tag("details", tag("summary", f"{len(later)} more"), _grid(*later)) if any(later) else ""
-    return join([tag("h3", run.name), _grid(*charts), more])
+    more = tag("details", tag("summary", f"{len(later)} more"), grid(*later)) if any(later) else ""
+    return join([tag("h3", run.name), _films(run, label), grid(*charts), more])
+
+
+def _films(run: Run, label: str) -> Html:
+    """What it did while it learnt: some of its short films, from the first to the last."""
+    every = sorted((run.path / "films").glob("*.gif"))
+    chosen = (
+        [every[round(i * (len(every) - 1) / (_FILMS - 1))] for i in range(_FILMS)] if len(every) > _FILMS else every
+    )
+    shown = [picture(path, f"after {int(path.stem):,} {label}") for path in chosen if path.stem.isdecimal()]
+    return tag("div", *shown, class_="films") if shown else Html()
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# --- what is known of it ----------------------------------------------------------------------------------------------
+
+
+def _latents(run: Run) -> Html:
+    """How much of each privileged entry can be read, linearly, from the student's latent and from its teacher's."""
+    names = [name.removeprefix("latent/r2_teacher_") for name in run.metrics if name.startswith("latent/r2_teacher_")]
+    by_role = [[run.metrics.get(f"latent/r2_{role}{name}") for name in names] for role in ("", "teacher_")]
+    rows = [[name, *(f"{value:.2f}" if _is_number(value) else "-" for value in values)]
+            for name, *values in zip(names, *by_role, strict=True)]  # fmt: skip
+    intro = "R2 of linear probes, on episodes that they were not fitted on: 1 is all of an entry's variance, 0 none."
+    titles = ["privileged entry", "from the student's latent", "from the teacher's"]
+    return join([tag("p", intro, class_="intro"), table(titles, rows)]) if rows else Html()
+
+
+def _findings(run: Run) -> Html:
+    """What `tscli diagnose` makes of it in a second."""
+    try:
+        found = findings_of(run)
+    except Exception:  # whatever is wrong with a check must not cost the page
+        return Html()
+    marks = {"fine": "fine", "note": "note-mark", "problem": "problem"}
+    rows = [
+        [tag("span", one.level, class_=f"mark {marks[one.level]}"), one.about, f"{one.what} {one.advice}".rstrip()]
+        for one in found
+    ]
+    intro = "The quick ones of the checks that tscli diagnose makes of teacher, pairs and the student's view."
+    return (
+        join([tag("p", intro, class_="intro"), table(["", "about", "what was found"], rows, "findings")])
+        if rows
+        else Html()
+    )
 
 
 # --- what it was made with --------------------------------------------------------------------------------------------
@@ -224,7 +285,11 @@ def _is_number(value: Any) -> bool:
 
 def _views(story: Story) -> Html:
     rows: list[tuple[object, object]] = [("task", story.task.about)] if story.task is not None else []
-    for run in [story.subject, *story.teachers]:
+    seen = header_of(story.evaluation).get("roles", {}) if story.evaluation is not None else {}
+    for role, one in seen.items():
+        names = [name + (f" [{unit}]" if unit else "") for name, unit in one["entries"]]
+        rows.append((role, f"{one['view']}: {', '.join([*names[:60], *one['images']])}{', ...' if names[60:] else ''}"))
+    for run in [story.subject, *story.teachers] if not seen else ():
         if "view" in run.manifest:
             rows.append((f"{run.role or 'policy'} {run.manifest['number']}", _entries(story, run)))
     action = story.subject.manifest.get("action")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,6 @@ from tscli.config import UserError
 from tscli.launch.scripts import find_script, light_config
 from tscli.launch.settings import merge, task_layers
 from tscli.pairs import Pairs, PairsError
-from tscli.plain import read_json
 from tscli.runs import Run, list_runs, read_run
 from tscli.runs.folder import FINISHED
 from tscli.tasks import Task, load_task
@@ -39,7 +37,7 @@ class Story:
     @cached_property
     def report(self) -> dict[str, Any]:
         """What `tscli eval` has measured; empty where nothing has."""
-        return read_json(self.evaluation.path / "report.json") if self.evaluation is not None else {}
+        return self.evaluation.report if self.evaluation is not None else {}
 
     @cached_property
     def task(self) -> Task | None:
@@ -90,16 +88,6 @@ def story_of(run: Run) -> Story:
     if evaluation is not None and evaluation.name not in chain:
         ordered.append(evaluation)
     return Story(run, ordered, subject, evaluation)
-
-
-def logged(run: Run) -> list[dict[str, Any]]:
-    """The lines of its metrics.jsonl; one that a crash has cut is passed over."""
-    lines = []
-    with contextlib.suppress(OSError):
-        for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                lines.append(json.loads(line))
-    return lines
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

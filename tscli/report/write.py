@@ -6,10 +6,11 @@ from pathlib import Path
 
 from tscli.files import atomic_write
 from tscli.report.comparison import comparison_page, measured_runs
+from tscli.report.sensors import sensors_page
 from tscli.report.single import run_page
 from tscli.runs import Run, Session
 
-PAGE, COMPARE = "report.html", "compare"
+PAGE, COMPARE, SENSORS = "report.html", "compare", "sensors"
 
 
 def write_page(run: Run) -> Path:
@@ -20,7 +21,7 @@ def write_page(run: Run) -> Path:
             if not (cell.path / PAGE).exists():  # of a finished run, which stays as it is
                 atomic_write(cell.path / PAGE, run_page(cell))
     else:
-        page = run_page(run)
+        page = sensors_page(run) if run.command == SENSORS else run_page(run)
     atomic_write(run.path / PAGE, page)
     return run.path / PAGE
 

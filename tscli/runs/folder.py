@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from tscli.runs.seals import unseal
 
 TASK_FOLDER = "task"
 NOTE = "note.txt"  # what the user wrote about it; not in the manifest, which is the run's own
+REMOVED = ".removed"  # among the runs, left by `tscli runs rm`
 FINISHED, RUNNING, STOPPED, FAILED = "finished", "running", "stopped", "failed"
 
 
@@ -166,15 +168,43 @@ class Run:
         """Its resolved settings."""
         return read_mapping(self._kept("config.yaml"))
 
+    @property
+    def report(self) -> dict[str, Any]:
+        """What it measured, from report.json; empty where it wrote none.
+
+        Raises:
+            UserError: the file has changed.
+        """
+        path = self._kept("report.json")
+        return read_json(path) if path.is_file() else {}
+
+    @property
+    def points(self) -> list[dict[str, float | None]]:
+        """What it logged, from metrics.jsonl; a line that a crash has cut is passed over.
+
+        Raises:
+            UserError: the file has changed since the run finished.
+        """
+        path = self._kept("metrics.jsonl")
+        found = []
+        for line in path.read_bytes().splitlines() if path.is_file() else ():
+            with contextlib.suppress(ValueError, RecursionError):
+                point = json.loads(line)
+                if isinstance(point, dict):
+                    found.append({k: v for k, v in point.items() if v is None or isinstance(v, (int, float))})
+        return found
+
     def _kept(self, name: str) -> Path:
-        """A file that it began with.
+        """A file that it began or finished with.
 
         Raises:
             UserError: it is missing or has changed.
         """
-        path, sha256 = self.path / name, self.manifest.get("files", {}).get(name)
+        path, began = self.path / name, self.manifest.get("files", {})
+        sha256 = began.get(name, self.manifest["artifacts"].get(name))
         if sha256 is not None and (not path.is_file() or file_hash(path) != sha256):
-            raise UserError(f"{path} has changed since the run began: restore it from a copy, or start anew")
+            since = "the run began" if name in began else "its run finished"
+            raise UserError(f"{path} has changed since {since}: restore it from a copy, or start anew")
         return path
 
     def parent(self, role: str) -> Run:
@@ -308,6 +338,14 @@ def find_unfinished(runs_dir: Path, command: str, method: str | None, ref: str) 
     if run.status == RUNNING:
         raise UserError(f"--resume: {run.name} is still running (process {run.manifest.get('pid')})")
     return run
+
+
+def last_removed(runs_dir: Path) -> int:
+    """The highest number that a removed run had, which is not given again; 0 where none was removed."""
+    try:
+        return int((runs_dir / REMOVED).read_bytes()[:9])
+    except (OSError, ValueError):
+        return 0
 
 
 def task_stem(task: str) -> str:

@@ -32,6 +32,7 @@ class Manifest(BaseModel):
     parents: dict[str, Parent]
     holds: list[str]
     artifacts: dict[_Name, str]
+    files: dict[str, str] = {}
     metrics: dict[str, Any]
     seed: int | None = None
     method: str | None = None

@@ -34,6 +34,7 @@ from tscli.runs.folder import (
     STOPPED,
     TASK_FOLDER,
     Run,
+    last_removed,
     read_run,
     task_stem,
     teacher_roles,
@@ -78,7 +79,8 @@ class RunWriter:
             task = str(session.resume.manifest["task"])
             if settings.get("task"):
                 settings["task"] = session.resume.config["task"]
-        config_hash = _hash(settings)
+        # A setting that a later version has come to know is at its default, by which it changes nothing.
+        config_hash = _hash(settings if session.resume is None else _within(settings, session.resume.config))
         self._identity = _hash([command, method, task, config_hash, entries])
         if session.resume is None:
             slug = re.sub(r"[^A-Za-z0-9_.]+", "_", task_stem(task))
@@ -308,6 +310,8 @@ class RunWriter:
         self.manifest |= {"status": FINISHED, "metrics": _finite(metrics), "seconds": self._seconds()}
         self.manifest["finished"] = _now()
         self.manifest["holds"] = sorted({*self.manifest["holds"], *holds})
+        written = [path for path in (self._metrics, self.path / "report.json") if path.is_file()]
+        self.manifest["artifacts"] |= {path.name: file_hash(path) for path in written}
         for name in ("error", "replaced"):
             self.manifest.pop(name, None)
         self._write_manifest()
@@ -340,6 +344,15 @@ def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def _within(settings: dict[str, Any], begun: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a run began with, by name, as they are now."""
+    return {
+        name: _within(value, begun[name]) if isinstance(value, dict) and isinstance(begun[name], dict) else value
+        for name, value in settings.items()
+        if name in begun
+    }
+
+
 def _with_parents(config: Config, parents: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The settings, with the runs that were taken in the place of "the newest".
 
@@ -365,8 +378,8 @@ def _make_folder(runs_dir: Path, name: str) -> tuple[Path, int]:
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(lock_folder(runs_dir, wait=True)):
-            taken = [int(p.name.split("-")[0]) for p in runs_dir.iterdir() if re.match(r"\d{4,}-", p.name)]
-            number = max(taken, default=0) + 1
+            taken = [int(p.name.split("-")[0]) for p in runs_dir.iterdir() if re.match(r"\d{4,9}-", p.name)]
+            number = max(last_removed(runs_dir), 0, *taken) + 1
             path = runs_dir / f"{number:04d}-{name}"
             path.mkdir()
             return path, number

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from tscli import streams
 from tscli.config import UserError
@@ -17,6 +19,7 @@ from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Actor, Policy
 from tscli.networks.distributions import kl
 from tscli.terminal.tables import decimals
+from tscli.training.parting import Parting
 
 # Share of its teacher's gain over chance below which a student is said to have failed.
 FAR_BELOW = 0.8
@@ -25,11 +28,13 @@ FAR_BELOW = 0.8
 def measure(policies: Mapping[str, Policy], env: VecEnv, seed: int, per_slot: int = 1) -> dict[str, float]:
     """`summary` of several policies on the same episodes, under "<role>/return" and so on.
 
-    And "eval/steps", those of all slots of the env for all of the policies.
+    And "eval/steps", those of all slots of the env for all of the policies; and what the env tells, without its "env/".
     """
     out: dict[str, float] = {"eval/steps": 0.0}
     for role, policy in policies.items():
+        env.metrics()  # of earlier steps
         found = run_episodes(policy, env, seed, per_slot)
+        out |= {key.replace("env/", f"{role}/"): value for key, value in env.metrics().items()}
         out |= {key.replace("eval/", f"{role}/"): value for key, value in summary(found).items()}
         # Every slot steps on until the last one has played all of its episodes.
         out["eval/steps"] += env.num_envs * float(found.lengths.view(-1, per_slot).sum(1).max())
@@ -152,33 +157,48 @@ def measured(tally: Tally) -> dict[str, Any]:
 
 @torch.no_grad()
 def compare_on_student_states(
-    student: Actor, teacher: Actor, env: VecEnv, seed: int, per_slot: int
+    student: Actor, teacher: Actor, env: VecEnv, seed: int, per_slot: int, watch: Parting | None = None
 ) -> dict[str, float]:
-    """Agreement and KL over the steps of the greedy student's first `per_slot` episodes in each slot."""
+    """Agreement, or distance with its 99th percentile, and KL over the steps of the greedy student's first `per_slot` episodes in each slot.
+
+    `watch` is called before each step with what both see and how far they are apart there.
+    """
     n, env.per_slot = env.num_envs, per_slot
     viewed = ViewedEnv(env, {"student": student.spec.view, "teacher": teacher.spec.view}, seed)
     hidden, teacher_hidden = student.initial_hidden(n), teacher.initial_hidden(n)
     reset = torch.ones(n, dtype=torch.bool, device=env.device)
     running, steps = ~torch.zeros_like(reset), 0
     count = torch.zeros(n, dtype=torch.int64, device=env.device)
-    same, distance, divergence = 0.0, 0.0, 0.0
+    same, divergence = 0.0, 0.0
+    distances: list[Tensor] = []
     # No closed form compares a squashed Gaussian with a plain one, or with a Beta.
     kinds = {policy.spec.network.head_kind for policy in (student, teacher)}
     comparable = not env.action.is_continuous or len(kinds) == 1
     while bool(running.any()):
-        dist, hidden = student.step(viewed.observe("student"), hidden, reset)
-        label, teacher_hidden = teacher.step(viewed.observe("teacher"), teacher_hidden, reset)
+        seen = {role: viewed.observe(role) for role in ("student", "teacher")}
+        dist, hidden = student.step(seen["student"], hidden, reset)
+        label, teacher_hidden = teacher.step(seen["teacher"], teacher_hidden, reset)
         action, wanted = dist.mode(), label.mode()
+        apart: dict[str, Tensor] = {}
         if env.action.is_continuous:
-            distance += float((action - wanted).abs().mean(-1)[running].sum())
+            apart["action_distance"] = (action - wanted).abs().mean(-1)
+            distances.append(apart["action_distance"][running])
         else:
             equal = action == wanted
-            same += float((equal if equal.dim() == 1 else equal.all(-1))[running].sum())
+            equal = equal if equal.dim() == 1 else equal.all(-1)
+            apart["action_agreement"] = equal
+            same += float(equal[running].sum())
         if comparable:
-            divergence += float(kl(label, dist)[running].sum())
+            apart["kl_teacher_student"] = kl(label, dist)
+            divergence += float(apart["kl_teacher_student"][running].sum())
+        if watch is not None:
+            watch(seen, apart, reset, running)
         steps += int(running.sum())
         reset = viewed.step(action).done
         count += reset & running
         running = count < per_slot
-    out = {"action_distance": distance / steps} if env.action.is_continuous else {"action_agreement": same / steps}
+    out = {"action_agreement": same / steps}
+    if env.action.is_continuous:
+        apart_by = torch.cat(distances).double().cpu().numpy()
+        out = {"action_distance": float(apart_by.mean()), "action_distance_p99": float(np.quantile(apart_by, 0.99))}
     return {**out, "kl_teacher_student": divergence / steps} if comparable else out

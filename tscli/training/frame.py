@@ -36,6 +36,7 @@ from tscli.runs.session import Session
 from tscli.tasks import Task
 from tscli.training import setup
 from tscli.training.evaluation import beside_teacher, measure
+from tscli.training.filming import FILMS, short_film
 from tscli.training.latents import understood
 from tscli.training.state import Clock, State, restore, resume_note, snapshot
 
@@ -106,6 +107,7 @@ class Training:
         self._envs = setup.eval_envs(task, config.eval_episodes, self._device)
         if config.stop_success is not None and not self._envs[0].has_success:
             raise UserError(f"--stop-success: task {task.name} does not tell success, give --stop-return instead")
+        self._film_env = setup.film_env(task, "gif" if config.film_every else "none", self._device)
         # A row of a native env costs next to nothing, and its tasks stop early by what evaluations say.
         self._spares = not self._envs[0].is_native
         self._now = State(
@@ -114,8 +116,9 @@ class Training:
 
     def __enter__(self) -> Training:
         self._stack = ExitStack()
-        for env in {*(viewed.env for viewed in self._viewed), *self._envs}:
-            self._stack.callback(env.close)
+        for env in {*(viewed.env for viewed in self._viewed), *self._envs, self._film_env}:
+            if env is not None:
+                self._stack.callback(env.close)
         self.run = self._stack.enter_context(self._session.start(self._config, **self._start))
         self._line = self._stack.enter_context(self._session.progress(self._total, f"{self._unit}s"))
         self.resumed = self.run.state is not None
@@ -216,7 +219,7 @@ class Training:
             viewed.check()
         told = {name: value for viewed in self._viewed for name, value in viewed.env.metrics().items()}
         metrics = {**ranks.mean_of(metrics), **told}
-        line = {self._unit: self.done, self._count: now.iteration, **metrics, "loop_seconds": seconds}
+        line = {self._unit: self.done, self._count: now.iteration, **metrics, **self._frames(), "loop_seconds": seconds}
         if self._unit == "step":
             line["steps_per_second"] = self.done / seconds
         self._check_divergence(line)
@@ -233,6 +236,9 @@ class Training:
             goals = ("eval/return", config.stop_return), ("eval/success_rate", config.stop_success)
             reached = any(goal is not None and found[name] >= goal for name, goal in goals)
             now.streak = now.streak + 1 if reached else 0
+        if config.film_every and (last or now.iteration % config.film_every == 0):
+            with self.clock:
+                self._film()
         self.run.log(line)
         shown = {name.split("/")[-1]: line.get(name) for name in ("rollout/return", *show)}
         self._line.update(self.done, {**shown, "best greedy": now.best}, end, self.clock.paused)
@@ -276,11 +282,16 @@ class Training:
                 self._session.say(remark)
         curves.draw_curves(self.run.path / "curves.png", self.run.read_metrics(), panels, title, None, beside)
         chosen_by = self._score[0].split("/")[1].removesuffix("_rate") if len(self._score) == 1 else "score"
-        final |= {self._unit: self.done, **figures, "loop_seconds": self._now.seconds}
+        final |= {self._unit: self.done, **self._frames(), **figures, "loop_seconds": self._now.seconds}
         final[f"best_selection_{chosen_by}"] = self._now.best
         if self._now.first is not None:
             final[f"first_selection_{chosen_by}"] = self._now.first
         return self.run.finish(final, holds, **self._details)
+
+    def _frames(self) -> dict[str, int]:
+        """How many pictures all processes had taken to train; nothing where nobody sees with a camera."""
+        frames = sum(viewed.num_frames for viewed in self._viewed) * ranks.size()
+        return {"frames": frames} if frames else {}
 
     def _teachers_return(self, final: Mapping[str, float]) -> float | None:
         """What the student's teacher reached in this task; None where there is no student, or not one such figure."""
@@ -310,6 +321,15 @@ class Training:
 
     def _score_of(self, found: Mapping[str, float]) -> float:
         return next(found[name] for name in self._score if name in found)
+
+    def _film(self) -> None:
+        """What the policy does by now, in the same episode each time."""
+        if self._film_env is None or ranks.rank():
+            return
+        folder = self.run.path / FILMS
+        folder.mkdir(exist_ok=True)
+        seed = streams.derive(self._config.seed, "film")
+        short_film(folder / f"{self.done:012d}.gif", self._keep["policy"], self._film_env, seed)
 
     def _save(self) -> None:
         for name, policy in reversed(self._keep.items()):  # "policy" last: later stages ask for it

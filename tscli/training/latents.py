@@ -3,18 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tscli import streams
-from tscli.config import NetworkConfig, UserError
+from tscli.config import LatentConfig, NetworkConfig, UserError
 from tscli.envs import VecEnv
-from tscli.envs.views import PREVIOUS_ACTION, ViewSpec, entries_of
+from tscli.envs.entries import entries_named
+from tscli.envs.views import ViewSpec, entries_of
+from tscli.learning.optim import FlatAdam
 from tscli.learning.rollout import ViewedEnv
-from tscli.networks import LatentSpec, Policy, PolicySpec
+from tscli.networks import Critic, LatentSpec, Policy, PolicySpec
+from tscli.networks.normalize import ReturnScale
 from tscli.pictures.curves import INK, new_figure, save_png, style_axis
+from tscli.tasks import Task
+from tscli.training import setup
+
+
+@dataclass(frozen=True)
+class OneStage:
+    """Who learns where teacher, student and critic learn in one loop, and by what; `parts` of them are resumed."""
+
+    teacher: Policy
+    student: Policy
+    critic: Critic
+    optimizer: FlatAdam  # of the teacher and the critic
+    student_optimizer: FlatAdam  # of the student's own: the encoder of its history
+    act_stream: torch.Generator
+    shuffle_stream: torch.Generator
+    reward_scale: ReturnScale | None
+    viewed: ViewedEnv
+
+    def parts(self) -> dict[str, Any]:
+        """By their names in a checkpoint."""
+        parts = {"teacher": self.teacher, "student": self.student, "critic": self.critic, "viewed": self.viewed}
+        parts |= {"optimizer": self.optimizer, "student_optimizer": self.student_optimizer}
+        return parts | {"scale": self.reward_scale, "act": self.act_stream, "shuffle": self.shuffle_stream}
+
+    @property
+    def are_recurrent(self) -> bool:
+        """Whether the teacher or the critic has a memory."""
+        return self.teacher.is_recurrent or self.critic.is_recurrent
+
+
+def one_stage(config: LatentConfig, task: Task, env: VecEnv) -> OneStage:
+    """A teacher that acts through a privileged encoder, the student that shares its actor, and a critic.
+
+    Raises:
+        UserError: views that do not fit each other, or a body that does not suit its place.
+    """
+    device, seed = env.device, config.seed
+    view = setup.resolve(task, config.obs or task.teacher, env)
+    own_view = setup.resolve(task, config.student_obs or task.student, env)
+    critic_view = setup.resolve(task, config.critic_obs, env) if config.critic_obs else view
+    latent = privileged_latent(view, own_view, config.encoder, config.latent_size)
+    with streams.seeded_init(seed, "teacher"):
+        teacher = Policy(PolicySpec(view, env.action, config.network, latent)).to(device)
+    student = inferring_policy(teacher, own_view, config.student, seed)
+    with streams.seeded_init(seed, "critic"):
+        critic = Critic(critic_view, config.critic or config.network).to(device)
+    inferring = [*student.encoder.inner.parameters(), *student.encoder.to_latent.parameters()]
+    return OneStage(
+        teacher=teacher,
+        student=student,
+        critic=critic,
+        optimizer=FlatAdam([*teacher.parameters(), *critic.parameters()], config.lr, config.max_grad_norm),
+        student_optimizer=FlatAdam(inferring, config.encoder_lr, config.max_grad_norm),
+        act_stream=streams.generator(seed, "teacher/act", device),
+        shuffle_stream=streams.generator(seed, "teacher/shuffle"),
+        reward_scale=ReturnScale(env.num_envs, config.gamma, device) if config.normalize_reward else None,
+        viewed=ViewedEnv(env, {"teacher": view, "student": own_view, "critic": critic_view}, seed, ("critic",)),
+    )
 
 
 def privileged_latent(view: ViewSpec, own_view: ViewSpec, encoder: NetworkConfig, size: int) -> LatentSpec:
@@ -109,7 +172,8 @@ def understood(
         _, teacher_hidden = teacher.step(seen, teacher_hidden, reset)
         reset = viewed.step(dist.mode()).done
     by_student, by_teacher, wanted = (torch.stack(x).double() for x in (inferred, known, truth))
-    names = _names_of(teacher.spec.view, env, latent.reads)
+    entries = entries_named(teacher.spec.view, env.groups)
+    names = [entries[entry].name for entry in latent.reads]
     found = {name: dict(zip(names, _probe(x, wanted).tolist(), strict=True)) for name, x in
              (("student", by_student), ("teacher", by_teacher))}  # fmt: skip
     _draw(path, found)
@@ -128,15 +192,6 @@ def _probe(latent: Tensor, wanted: Tensor) -> Tensor:
     rest, target = x[:, half:].flatten(0, 1), wanted[:, half:].flatten(0, 1)
     left, spread = (target - rest @ weights).square().mean(0), target.var(0, correction=0)
     return torch.where(spread > 1e-12, 1 - left / spread.clamp(min=1e-12), 0.0).clamp(min=-1.0)
-
-
-def _names_of(view: ViewSpec, env: VecEnv, entries: tuple[int, ...]) -> list[str]:
-    names = []
-    for part in view.parts:
-        fields = env.groups[part.group].fields if part.group != PREVIOUS_ACTION else ()
-        for i in range(part.size) if part.index is None else part.index:
-            names.append(fields[i] if fields else f"{part.group}_{i}")
-    return [names[entry] for entry in entries]
 
 
 def _draw(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:

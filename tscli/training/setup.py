@@ -142,16 +142,17 @@ def most_slots(task: Task) -> int | None:
     return _MOST_COPIES if any(single) else None
 
 
-def film_env(task: Task, render: str, device: torch.device | str = "cpu") -> VecEnv | None:
+def film_env(task: Task, render: str, device: torch.device | str = "cpu", rows: int = 1) -> VecEnv | None:
     """One env to be filmed, or a row of each task, with all that `render` needs checked by drawing it once.
 
     Args:
         task: whose env it is.
         render: "none", "gif", "mp4" or "human".
         device: where its tensors live.
+        rows: how many envs are drawn, for a grid.
 
     Raises:
-        UserError: a package, a program or the screen is missing.
+        UserError: a package, a program or the screen is missing; a grid of a mixture.
     """
     if render == "none":
         return None
@@ -159,7 +160,9 @@ def film_env(task: Task, render: str, device: torch.device | str = "cpu") -> Vec
         film.require_ffmpeg()
     elif render == "human":
         film.require_screen()
-    env = task_env(task, 1, torch.device(device), "report", render=True)
+    env = task_env(task, rows, torch.device(device), "report", render=True)
+    if env.members and rows > 1:
+        raise UserError(f"--grid: {task.name} is {len(env.members)} tasks in one, which are filmed side by side anyway")
     if env.members:
         env.close()
         env = task_env(task, len(env.members), torch.device(device), "report", render=True)

@@ -1,0 +1,64 @@
+"""Episodes on a page."""
+
+# ruff: noqa: D103 - tests say in their names what they show
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tscli.report import episodes
+from tscli.runs import Run
+
+
+def data_of(run: Run) -> dict[str, Any]:
+    """What the page's script is given."""
+    (written,) = re.findall(r'data-player="([^"]*)"', episodes.player(run))
+    return json.loads(html.unescape(written))
+
+
+def values_of(one: dict[str, Any]) -> np.ndarray:
+    """As the page's script reads them."""
+    packed = np.frombuffer(base64.b64decode(one["data"]), "<u2")
+    return one["low"] + packed / 65535 * (one["high"] - one["low"])
+
+
+def test_a_page_has_every_step_of_an_episode(measured: Run) -> None:
+    (episode,) = data_of(measured)["episodes"]
+    assert episode["steps"] == 40 and episode["at"] == list(range(40))
+    kl, reward = episode["strips"]
+    assert (kl["name"], reward["name"]) == ("KL", "reward")
+    np.testing.assert_allclose(values_of(kl)[:3], [0.0, 0.01, 0.02], atol=1e-4)
+    np.testing.assert_allclose(values_of(reward), 1.0)
+    (left, right) = episode["actions"]
+    np.testing.assert_allclose(values_of(left["by"]["student"]), 0.75, atol=1e-4)
+    np.testing.assert_allclose(values_of(right["by"]["teacher"]), 0.5, atol=1e-4)
+    assert [one["name"] for one in episode["seen"]["student"]["entries"]] == ["env", "episode"]
+
+
+def test_the_worst_moments_are_apart_from_each_other_and_above_the_rest() -> None:
+    apart = np.zeros(200)
+    apart[[30, 31, 120]] = 5.0, 4.0, 7.0
+    assert episodes.worst_moments(apart) == [120, 30]
+    assert episodes.worst_moments(np.ones(50)) == []
+
+
+def test_of_many_pictures_some_are_left_out(measured: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = sum(map(len, data_of(measured)["episodes"][0]["pictures"])) * 3 / 4
+    monkeypatch.setattr(episodes, "_PICTURES", int(whole / 3))
+    (episode,) = data_of(measured)["episodes"]
+    assert episode["steps"] == 40 and len(episode["pictures"]) == len(episode["at"]) <= 14
+
+
+def test_a_file_that_has_changed_is_left_out(measured: Run) -> None:
+    path = measured.path / "episodes.h5"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert episodes.player(measured) == ""

@@ -1,0 +1,394 @@
+"""Quadrotor: fly through a hall of columns to the other side, with a camera that looks ahead of the body.
+
+A thrust and three body rates are commanded at 50 Hz, as to the controllers of racing quadrotors. Semi-implicit Euler;
+thrust and rates follow their commands with lags of 30 and 50 ms, and the air takes 0.15 /s of the velocity. The hall is
+30 x 30 m, x and y from its middle, z up; 16 columns as high as the hall stand in it, at least 1.4 m apart where there
+is room. The body's x axis is the camera's; a quadrotor flies to any side, so nothing but its pilot turns the camera to
+where it flies. After the quadrotor of Messikommer, Xing et al. (ICLR 2025), whose code was not published.
+
+Groups, float32, all in units of about their own size; what a robot knows:
+
+    own [20]      velocity ahead, left (3 m/s) and up (2 m/s); thrust axis ahead, left (1/2) and up; body rates
+                  (3 rad/s); height above 1.5 m; thrust above hovering (g); x, y (15 m); cosine and sine of the yaw;
+                  the camera's axis up; the command before, of four
+    goal [3]      its direction ahead and left, and its distance (15 m)
+    depth [192]   of 16 x 12 rays, row by row from the upper left: distance, 1 at `camera_range` and beyond (10 m)
+
+and what it does not, privileged:
+
+    columns [20]  of the nearest five, nearest first: direction ahead (5 numbers), left (5), nearness (5; 1 where they
+                  are touched, 0 at 6 m) and radius (5, m)
+
+Ahead and left are those of the yaw alone: of the camera's axis in the plane.
+Actions: thrust (0.1 to 1.9 times gravity's) and rates of roll, pitch (5 rad/s) and yaw (3 rad/s), each in [-1, 1].
+Reward: metres of progress to the goal, at 3 m/s at the most; 10 for the goal and -10 for a crash; less what
+`Env._outcome` takes off for a collision course, for flying too fast, low, high, near a column or jerkily.
+Starts: at rest, at x = -13, any y within 11 m, any yaw; the goal at x = 13, any y within 11 m.
+Ends: terminated within 1.5 m of the goal, or by touching a column (the body is 0.25 m wide all round), a wall, floor or
+ceiling, or upside down; truncated after `max_episode_steps`.
+Success: the goal reached.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tscli.config import Config
+from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
+from tscli.envs.spaces import ActionSpec, Group
+from tscli.streams import stream_id, uniform
+
+DT = 0.02
+GRAVITY = 9.81
+THRUST_LAG, RATE_LAG = 0.03, 0.05
+RATES = (5.0, 5.0, 3.0)
+DRAG = 0.15
+HALL, HEIGHT = 15.0, 3.0  # half the width; the camera sees no ceiling
+BODY, REACHED = 0.25, 1.5
+SPEED = 3.0
+NEAREST = 5
+GAP, TRIES = 1.4, 16
+VIEW = (16, 12)  # rays, over 90 degrees from left to right
+_COUNTS = ("camera_angle", "in_view", "speed", "flying", "steps", "crashes", "goals", "timeouts")
+
+
+class EnvConfig(Config):
+    """Settings of the quadrotor."""
+
+    max_episode_steps: int = time_limit(1000)
+    num_columns: int = Field(16, ge=NEAREST, le=64, description="Columns in the hall.")
+    min_radius: float = Field(0.5, gt=0, le=2, description="Least radius of a column [m].")
+    max_radius: float = Field(1.0, gt=0, le=2, description="Largest radius of a column [m].")
+    num_halls: int = Field(4096, ge=1, le=65536, description="Halls, of which each episode draws one.")
+    split: Literal["train", "select", "report"] = Field("train", description="Which halls: no two have any in common.")
+    camera_range: float = Field(10.0, gt=0, description="How far the camera sees [m].")
+    camera_coef: float = Field(
+        0.0, ge=0, description="Reward taken off for flying where the camera does not look, made by hand; 0: none."
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def draw_halls(count: int, num_halls: int, radii: tuple[float, float], split: str) -> np.ndarray:
+    """x, y and radius of each of `count` columns of each hall: [3, count, num_halls].
+
+    Columns come one by one: the first of `TRIES` places that keeps its distance from those before is taken, or the one
+    that is farthest from them.
+    """
+    halls, stream = torch.arange(num_halls), stream_id(f"quadrotor/{split}")
+    out = np.zeros((3, count, num_halls))
+    for k in range(count):
+        u = uniform(0, stream, halls, torch.full_like(halls, k), 1 + 2 * TRIES).numpy().T
+        radius = radii[0] + (radii[1] - radii[0]) * u[0]
+        x, y = 9.5 * (2 * u[1 : 1 + TRIES] - 1), 12.5 * (2 * u[1 + TRIES :] - 1)
+        between = np.hypot(x[:, None] - out[0, :k], y[:, None] - out[1, :k]) - out[2, :k] - radius
+        gap = between.min(1, initial=np.inf)  # [TRIES, halls]
+        order = 1e3 - np.arange(TRIES)[:, None]
+        chosen = np.where(gap > GAP, order, gap).argmax(0), np.arange(num_halls)
+        out[:, k] = x[chosen], y[chosen], radius
+    return out
+
+
+def _rays() -> np.ndarray:
+    """Unit vectors in the body's axes, [3, 192]: the camera looks along x, left is y, up is z."""
+    width, height = VIEW
+    left = 1 - 2 * (np.arange(width) + 0.5) / width
+    up = (1 - 2 * (np.arange(height) + 0.5) / height) * height / width
+    ray = np.stack(np.broadcast_arrays(1.0, left, up[:, None])).reshape(3, -1)
+    return (ray / np.linalg.norm(ray, axis=0)).astype(np.float32)
+
+
+class Env(NativeEnv):
+    """N quadrotors; the module's docstring is the specification.
+
+    The state's rows: position (0 to 2), velocity (3 to 5), attitude as a quaternion (6 to 9), body rates (10 to 12),
+    thrust (13), the command before (14 to 17), the goal's y (18), the hall's number (19).
+    """
+
+    # Of what an episode draws: x, y, z, yaw, the goal's y, the hall.
+    starts = ((-13.5, -12.0), (-11.0, 11.0), (1.0, 2.0), (-math.pi, math.pi), (-11.0, 11.0), (0.0, 1.0))
+    control_dt = DT
+    groups = {  # noqa: RUF012 - one constant for all instances
+        "own": Group(
+            (20,),
+            fields=(
+                *("vel_ahead", "vel_left", "vel_up", "thrust_ahead", "thrust_left", "thrust_up"),
+                *(
+                    "roll_rate",
+                    "pitch_rate",
+                    "yaw_rate",
+                    "height",
+                    "thrust",
+                    "x",
+                    "y",
+                    "yaw_cos",
+                    "yaw_sin",
+                    "camera_up",
+                ),
+                *("thrust_before", "roll_before", "pitch_before", "yaw_before"),
+            ),
+            units=(
+                *("3 m/s", "3 m/s", "2 m/s", "1/2", "1/2", "1", "3 rad/s", "3 rad/s", "3 rad/s", "m", "g"),
+                *("15 m", "15 m", "1", "1", "1", "1", "1", "1", "1"),
+            ),
+        ),
+        "goal": Group((3,), fields=("goal_ahead", "goal_left", "goal_distance"), units=("1", "1", "15 m")),
+        "columns": Group(
+            (4 * NEAREST,),
+            fields=tuple(f"{name}_{i}" for name in ("ahead", "left", "near", "radius") for i in range(NEAREST)),
+            units=(*("1",) * (3 * NEAREST), *("m",) * NEAREST),
+            privileged=True,
+            about="The nearest columns.",
+        ),
+        "depth": Group(
+            (VIEW[0] * VIEW[1],), units=("10 m",), low=0.0, high=1.0, about="16 x 12 distances, without noise."
+        ),
+    }
+    action = ActionSpec(
+        "continuous", low=(-1.0,) * 4, high=(1.0,) * 4, names=("thrust", "roll_rate", "pitch_rate", "yaw_rate")
+    )
+
+    def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
+        self._config, self._count = config, config.num_columns
+        radii = config.min_radius, config.max_radius
+        halls = draw_halls(self._count, config.num_halls, radii, config.split)
+        tables = {"halls": halls.reshape(3 * self._count, -1), "rays": _rays()[..., None]}
+        tables["rates"] = np.array(RATES)[:, None]
+        super().__init__(config.max_episode_steps, num_envs, device, tables)
+        self._latest = torch.zeros(len(_COUNTS), self.num_envs, dtype=torch.float64, device=self.device)  # of a step
+        self._sums = self._latest.sum(1)
+
+    def _begin(self, draws: Tensor) -> Tensor:
+        x, y, z, yaw, goal, hall = super()._begin(draws)
+        zero = torch.zeros_like(x)
+        turned = (yaw / 2).cos(), zero, zero, (yaw / 2).sin()
+        moving, hover = (zero,) * 3, torch.full_like(x, GRAVITY)
+        number = (hall * self._config.num_halls).floor()
+        return torch.stack((x, y, z, *moving, *turned, *moving, hover, *(zero,) * 4, goal, number))
+
+    # --- physics ------------------------------------------------------------------------------------------------------
+
+    def _advance(self, state: Array, action: Array) -> Array:
+        xp = self._xp
+        command = xp.asarray(action, dtype=xp.float64).T.clip(-1.0, 1.0)
+        after = xp.empty_like(state)
+        after[14:18], after[18:] = command, state[18:]
+        follows = 1 - math.exp(-DT / RATE_LAG)
+        after[10:13] = rate = state[10:13] + (command[1:] * self._tables["rates"] - state[10:13]) * follows
+        wanted = GRAVITY * (1 + 0.9 * command[0])
+        after[13] = thrust = state[13] + (wanted - state[13]) * (1 - math.exp(-DT / THRUST_LAG))
+        after[6:10] = attitude = self._turn(state[6:10], rate * DT)
+        up = self._axes(attitude)[2]
+        for i in range(3):
+            pull = up[i] * thrust - DRAG * state[3 + i] - (GRAVITY if i == 2 else 0.0)
+            after[3 + i] = state[3 + i] + DT * pull
+        after[:3] = state[:3] + DT * after[3:6]
+        return after
+
+    def _turn(self, q: Array, by: Array) -> Array:
+        """The attitude after turning about the body's axes by a vector [3, N] in rad."""
+        xp = self._xp
+        angle = xp.sqrt((by * by).sum(0)) + 1e-12
+        w, (x, y, z) = xp.cos(angle / 2), by * (xp.sin(angle / 2) / angle)
+        turned = xp.stack(
+            (
+                q[0] * w - q[1] * x - q[2] * y - q[3] * z,
+                q[0] * x + q[1] * w + q[2] * z - q[3] * y,
+                q[0] * y - q[1] * z + q[2] * w + q[3] * x,
+                q[0] * z + q[1] * y - q[2] * x + q[3] * w,
+            )
+        )
+        return turned / xp.sqrt((turned * turned).sum(0))
+
+    def _axes(self, q: Array) -> tuple[tuple[Array, Array, Array], ...]:
+        """The body's x, y and z axes in the hall, each of three [N]."""
+        w, x, y, z = q
+        ahead = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)
+        left = 2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)
+        up = 2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)
+        return ahead, left, up
+
+    def _yaw(self, q: Array) -> tuple[Array, Array]:
+        """Cosine and sine of the direction in the plane to which the camera looks."""
+        (x, y, _), _, _ = self._axes(q)
+        flat = self._xp.sqrt(x * x + y * y) + 1e-6
+        return x / flat, y / flat
+
+    def _columns(self, state: Array) -> tuple[Array, Array, Array, Array]:
+        """Of all columns: x and y from the quadrotor, distance of the axis, and radius, [C, N] each."""
+        hall = self._xp.asarray(state[19], dtype=self._xp.int64)
+        x, y, radius = self._tables["halls"][:, hall].reshape(3, self._count, -1)
+        x, y = x - state[0], y - state[1]
+        return x, y, self._xp.sqrt(x * x + y * y), radius
+
+    def _goal(self, state: Array) -> tuple[Array, Array, Array]:
+        x, y = 13.0 - state[0], state[18] - state[1]
+        return x, y, self._xp.sqrt(x * x + y * y)
+
+    def _terminal(self, state: Array) -> Array:
+        xp = self._xp
+        self._near = columns = self._columns(state)
+        self._clearance = xp.amin(columns[2] - columns[3], 0) - BODY
+        _, _, self._distance = self._goal(state)
+        self._up = self._axes(state[6:10])[2][2]
+        outside = xp.maximum(abs(state[0]), abs(state[1])) > HALL - 0.1
+        outside = outside | (state[2] < 0.1) | (state[2] > HEIGHT - 0.1) | (self._up < 0)
+        self._crashed = outside | (self._clearance < 0)
+        return self._crashed | (self._distance < REACHED)
+
+    def _outcome(self, move: Move, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
+        xp, after = self._xp, move.after
+        goal = (self._distance < REACHED) & ~self._crashed
+        speed = xp.sqrt((after[3:6] * after[3:6]).sum(0))
+        changed = after[14:18] - move.before[14:18]
+        progress = (self._goal(move.before)[2] - self._distance).clip(-SPEED * DT, SPEED * DT)
+        reward = progress + 10.0 * goal - 10.0 * self._crashed
+        reward = reward - 0.08 * self._collision_course(after)
+        reward = reward - 0.02 * (speed - SPEED - 0.5).clip(0, None)
+        reward = reward - 0.002 * (after[10:13] * after[10:13]).sum(0).clip(0, 30.0)
+        reward = reward - 0.003 * (changed * changed).sum(0)
+        reward = reward - 0.02 * abs(after[2] - 1.5)
+        reward = reward - 0.03 * (1 - self._clearance / 0.6).clip(0, 1)
+        cos, sin = self._yaw(after[6:10])
+        if self._config.camera_coef:
+            flat = xp.sqrt(after[3] * after[3] + after[4] * after[4])
+            aside = 1 - (cos * after[3] + sin * after[4]) / (flat + 1e-3)
+            reward = reward - self._config.camera_coef * aside * (flat / 2).clip(0, 1)
+        self._count_step(after, speed, (cos, sin), goal, truncated)
+        return self._tensor(xp.asarray(reward, dtype=xp.float32)), self._tensor(goal)
+
+    def _collision_course(self, state: Array) -> Array:
+        """How surely the quadrotor flies into a column if it goes on as it does, times its speed: [N].
+
+        1 for a column right before it that it would hit; less where it would pass it by within 0.5 m, or where it is
+        further ahead, up to 6 m.
+        """
+        xp = self._xp
+        x, y, _, radius = self._near
+        speed = xp.sqrt(state[3] * state[3] + state[4] * state[4]) + 0.3
+        along = (x * state[3] + y * state[4]) / speed
+        miss = abs(x * state[4] - y * state[3]) / speed - radius - BODY
+        danger = (1 - miss / 0.5).clip(0, 1) * (1 - along / 6).clip(0, 1) * (along > 0)
+        return xp.amax(danger, 0) * (speed / 3).clip(0, 1.3)
+
+    # --- what is told -------------------------------------------------------------------------------------------------
+
+    def _count_step(self, state: Array, speed: Array, yaw: tuple[Array, Array], goal: Array, truncated: Tensor) -> None:
+        xp = self._xp
+        (ahead, _, _), (cos, sin), (x, y, distance, _) = self._axes(state[6:10]), yaw, self._near
+        flying = speed > 0.5
+        cosine = sum(a * v for a, v in zip(ahead, state[3:6], strict=True)) / (speed + 1e-6)
+        angle = xp.arccos(cosine.clip(-1.0, 1.0)) * (180 / math.pi)
+        fore, side = cos * x + sin * y, cos * y - sin * x
+        near = distance < self._config.camera_range
+        share = ((abs(side) < fore) & near).sum(0) / near.sum(0).clip(1, None)
+        values = (angle * flying, share, speed, flying, flying | True, self._crashed, goal)
+        rows = [self._tensor(xp.asarray(value, dtype=xp.float64)) for value in values]
+        self._latest = torch.stack((*rows, truncated.double()))
+        self._sums = self._sums + self._latest.sum(1)
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the steps since this was asked last, and shares of the episodes that ended.
+
+        `camera_angle` [deg] is that between the velocity and the camera's axis, while faster than 0.5 m/s; `in_view`
+        the share of the columns within the camera's range that stand within its 90 degrees.
+        """
+        found = dict(zip(_COUNTS, self._sums.tolist(), strict=True))
+        steps, flying = max(found["steps"], 1.0), max(found["flying"], 1.0)
+        ended = found["crashes"] + found["goals"] + found["timeouts"]
+        self._sums = torch.zeros_like(self._sums)
+        out = {"env/camera_angle": found["camera_angle"] / flying}
+        out |= {f"env/{name}": found[name] / steps for name in ("in_view", "speed")}
+        return out | ({f"env/{name}": found[name] / ended for name in ("crashes", "timeouts")} if ended else {})
+
+    def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        angle, in_view, speed, flying, steps, crashes, goals, timeouts = self._latest
+        ended = crashes + goals + timeouts
+        found = {"camera angle [deg]": (angle, flying), "share of columns in view": (in_view, steps)}
+        found |= {"speed [m/s]": (speed, steps), "share of episodes that crash": (crashes, ended)}
+        return {**found, "share of episodes out of time": (timeouts, ended)}
+
+    # --- what is seen -------------------------------------------------------------------------------------------------
+
+    def _fields(self, group: str, state: Array) -> Array:
+        if group == "depth":
+            return self._depth(self._xp.asarray(state, dtype=self._xp.float32))
+        xp, (cos, sin) = self._xp, self._yaw(state[6:10])
+        if group == "goal":
+            x, y, distance = self._goal(state)
+            x, y = x / (distance + 1e-6), y / (distance + 1e-6)
+            return xp.stack((cos * x + sin * y, cos * y - sin * x, distance / HALL))
+        if group == "columns":
+            x, y, distance, radius = self._columns(state)
+            clearance = distance - radius
+            order = xp.argsort(clearance, 0)[:NEAREST], self._tensor_rows(state)
+            x, y, radius = (x / distance)[order], (y / distance)[order], radius[order]
+            near = (1 - clearance[order] / 6).clip(-0.5, 1.2)
+            return xp.concatenate((cos * x + sin * y, cos * y - sin * x, near, radius))
+        ahead, _, up = self._axes(state[6:10])
+        p, v, rates = state[:3], state[3:6], state[10:13] / 3
+        velocity = (cos * v[0] + sin * v[1]) / 3, (cos * v[1] - sin * v[0]) / 3, v[2] / 2
+        thrust = (cos * up[0] + sin * up[1]) * 2, (cos * up[1] - sin * up[0]) * 2, up[2]
+        places = p[2] - 1.5, state[13] / GRAVITY - 1, p[0] / HALL, p[1] / HALL
+        return xp.stack((*velocity, *thrust, *rates, *places, cos, sin, ahead[2], *state[14:18]))
+
+    def _tensor_rows(self, state: Array) -> Array:
+        return np.arange(state.shape[1]) if self._xp is np else torch.arange(state.shape[1], device=self.device)
+
+    def _depth(self, state: Array) -> Array:
+        """Distance along each ray to the nearest of columns, walls and floor: float32 [192, K].
+
+        In the plane: a ray of direction u meets a circle of radius r around c at u.c - sqrt(r^2 - (u x c)^2).
+        """
+        xp, axes, rays = self._xp, self._axes(state[6:10]), self._tables["rays"]  # [192, 1] each
+        x, y, z = (rays[0] * ahead + rays[1] * left + rays[2] * up for ahead, left, up in zip(*axes, strict=True))
+        flat = xp.sqrt(x * x + y * y) + 1e-6
+        x, y = x / flat, y / flat
+        walls = [(HALL - p * xp.sign(u)) / (abs(u) + 1e-6) for p, u in zip(state[:2], (x, y), strict=True)]
+        reach = xp.minimum(*walls)
+        for cx, cy, _, radius in zip(*self._columns(state), strict=True):
+            along, aside = x * cx + y * cy, x * cy - y * cx
+            inside = radius * radius - aside * aside
+            hit = along - xp.sqrt(inside.clip(0, None))
+            reach = xp.where((inside > 0) & (along > 0), xp.minimum(reach, hit), reach)
+        distance = xp.minimum(reach / flat, state[2] / (-z).clip(1e-6, None))
+        return distance.clip(0, self._config.camera_range) / self._config.camera_range
+
+    def render(self, row: int = 0) -> np.ndarray:
+        """The hall from above, beside it what the camera sees, near things bright: uint8 [480, 648, 3].
+
+        Columns grey, the goal green, the quadrotor's camera a yellow wedge and its velocity over half a second a line.
+        """
+        from PIL import Image
+
+        size, scale = 480, 960 / (2 * HALL)
+        image, draw = canvas(size + 168, size)
+
+        def at(x: float, y: float) -> tuple[float, float]:
+            return (x + HALL) * scale, (HALL - y) * scale
+
+        def disc(x: float, y: float, radius: float, **colors: Any) -> None:
+            (left, top), (right, bottom) = at(x - radius, y + radius), at(x + radius, y - radius)
+            draw.ellipse((left, top, right, bottom), **colors)
+
+        state = self._state[:, [row]]
+        x, y, vx, vy = (float(state[i, 0]) for i in (0, 1, 3, 4))
+        cos, sin = (float(value[0]) for value in self._yaw(state[6:10]))
+        wedge = [at(x + 4 * (cos - side * sin), y + 4 * (sin + side * cos)) for side in (-1, 1)]
+        draw.polygon([at(x, y), *wedge], fill="#ffe9a8")
+        disc(13.0, float(state[18, 0]), REACHED, fill="#2e9e62")
+        for cx, cy, _, radius in zip(*(value[:, 0].tolist() for value in self._columns(state)), strict=True):
+            disc(x + cx, y + cy, radius, fill="#7c8798")
+        draw.line([at(x, y), at(x + vx / 2, y + vy / 2)], fill="#d1495b", width=8)
+        disc(x, y, BODY, fill="#2e4057")
+        depth = 255 * (1 - self._observation("depth", state).reshape(VIEW[::-1]).cpu().numpy())
+        inset = Image.fromarray(depth.astype(np.uint8)).resize((320, 240), Image.Resampling.NEAREST)
+        draw.rectangle((2 * size, 0, 2 * size + 335, 2 * size), fill="#dfe3e9")
+        image.paste(inset.convert("RGB"), (2 * size + 8, 360))
+        return np.asarray(image.reduce(2))

@@ -1,0 +1,188 @@
+"""Episodes that were kept step by step, on a page: to play, to scrub through, with the worst moments marked."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+from PIL import Image
+
+from tscli.envs.spaces import ActionSpec
+from tscli.files import file_hash
+from tscli.report.charts import number
+from tscli.report.markup import Html, tag
+from tscli.runs import Run
+
+FILE = "episodes.h5"
+_PICTURES = 3_500_000  # bytes of all pictures of a page; where there are more, some are left out
+_ENTRIES = 48  # of a role
+_MARKED = 5  # worst moments of an episode
+_HINT = "Arrow keys move by a step, with Shift by ten; space plays; n and p jump to the marked moments."
+
+
+def player(run: Run) -> Html:
+    """The episodes of an evaluation; empty where it has none, or where the file is not as it was written."""
+    header = header_of(run)
+    if not header:
+        return Html()
+    with h5py.File(run.path / FILE) as file:
+        groups: list[Any] = [file[f"episode_{number}"] for number in range(len(file))]
+        share = max(1, -(-sum(len(group["frames"]) for group in groups) // _PICTURES))
+        episodes = [_episode(number, group, header, share) for number, group in enumerate(groups, 1)]
+    if not episodes:
+        return Html()
+    roles = list(header["roles"])
+    units = {name: unit for one in header["roles"].values() for name, unit in one["entries"]}
+    data = {"roles": roles, "dt": header["control_dt"], "units": units, "episodes": episodes}
+    words = "Greedy episodes, step by step"
+    words += ": the student acts, and the teacher says what it would have done." if len(roles) > 1 else "."
+    written = json.dumps(data, separators=(",", ":"))
+    return tag(
+        "figure", tag("p", f"{words} {_HINT}", class_="intro"), class_="player", tabindex="0", data_player=written
+    )
+
+
+def header_of(run: Run) -> dict[str, Any]:
+    """What the file says of its roles; nothing where there is none, or it is not as it was written."""
+    path = run.path / FILE
+    if not path.is_file() or file_hash(path) != run.manifest["artifacts"].get(FILE):
+        return {}
+    with h5py.File(path) as file:
+        return json.loads(str(file.attrs["header"]))
+
+
+def _episode(number_: int, group: Any, header: dict[str, Any], share: int) -> dict[str, Any]:
+    reward = group["reward"][:]
+    ended = {"terminated": "it ended", "truncated": "the time was up"}.get(str(group.attrs["ended"]), "")
+    words = [f"episode {number_}", str(group.attrs["task"]), f"return {number(float(group.attrs['return']))}"]
+    words += [f"{len(reward)} steps", ended]
+    if "success" in group.attrs:
+        words.append("success" if group.attrs["success"] else "no success")
+    pictures, at = _pictures(group, share)
+    strips = [_strip("reward", reward)]
+    apart = _apart(group, header["action"]["kind"] == "continuous")
+    if apart is not None:
+        strips.insert(0, _strip(*apart))
+    worst = worst_moments(apart[1]) if apart is not None else worst_moments(-reward)
+    roles = {role: _role(group, role, one, at) for role, one in header["roles"].items()}
+    return {
+        "title": ", ".join(filter(None, words)),
+        "steps": len(reward),
+        "pictures": pictures,
+        "at": at,
+        "strips": strips,
+        "worst": worst,
+        "seen": roles,
+        "actions": _actions(group, header),
+    }
+
+
+def _pictures(group: Any, share: int) -> tuple[list[str], list[int]]:
+    """Every `share`-th picture, and the steps that they show."""
+    ends, data = group["frame_ends"][:], group["frames"][:]
+    chosen = range(0, len(ends), share)
+    parts = [data[ends[i - 1] if i else 0 : ends[i]].tobytes() for i in chosen]
+    return [base64.b64encode(part).decode() for part in parts], [int(group["frame_steps"][i]) for i in chosen]
+
+
+def _apart(group: Any, continuous: bool) -> tuple[str, np.ndarray] | None:
+    """How far the two are apart at each step; None where there is one alone."""
+    if "kl" in group:
+        return "KL", group["kl"][:]
+    if "teacher/action" not in group or "student/action" not in group:
+        return None
+    one, other = group["student/action"][:], group["teacher/action"][:]
+    if continuous:
+        return "distance of actions", np.abs(one - other).reshape(len(one), -1).mean(1)
+    return "actions differ", (one != other).reshape(len(one), -1).any(1).astype(np.float32)
+
+
+def worst_moments(apart: np.ndarray) -> list[int]:
+    """Steps at which `apart` [T] is highest, the worst first; each stands for a twentieth of the episode around it."""
+    left, found = np.array(apart, dtype=np.float64), []
+    around = max(1, len(left) // 20)
+    floor = float(np.median(left))
+    while len(found) < _MARKED and left.max() > floor:
+        found.append(int(left.argmax()))
+        left[max(0, found[-1] - around) : found[-1] + around + 1] = -np.inf
+    return found
+
+
+def _strip(name: str, values: np.ndarray) -> dict[str, Any]:
+    return {"name": name, **_packed(values)}
+
+
+def _packed(values: np.ndarray) -> dict[str, Any]:
+    """Numbers [T] in two bytes each, between their least and their largest."""
+    values = np.nan_to_num(np.asarray(values, dtype=np.float64), posinf=3e38, neginf=-3e38)
+    low, high = float(values.min()), float(values.max())
+    scaled = np.round((values - low) / ((high - low) or 1.0) * 65535).astype("<u2")
+    return {"low": low, "high": high, "data": base64.b64encode(scaled.tobytes()).decode()}
+
+
+def _role(group: Any, role: str, said: dict[str, Any], at: Sequence[int]) -> dict[str, Any]:
+    """What a role saw."""
+    seen: dict[str, Any] = {"entries": [], "images": []}
+    names = said["entries"]
+    if f"{role}/vector" in group:
+        values = group[f"{role}/vector"][:]
+        seen["entries"] = [{"name": names[i][0], **_packed(values[:, i])} for i in range(min(len(names), _ENTRIES))]
+        seen["more"] = max(0, len(names) - _ENTRIES)
+    if f"{role}/latent" in group:
+        values = group[f"{role}/latent"][:]
+        seen["latent"] = [_packed(values[:, i]) for i in range(min(values.shape[1], 64))]
+    for name in said["images"]:
+        values = group[f"{role}/{name}"]
+        seen["images"].append({"name": name, "pictures": [_png(values[i]) for i in at]})
+    return seen
+
+
+def _png(image: np.ndarray) -> str:
+    """An image that a policy saw, uint8 [H, W, C]; of stacked pictures the last one."""
+    channels = 3 if image.shape[-1] >= 3 else 1
+    shown, buffer = np.ascontiguousarray(image[..., -channels:]), io.BytesIO()
+    Image.fromarray(shown if channels == 3 else shown[..., 0]).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _actions(group: Any, header: dict[str, Any]) -> list[dict[str, Any]]:
+    """For each choice the probability that each role gave it; for each continuous action what each would do."""
+    spec = ActionSpec.from_json(header["action"])
+    by_role = {}
+    for role in header["roles"]:
+        logits = f"{role}/logits"
+        by_role[role] = (
+            group[f"{role}/action"][:] if logits not in group else _probabilities(group[logits][:], spec.nvec)
+        )
+    names = spec.names or [f"action {i}" for i in range(len(spec.low))] if spec.is_continuous else _choices(spec)
+    rows = []
+    for i, name in enumerate(names):
+        columns = {role: _packed(values[:, i]) for role, values in by_role.items()}
+        low, high = 0.0, 1.0
+        if spec.is_continuous:
+            every = np.concatenate([values[:, i] for values in by_role.values()])
+            low = spec.low[i] if np.isfinite(spec.low[i]) else float(every.min())
+            high = spec.high[i] if np.isfinite(spec.high[i]) else float(every.max())
+        rows.append({"name": name, "low": low, "high": high, "bar": not spec.is_continuous, "by": columns})
+    return rows
+
+
+def _choices(spec: ActionSpec) -> list[str]:
+    if spec.kind == "discrete":
+        return [spec.names[i] if i < len(spec.names) else str(i) for i in range(spec.nvec[0])]
+    names = spec.names or [f"action {i}" for i in range(len(spec.nvec))]
+    return [f"{name}: {i}" for name, count in zip(names, spec.nvec, strict=True) for i in range(count)]
+
+
+def _probabilities(logits: np.ndarray, nvec: Sequence[int]) -> np.ndarray:
+    """[T, K] of choices that may stand beside each other."""
+    parts = []
+    for part in np.split(logits.astype(np.float64), np.cumsum(nvec)[:-1], axis=1):
+        weight = np.exp(part - part.max(1, keepdims=True))
+        parts.append(weight / weight.sum(1, keepdims=True))
+    return np.concatenate(parts, axis=1)
