@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 from pathlib import Path
+from typing import Any
 
-import mujoco
 import numpy as np
 from run_exported import ExportedPolicy
+
+mujoco: Any = importlib.import_module("mujoco")
 
 MODEL = Path(__file__).resolve().parents[1] / "tscli" / "envs" / "models" / "go2.xml"
 JOINTS = [f"{leg}_{part}" for leg in ("FL", "FR", "RL", "RR") for part in ("hip", "thigh", "calf")]
@@ -66,7 +69,7 @@ class Go2:
         self.heard = [self.held.copy()] * body["late"]
         mujoco.mj_forward(self.model, self.data)
 
-    def _with(self, body: dict) -> mujoco.MjModel:
+    def _with(self, body: dict) -> Any:
         model = copy.copy(self.usual)
         model.geom_friction[self.feet, 0] = body["friction"]
         model.body_mass[self.trunk] += body["mass"]

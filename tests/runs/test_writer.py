@@ -187,7 +187,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(session: Session)
 
 def test_a_run_is_resumed_by_a_version_that_knows_more_settings(session: Session) -> None:
     class Newer(Config):
-        extra: float = Field(1.0, description="A setting that came later.")
+        extra: float = Field(default=1.0, description="A setting that came later.")
 
     stopped(session)
     with resume(session, Newer(seed=3)) as run:

@@ -277,7 +277,7 @@ def test_a_grid_shows_as_many_episodes_at_once(student: Run, capsys: pytest.Capt
 def test_recorded_episodes_are_those_that_were_measured_and_the_report_says_where_the_two_part(student: Run) -> None:
     run = call("eval", "--episodes", "2", "--num-envs", "1", "--record", "2")
     with h5py.File(run.path / "episodes.h5") as file:
-        returns = [float(file[name].attrs["return"]) for name in file]
+        returns = [np.asarray(file[name].attrs["return"]).item() for name in file]
     found = report_of(run)
     assert np.mean(returns) == found["policies"]["student"]["greedy"]["return"]["mean"]
     assert file_hash(run.path / "episodes.h5") == run.manifest["artifacts"]["episodes.h5"]
@@ -292,7 +292,7 @@ def test_what_an_env_measures_is_told_and_its_settings_can_be_varied(
 
     def measures(self: Env) -> dict[str, Any]:
         one = torch.ones(self.num_envs)
-        return {"twice [m]": (2 * one, one), "most": (3 * one, None)}
+        return {"twice [m]": (2 * one, one), "most": (3 * one, None), "never": (one, 0 * one)}
 
     monkeypatch.setattr(Env, "measures", measures)
     call(
@@ -310,7 +310,7 @@ def test_what_an_env_measures_is_told_and_its_settings_can_be_varied(
     call("eval", "--episodes", "2", "--vary", "max_episode_steps=3,5")
     report = json.loads(next(folder.glob("runs/*eval*/report.json")).read_text())
     found = report["policies"]["teacher"]["greedy"]["measures"]
-    assert found["twice [m]"]["mean"] == 2 and found["most"]["mean"] == 3
+    assert found["twice [m]"]["mean"] == 2 and found["most"]["mean"] == 3 and "never" not in found
     assert [(row["setting"], row["value"]) for row in report["varied"]] == [("max_episode_steps", n) for n in (3, 5)]
     assert [row["policies"]["teacher"]["length"]["mean"] for row in report["varied"]] == [3, 5]
     assert next(folder.glob("runs/*eval*/varied.png")).stat().st_size > 1000

@@ -17,17 +17,13 @@ LEGS = ("FL", "FR", "RL", "RR")
 JOINTS = tuple(f"{leg}_{part}" for leg in LEGS for part in ("hip", "thigh", "calf"))
 SOFT_LIMIT = 0.9  # share of a joint's range that costs nothing
 FOOT_HEIGHT = 0.09  # m above the ground at which a foot's middle is to swing
-LIFT, PRESS = (
-    0.3,
-    0.5,
-)  # rad by which a thigh leans forward as its leg is pulled up; share of it by which it is pressed down
+LIFT = 0.3  # rad by which a thigh leans forward as the trot pulls its leg up, and half of the calf's fold
+PRESS = 0.5  # share of it by which a leg that stands is pressed down
 LEG_PHASE = 2 * np.pi * np.array([0.0, 0.5, 0.5, 0.0])  # of a trot: diagonal legs swing together
 LEG = 0.31  # m from hip to foot in the pose
 HIPS = np.array([[0.193, 0.142], [0.193, -0.142], [-0.193, 0.142], [-0.193, -0.142]])  # m, feet from the trunk's middle
-STRIDE, ASIDE = (
-    1.5,
-    -0.2,
-)  # of the way that a command asks for, which soft motors do not go; to the side, where they tip
+STRIDE = 1.5  # of the way that a command asks for, which soft motors do not go
+ASIDE = -0.2  # of a stride to the side, against which the trunk tips
 AIR_SECONDS = 0.25  # a foot's time in the air from which it pays; the published 0.5 costs a trot more than standing
 WEIGHTS = {  # per second; those that are published for this robot
     "track_lin": 1.0,

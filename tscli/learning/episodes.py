@@ -48,12 +48,13 @@ class Tally:
             self._below[name] = self._below.get(name, 0.0) + (below * counted).double()
 
     def figures(self) -> dict[str, statistics.Estimate]:
-        """Each with its interval; what is the largest has none."""
+        """Each with its interval; what is the largest has none, and what was never counted is left out."""
         found = {}
         for name, above in self._above.items():
             values = above.cpu().numpy()
             if name in self._below:
-                found[name] = statistics.ratio(values, self._below[name].cpu().numpy())
+                below = self._below[name].cpu().numpy()
+                found |= {name: statistics.ratio(values, below)} if below.sum() > 0 else {}
             else:
                 most = float(values.max())
                 found[name] = statistics.Estimate(most, 0.0, most, most, len(values))

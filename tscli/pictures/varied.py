@@ -20,8 +20,8 @@ def draw_varied(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> Pa
         title: above all.
     """
     settings = list(dict.fromkeys(row["setting"] for row in rows))
-    first = next(iter(rows[0]["policies"].values()))
-    names = ["return", *first.get("measures", {})]
+    told = [entry.get("measures", {}) for row in rows for entry in row["policies"].values()]
+    names = ["return", *(name for name in told[0] if all(name in each for each in told))]
     figure = new_figure(1.2 + 2.5 * len(settings), 0.9 + 1.35 * len(names))
     figure.suptitle(title, fontsize=10, color=INK)
     axes = figure.subplots(len(names), len(settings), squeeze=False, sharey="row", sharex="col")

@@ -141,7 +141,7 @@ def understood(
 
     Args:
         student, teacher: policies with a latent.
-        env: at least 4 slots; of fewer nothing can be said, and `{}` is given.
+        env: at least 4 slots, to say much; of a single one nothing is, and `{}` is given.
         seed: of its episodes.
         path: PNG file to write.
         steps: to play, at the most an episode.
@@ -152,7 +152,7 @@ def understood(
     """
     n, latent = env.num_envs, teacher.spec.latent
     assert latent is not None
-    if n < 4:
+    if n < 2:
         return {}
     viewed = ViewedEnv(env, {"student": student.spec.view, "teacher": teacher.spec.view}, seed)
     hidden, teacher_hidden = student.initial_hidden(n), teacher.initial_hidden(n)
