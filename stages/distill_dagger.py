@@ -93,14 +93,11 @@ def main(config: Config, session: Session) -> Run:
     setup.check_pairs_view(collected, student_view)
     # What is added has the groups of what is there. Opening it now finds damage before a run is begun.
     groups = tuple(Pairs(collected).schema.groups) if collected else tuple(env.groups)
-
     spec = PolicySpec(student_view, env.action, config.student)
     imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
     if config.diagnose:
-        before_distillation(
-            session, teachers, task, student_view, config.student, pairs_run, env, window=("window", config.window)
-        )
-
+        given = session, teachers, task, student_view, config.student, pairs_run, env
+        before_distillation(*given, window=("window", config.window))
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)
@@ -123,8 +120,8 @@ def main(config: Config, session: Session) -> Run:
         forgotten=0,  # transitions
     )
     parts = {"student": student, "optimizer": optimizer, "viewed": viewed, "episodes": episodes, "at": at}
+    parts["augment"] = augment.stream
     parts |= {"act": act_stream, "mix": mix_stream, "draw": draw_stream, "noise": noise_stream, "replay": replay}
-    parts |= {"augment": augment.stream}
     parents = teachers.parents | ({"pairs": pairs_run} if pairs_run else {})
     frame = (parts, {"policy": student}, "student", config.total_steps, num_envs * config.round_steps)
 
@@ -167,11 +164,10 @@ def main(config: Config, session: Session) -> Run:
                     obs = viewed.record(groups)
                     step = viewed.step(action)
                     params = {k: v.cpu() for k, v in label.params().items()}
-                    ends = (step.reward.cpu(), step.terminated.cpu(), step.truncated.cpu())
+                    ends = (step.reward.cpu(), step.terminated.cpu(), step.truncated.cpu(), acts.to(torch.uint8).cpu())
                     success = step.success.cpu() if env.has_success else None
-                    actor = acts.to(torch.uint8).cpu()
                     obs |= {field: seen[name].cpu() for name, field in pairs.features.items()}
-                    writer.append(obs, step.action.cpu(), teacher_action.cpu(), params, *ends, actor, success)
+                    writer.append(obs, step.action.cpu(), teacher_action.cpu(), params, *ends, success)
                     vector = {name: value for name, value in seen.items() if name == "vector"}  # no pictures
                     record.add(obs=vector, reward=step.reward, done=step.done)
                     at.reset = step.done

@@ -36,22 +36,21 @@ from tscli.config import (
     Steps,
     UserError,
 )
-from tscli.envs import VecEnv
-from tscli.envs.views import Obs, ViewSpec
+from tscli.envs.views import Obs
 from tscli.learning import alignment, ppo
 from tscli.learning.augment import Augmentation
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Averages, Minibatches, Recorder
 from tscli.learning.rollout import ViewedEnv, rollout_values, take
-from tscli.networks import Critic, Head, Policy, PolicySpec
+from tscli.networks import Head, Policy
 from tscli.networks.distributions import from_params, kl
 from tscli.networks.normalize import ReturnScale
 from tscli.pictures import curves
-from tscli.runs import Run, newest_run
+from tscli.runs import Run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.training import State, Training, setup
+from tscli.training import State, Training, joint, setup
 
 ORDER = 50
 CURVES = (
@@ -138,7 +137,8 @@ def main(config: Config, session: Session) -> Run:
             "take a view without one"
         )
 
-    teacher, critic, student, proxy, parents = build(config, session, env, teacher_view, student_view, device)
+    teacher, critic, student, proxy = joint.networks(config, teacher_view, student_view, env, config.shared_head)
+    parents = joint.begin_from(teacher, config.teacher, session, env)
     aligned = [p.encoder if config.shared_head else p for p in (student, proxy)]  # A is trained by the teacher's PPO
     optimizer = FlatAdam([*teacher.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
     align_optimizers = [FlatAdam(module.parameters(), config.align_lr, config.max_grad_norm) for module in aligned]
@@ -159,10 +159,7 @@ def main(config: Config, session: Session) -> Run:
     fixed_rows = torch.arange(num_rows, device=device)
     views = {"teacher": teacher_view, "student": student_view}
     viewed = ViewedEnv(env, views, config.seed, ("teacher",))
-    practice = None
-    if config.student_envs:
-        own_env = setup.task_env(task, ranks.share(config.student_envs, "--student-envs"), device)
-        practice = ViewedEnv(own_env, views, streams.derive(config.seed, "practice"))
+    practice = joint.practice(task, config.student_envs, views, config.seed, device)
     episodes = EpisodeStats(num_envs)
     at = State(
         reset=torch.ones(num_envs, dtype=torch.bool, device=device),
@@ -172,11 +169,11 @@ def main(config: Config, session: Session) -> Run:
         student_hidden=student.initial_hidden(num_rows),
         lag=torch.zeros(num_envs, len(env.action.low), device=device) if config.penalty_lasting > 1 else None,
     )
-    parts = {"teacher": teacher, "critic": critic, "student": student, "proxy": proxy, "viewed": viewed}
+    parts = {"teacher": teacher, "critic": critic, "student": student, "proxy": proxy, "viewed": viewed, "at": at}
     parts |= {"optimizer": optimizer, "student_optimizer": align_optimizers[0], "proxy_optimizer": align_optimizers[1]}
     parts |= {"act": act_stream, "shuffle": shuffle_stream, "pair": pair_stream, "align": align_stream}
-    parts |= {"augment": augment.stream}
-    parts |= {"episodes": episodes, "scale": reward_scale, "at": at, "practice": practice, "memory": memory}
+    parts |= {"augment": augment.stream, "practice": practice, "memory": memory}
+    parts |= {"episodes": episodes, "scale": reward_scale}
     per_iteration = steps * (num_envs + (practice.env.num_envs if practice else 0))
     frame = (parts, {"policy": student, "teacher": teacher}, "student", config.total_steps, per_iteration)
     score = ("eval/success_rate", "eval/return")
@@ -190,9 +187,8 @@ def main(config: Config, session: Session) -> Run:
             teacher_learns = training.done > config.critic_warmup
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * training.left
-            if config.lr_schedule != "constant":
-                for one in align_optimizers:
-                    one.lr = config.align_lr * training.left
+            for one in align_optimizers if config.lr_schedule != "constant" else ():
+                one.lr = config.align_lr * training.left
 
             # --- phase 1: roll-out ----------------------------------------------------------------------------------
             record = Recorder()
@@ -296,42 +292,6 @@ def main(config: Config, session: Session) -> Run:
             metrics |= {"lr": float(optimizer.lr), "align_lr": float(align_optimizers[0].lr)}
             training.log(metrics, show=("kl_teacher_proxy",))
         return training.report(CURVES, f"{task.name}: SITT")
-
-
-def build(
-    config: Config, session: Session, env: VecEnv, teacher_view: ViewSpec, student_view: ViewSpec, device: torch.device
-) -> tuple[Policy, Critic, Policy, Policy, dict[str, Run]]:
-    """Teacher, critic, student and proxy, with one head where it is shared, and the runs that the teacher is from.
-
-    Raises:
-        UserError: their latents differ in size, or the teacher to start from is another kind of network.
-    """
-    with streams.seeded_init(config.seed, "teacher"):
-        teacher = Policy(PolicySpec(teacher_view, env.action, config.network)).to(device)  # F_T and A
-    with streams.seeded_init(config.seed, "critic"):
-        critic = Critic(teacher_view, config.network).to(device)
-    with streams.seeded_init(config.seed, "student"):
-        student = Policy(PolicySpec(student_view, env.action, config.student or config.network)).to(device)  # F_S
-        proxy = Policy(PolicySpec(teacher_view, env.action, config.network)).to(device)  # F^_S
-    parents: dict[str, Run] = {}
-    if config.teacher:
-        parents["start"] = newest_run(session.runs_dir, config.teacher, "policy", "--teacher", "teacher")
-        start = setup.open_teacher(parents["start"], env, device)
-        if start.spec != teacher.spec:
-            raise UserError(
-                f"--teacher {config.teacher}: {parents['start'].name} has another view or network than this teacher "
-                "would: give --obs and --network as they were there"
-            )
-        teacher.load_state_dict(start.state_dict())
-    if config.shared_head:
-        sizes = teacher.encoder.output_size, student.encoder.output_size
-        if sizes[0] != sizes[1]:
-            raise UserError(
-                f"a shared head needs latents of one size: the teacher's is {sizes[0]}, the student's {sizes[1]}: make "
-                "them equal, or give --no-shared-head"
-            )
-        student.head = proxy.head = teacher.head
-    return teacher, critic, student, proxy, parents
 
 
 def align(

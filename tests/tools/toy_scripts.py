@@ -109,6 +109,7 @@ ORDER = 40
 class Config(StageConfig):
     run: str = positional("", description="The run to evaluate.")
     render: Literal["none", "gif"] = Field("none", description="Film.")
+    record: int = Field(0, description="Episodes to keep.")
 
 
 def main(config: Config, session: Session) -> Run:
