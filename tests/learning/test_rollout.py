@@ -70,6 +70,8 @@ def test_pictures_are_counted_as_often_as_a_camera_has_to_take_them() -> None:
     viewed.observe("seeing")
     viewed.observe("seeing")  # of the same step
     assert viewed.num_frames == 5
+    viewed.record(["state", "camera"])  # which were taken
+    assert viewed.num_frames == 5
     viewed.step(zeros(env))  # truncates one
     viewed.record(["state", "camera"])
     assert viewed.num_frames == 9

@@ -82,6 +82,7 @@ class ViewedEnv:
         self._distinct = list(distinct.values())
         self._final_for = tuple(final_for)
         self._checked: set[View] = set()  # in this step
+        self._taken: set[str] = set()  # pictures of all envs, in this step
         self.num_steps = self.num_frames = 0
         self._finals: dict[str, Final] = {}
         self._unchecked: list[tuple[int, ViewSpec | str, Obs]] = []
@@ -94,8 +95,7 @@ class ViewedEnv:
         """What a role sees now: dict of [N, ...], or of those rows."""
         view = self.views[role]
         obs = view.observe(rows)
-        if rows is not None or view not in self._checked:
-            self.num_frames += sum(len(obs[name]) for name in view.spec.images)
+        self._count(view.spec.images, None if rows is None else len(rows))
         if view not in self._checked:
             self._check(view.spec, obs, rows)
             if rows is None:
@@ -109,9 +109,14 @@ class ViewedEnv:
     def record(self, groups: Iterable[str]) -> dict[str, Tensor]:
         """The groups as they are now, [N, ...] on the CPU, to be kept."""
         values = {group: self.env.observe(group).cpu() for group in groups}
-        self.num_frames += sum(len(value) for group, value in values.items() if self.env.groups[group].is_image)
+        self._count(group for group in groups if self.env.groups[group].is_image)
         check_finite({group: value.unsqueeze(0) for group, value in values.items()}, self.num_steps)
         return values
+
+    def _count(self, images: Iterable[str], rows: int | None = None) -> None:
+        for group in images:
+            self.num_frames += rows if rows is not None else self.env.num_envs * (group not in self._taken)
+            self._taken |= {group} if rows is None else set()
 
     def step(self, action: Tensor) -> Step:
         """Act in every env.
@@ -144,6 +149,7 @@ class ViewedEnv:
         for view in self._distinct:
             view.advance(action, done)
         self._checked.clear()
+        self._taken.clear()
         self.num_steps += 1
         return Step(action, reward, terminated, truncated, done, success)
 
@@ -176,6 +182,7 @@ class ViewedEnv:
         self.env.load_state_dict(state["env"])
         self.num_steps, self.num_frames = state["num_steps"], state.get("num_frames", 0)
         self._checked.clear()
+        self._taken.clear()
         for view, saved in zip(self._distinct, state["views"], strict=True):
             if self.env.exact_resume:
                 view.load_state_dict(saved)
