@@ -248,7 +248,10 @@ def test_each_epoch_without_memory_has_an_order_of_its_own(teacher: None, monkey
         return read(pairs, windows, *args)
 
     monkeypatch.setattr(imitation, "read_batches", reading)
-    call(*BC, "--student", "mlp", "--batch-size", "4", "--validation-fraction", "0")
+    monkeypatch.setattr(imitation, "mean_loss", lambda *args: 1.0)
+    call(*BC, "--student", "mlp", "--batch-size", "4", "--validation-fraction", "0.3")
+    train, held_out = Pairs("runs/0002-collect-short-seed1").split_episodes(0.3, 1)
+    assert len(held_out) and {episode for order in orders for episode, _ in order} == set(train.tolist())
     assert len(orders) == len(set(orders)) == 4
     assert all(len(set(order)) == len(order) for order in orders), "no step twice"
 

@@ -98,25 +98,27 @@ class Harness:
         self.files = [path for path in self._marks if _questions(path) and path.suffix not in (".png", ".html")]
         self.files = sorted(path for path in self.files if path.name != ".lock")
         self._careless = Careless()
-        asked = dict.fromkeys(question for questions in QUESTIONS.values() for question in questions)
+        self._answers: dict[tuple[str, ...], Answer] = {}
         gc.freeze()  # a fork would copy what its collector looks at
-        self._answers = {question: self._asked(question) for question in asked if question[:2] != ("runs", "--json")}
 
-    def _asked(self, words: tuple[str, ...]) -> Answer:
-        answer = ask(words)
-        self.restore()
-        return answer
+    def _usual(self, question: tuple[str, ...]) -> Answer:
+        """What is answered while nothing is damaged."""
+        if question not in self._answers:
+            self._answers[question] = ask(question)
+            self.restore()
+        return self._answers[question]
 
     def damaged(self, draw: random.Random, cold: bool = False) -> tuple[str, Verdict]:
         """One file damaged, one question asked."""
         name = draw.choice(self.files)
         how, content = damage(draw, self._original / name)
-        (self._folder / name).write_bytes(content)
         questions = _questions(name)
         question = questions[0] if draw.random() < 0.5 else draw.choice(questions)
-        verdict = judge(ask(question, cold), self._answers.get(question))
-        if verdict.kind == "silent" and (how == "sealed again" or not name.name.endswith(_SEALED)):
-            verdict = Verdict("answered")
+        # A list of runs passes over a damaged one.
+        counts = how != "sealed again" and name.name.endswith(_SEALED) and question != ("runs", "--json")
+        usual = self._usual(question) if counts else None
+        (self._folder / name).write_bytes(content)
+        verdict = judge(ask(question, cold), usual)
         self.restore()
         return f"{name} {how}: {' '.join(question)}", verdict
 
@@ -165,7 +167,10 @@ def _questions(path: Path) -> tuple[tuple[str, ...], ...]:
 
 
 def make_originals(folder: Path) -> Path:
-    """A file of each kind, in the current folder, and runs: teacher, pairs, student, two that were stopped, figures."""
+    """A file of each kind, beside the runs of a teacher and its pairs; more runs: a student, two stopped, figures.
+
+    `folder` is the current one.
+    """
     for name, text in TEXTS.items():
         (folder / name).write_text(text)
     weights = cleanrl("ppo")[0]
@@ -180,8 +185,6 @@ def make_originals(folder: Path) -> Path:
         file.writestr("data", json.dumps({"policy_kwargs": {}}))
         file.write(folder / "policy.pth", "policy.pth")
     (folder / "policy.pth").unlink()
-    call(*TEACHER)
-    call(*COLLECT)
     call(*BC, *SMALL, "--student", "rnn", "--obs", "partial", "--no-diagnose")
     _stopped(FlatAdam, "step", 9, *TEACHER, "--seed", "5")
     _stopped(PairsWriter, "append", 20, *COLLECT, "--teacher", "1", "--shard-mb", "0.002")
