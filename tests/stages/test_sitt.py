@@ -20,6 +20,7 @@ from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import Part, ViewSpec
 from tscli.launch.scripts import find_script, load_script
 from tscli.learning import alignment, ppo
+from tscli.learning.augment import Augmentation
 from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Fields, Minibatches
 from tscli.learning.rollout import ViewedEnv
@@ -166,7 +167,8 @@ def align(script: ModuleType, policies: tuple[Policy, Policy, Policy], **setting
     config = script.Config(task="cartpole", align_batch=16, **settings)
     _, student, proxy = policies
     optimizers = [FlatAdam((p.encoder if config.shared_head else p).parameters(), 0.01, 0.5) for p in (student, proxy)]
-    return script.align(config, paired(), policies, optimizers, torch.Generator().manual_seed(1))
+    stream = torch.Generator().manual_seed(1)
+    return script.align(config, paired(), policies, optimizers, stream, Augmentation(config.augment, student, stream))
 
 
 def weights(module: torch.nn.Module) -> list[Tensor]:
