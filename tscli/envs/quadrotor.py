@@ -1,7 +1,8 @@
 """Quadrotor: fly through a hall of columns to the other side, with a camera that looks ahead of the body.
 
-A thrust and three body rates are commanded at 50 Hz, as to the controllers of racing quadrotors. Semi-implicit Euler;
-thrust and rates follow their commands with lags of 30 and 50 ms, and the air takes 0.15 /s of the velocity. The hall is
+A thrust and three body rates are commanded at 50 Hz, as to the controllers of racing quadrotors, or (`control:
+acceleration`) an acceleration and a rate of yaw, as to a flight controller. Semi-implicit Euler; thrust and rates follow
+what they are told with lags of 30 and 50 ms, and the air takes 0.15 /s of the velocity. The hall is
 30 x 30 m, x and y from its middle, z up; 16 columns as high as the hall stand in it, at least 1.4 m apart where there
 is room. The body's x axis is the camera's; a quadrotor flies to any side, so nothing but its pilot turns the camera to
 where it flies. After the quadrotor of Messikommer, Xing et al. (ICLR 2025), whose code was not published.
@@ -20,7 +21,8 @@ and what it does not, privileged:
                   are touched, 0 at 6 m) and radius (5, m)
 
 Ahead and left are those of the yaw alone: of the camera's axis in the plane.
-Actions: thrust (0.1 to 1.9 times gravity's) and rates of roll, pitch (5 rad/s) and yaw (3 rad/s), each in [-1, 1].
+Actions, each in [-1, 1]: thrust (0.1 to 1.9 times gravity's) and rates of roll, pitch (5 rad/s) and yaw (3 rad/s); or
+acceleration ahead, left (8 m/s2) and up (5 m/s2), and rate of yaw (3 rad/s).
 Reward: metres of progress to the goal, at 3 m/s at the most; 10 for the goal and -10 for a crash; less what
 `Env._outcome` takes off for a collision course, for flying too fast, low, high, near a column or jerkily.
 Starts: at rest, at x = -13, any y within 11 m, any yaw; the goal at x = 13, any y within 11 m.
@@ -31,6 +33,7 @@ Success: the goal reached.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any, Literal
@@ -49,6 +52,8 @@ DT = 0.02
 GRAVITY = 9.81
 THRUST_LAG, RATE_LAG = 0.03, 0.05
 RATES = (5.0, 5.0, 3.0)
+ACCELERATION = (8.0, 8.0, 5.0)
+TILT_GAIN = 10.0  # how fast the flight controller turns the thrust's axis to where it is wanted [1/s]
 DRAG = 0.15
 HALL, HEIGHT = 15.0, 3.0  # half the width; the camera sees no ceiling
 BODY, REACHED = 0.25, 1.5
@@ -63,6 +68,9 @@ class EnvConfig(Config):
     """Settings of the quadrotor."""
 
     max_episode_steps: int = time_limit(1000)
+    control: Literal["rates", "acceleration"] = Field(
+        "rates", description="What is commanded: thrust and body rates, or what a flight controller makes them of."
+    )
     num_columns: int = Field(16, ge=NEAREST, le=64, description="Columns in the hall.")
     min_radius: float = Field(0.5, gt=0, le=2, description="Least radius of a column [m].")
     max_radius: float = Field(1.0, gt=0, le=2, description="Largest radius of a column [m].")
@@ -131,7 +139,7 @@ class Env(NativeEnv):
                     "yaw_sin",
                     "camera_up",
                 ),
-                *("thrust_before", "roll_before", "pitch_before", "yaw_before"),
+                *("before_0", "before_1", "before_2", "before_3"),
             ),
             units=(
                 *("3 m/s", "3 m/s", "2 m/s", "1/2", "1/2", "1", "3 rad/s", "3 rad/s", "3 rad/s", "m", "g"),
@@ -156,10 +164,13 @@ class Env(NativeEnv):
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
         self._config, self._count = config, config.num_columns
+        if config.control == "acceleration":
+            names = "acceleration_ahead", "acceleration_left", "acceleration_up", "yaw_rate"
+            self.action = dataclasses.replace(self.action, names=names)
         radii = config.min_radius, config.max_radius
         halls = draw_halls(self._count, config.num_halls, radii, config.split)
         tables = {"halls": halls.reshape(3 * self._count, -1), "rays": _rays()[..., None]}
-        tables["rates"] = np.array(RATES)[:, None]
+        tables |= {"rates": np.array(RATES)[:, None], "acceleration": np.array(ACCELERATION)[:, None]}
         super().__init__(config.max_episode_steps, num_envs, device, tables)
         self._latest = torch.zeros(len(_COUNTS), self.num_envs, dtype=torch.float64, device=self.device)  # of a step
         self._sums = self._latest.sum(1)
@@ -180,8 +191,8 @@ class Env(NativeEnv):
         after = xp.empty_like(state)
         after[14:18], after[18:] = command, state[18:]
         follows = 1 - math.exp(-DT / RATE_LAG)
-        after[10:13] = rate = state[10:13] + (command[1:] * self._tables["rates"] - state[10:13]) * follows
-        wanted = GRAVITY * (1 + 0.9 * command[0])
+        wanted, rates = self._commanded(state[6:10], command)
+        after[10:13] = rate = state[10:13] + (rates - state[10:13]) * follows
         after[13] = thrust = state[13] + (wanted - state[13]) * (1 - math.exp(-DT / THRUST_LAG))
         after[6:10] = attitude = self._turn(state[6:10], rate * DT)
         up = self._axes(attitude)[2]
@@ -190,6 +201,23 @@ class Env(NativeEnv):
             after[3 + i] = state[3 + i] + DT * pull
         after[:3] = state[:3] + DT * after[3:6]
         return after
+
+    def _commanded(self, q: Array, command: Array) -> tuple[Array, Array]:
+        """Thrust [N] and body rates [3, N] that a command asks for.
+
+        For an acceleration the thrust's axis is turned to gravity's and the acceleration's sum, as fast as it is far
+        from it, and the thrust is as much of that sum as lies along it (Lee et al. 2010, without the moments).
+        """
+        xp = self._xp
+        if self._config.control == "rates":
+            return GRAVITY * (1 + 0.9 * command[0]), command[1:] * self._tables["rates"]
+        (fore, side, climb), (cos, sin) = command[:3] * self._tables["acceleration"], self._yaw(q)
+        force = cos * fore - sin * side, sin * fore + cos * side, climb + GRAVITY
+        size = xp.sqrt(sum(f * f for f in force))
+        x, y, z = (sum(a * f for a, f in zip(axis, force, strict=True)) for axis in self._axes(q))
+        tilt = TILT_GAIN * xp.stack((-y, x)) / size
+        rates = xp.concatenate((tilt, RATES[2] * command[3:])).clip(-self._tables["rates"], self._tables["rates"])
+        return z.clip(0.1 * GRAVITY, 1.9 * GRAVITY), rates
 
     def _turn(self, q: Array, by: Array) -> Array:
         """The attitude after turning about the body's axes by a vector [3, N] in rad."""
