@@ -183,8 +183,8 @@ def main(config: Config, session: Session) -> Run:
 
     with Training(session, config, task, *frame, parents=parents, score=score, blame="--lr or --align-lr") as training:
         for iteration in training.iterations():
-            grown = min(1.0, training.done / config.penalty_warmup) if config.penalty_warmup else 1.0
-            penalty_coef = config.penalty_coef * grown
+            penalty_coef = config.penalty_coef * alignment.grown(training.done, config.penalty_warmup)
+            gradient_coef = config.gradient_coef * alignment.grown(training.done, config.gradient_warmup)
             aligns = (iteration + 1) % config.align_every == 0 and config.align_updates > 0
             pairs_up = aligns or student.is_recurrent  # its hidden state must follow the envs
             teacher_learns = training.done > config.critic_warmup
@@ -247,13 +247,13 @@ def main(config: Config, session: Session) -> Run:
                     value_loss = ppo.value_loss(value, part.returns, part.value, config.value_clip)
                     entropy = dist.entropy().mean()
                     loss = surrogate.loss + config.value_coef * value_loss - config.entropy_coef * entropy
-                    if config.gradient_coef:
+                    if gradient_coef:
                         # Eq. 6, second part: lambda2 KL(pi_T || pi_proxy), into F_T alone, since through a free head
                         # it would flatten A instead.
                         guess = proxy.head(part.proxy_latent, frozen=True)
                         said = teacher.head(latent, frozen=True)
                         pull = alignment.directed_kl(said, guess, config.kl_direction, std)
-                        loss = loss + config.gradient_coef * pull.mean()
+                        loss = loss + gradient_coef * pull.mean()
                     if config.feature_coef:
                         loss = loss + config.feature_coef * (latent - part.proxy_latent).abs().mean()
                     loss = loss if teacher_learns else config.value_coef * value_loss

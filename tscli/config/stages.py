@@ -169,6 +169,7 @@ class PenaltyConfig(JointConfig):
         False, description="Charge a failure the mean penalty of all the time that it cut off, so that it saves none."
     )
     gradient_coef: float = Field(0.1, ge=0, description="lambda2, weight of the KL in the teacher's loss; 0: none.")
+    gradient_warmup: int = Field(0, ge=0, description="Env steps in which lambda2 grows to full weight; 0: at once.")
     kl_direction: Literal["teacher_proxy", "proxy_teacher"] = Field(
         "teacher_proxy", description="KL(teacher || proxy), or the other way round, in penalty and gradient."
     )
