@@ -157,6 +157,7 @@ def theirs(teacher: Path, seed: int, iterations: int) -> tuple[float, float, flo
 
 def ours(task: Path, teacher: Run, seed: int, iterations: int, session: Session) -> tuple[float, float, float]:
     """Our loop with the same settings."""
+    torch.manual_seed(seed)
     config = distill_online.Config(
         teacher=str(teacher.path),
         task=str(task),
