@@ -32,6 +32,7 @@ from tscli.config import (
     NumMinibatches,
     Patience,
     PenaltyConfig,
+    RandomStart,
     RolloutSteps,
     Steps,
     UserError,
@@ -92,13 +93,14 @@ class Config(PenaltyConfig):
     align_batch: int = Field(4096, ge=1, description="Pairs per gradient step of the alignment.")
     align_lr: float = Field(1e-3, gt=0, description="Adam's learning rate in the alignment; it falls as lr does.")
     augment: Augment = AugmentConfig()
-    relative_features: bool = Field(
-        False, description="Measure the distance of latents in the alignment by their mean size, which may change."
+    latent_coef: float = Field(
+        1.0, ge=0, description="Weight of the distance of latents in the alignment, beside that of actions."
     )
     holdout_fraction: float = Field(0.05, ge=0, le=0.5, description="Share of pairs held out to measure; 0: none.")
     total_steps: Steps = 6_000_000
     num_envs: NumEnvs = 1024
     rollout_steps: RolloutSteps = 64
+    random_start: RandomStart = False
     num_minibatches: NumMinibatches = 8
     eval_every: EvalEvery = 5
     stop_patience: Patience = 2
@@ -158,8 +160,9 @@ def main(config: Config, session: Session) -> Run:
     num_rows = max(1, round(config.paired_fraction * num_envs))
     fixed_rows = torch.arange(num_rows, device=device)
     views = {"teacher": teacher_view, "student": student_view}
-    viewed = ViewedEnv(env, views, config.seed, ("teacher",))
-    practice = joint.practice(task, config.student_envs, views, config.seed, device)
+    start_stream = streams.generator(config.seed, "teacher/start", device) if config.random_start else None
+    viewed = ViewedEnv(env, views, config.seed, ("teacher",), start_stream)
+    practice = joint.practice(task, config.student_envs, views, config.seed, device, start_stream)
     episodes = EpisodeStats(num_envs)
     at = State(
         reset=torch.ones(num_envs, dtype=torch.bool, device=device),
@@ -364,7 +367,7 @@ def follow(
     goal: Tensor,
     head: Head,
 ) -> tuple[Tensor, Tensor]:
-    """A gradient step on |F - sg F'| + |A F - sg A F'|, in the mean; A is frozen where it is shared.
+    """A gradient step on latent_coef |F - sg F'| + |A F - sg A F'|, in the mean; A is frozen where it is shared.
 
     Args:
         config, policy, optimizer: who learns.
@@ -375,9 +378,7 @@ def follow(
         F before the step, and the loss.
     """
     latent, _ = policy.encoder(*seen)
-    loss, wanted = (latent - goal).abs().mean(), head(goal, frozen=True).params()
-    if config.relative_features:
-        loss = loss / goal.abs().mean().clamp(min=1e-6)
+    loss, wanted = config.latent_coef * (latent - goal).abs().mean(), head(goal, frozen=True).params()
     for name, value in policy.head(latent, frozen=config.shared_head).params().items():
         # Deviations in logarithms: their ratio is what the KL sees.
         value, aim = (x.log() if name == "std" else x for x in (value, wanted[name].detach()))

@@ -12,7 +12,8 @@ import pytest
 import torch
 from native_envs import put
 
-from tscli.envs.quadrotor import DT, GRAVITY, VIEW, Env, EnvConfig, draw_halls
+from tscli.envs.halls import draw_halls, first_free
+from tscli.envs.quadrotor import BODY, DT, GRAVITY, HALL, VIEW, Env, EnvConfig
 
 NOTHING = torch.zeros(1, 4)
 
@@ -59,6 +60,23 @@ def test_thrust_and_rates_follow_their_commands_with_a_lag() -> None:
     assert env._state[5, 0] == pytest.approx(climb)
     assert env._state[2, 0] == pytest.approx(1.5 + DT * climb)
     assert env._yaw(env._state[6:10])[1][0] == pytest.approx(math.sin(rate * DT))
+
+
+def test_a_flight_controller_leans_to_the_acceleration_that_is_asked_for() -> None:
+    env = alone(control="acceleration")
+    put(env, state(yaw=math.pi / 2)[None])
+    env.step(torch.tensor([[1.0, 0.0, 0.0, 0.5]]))
+    follows = 1 - math.exp(-DT / 0.05)
+    assert env._state[10:13, 0] == pytest.approx([0, 5 * follows, 1.5 * follows]), "as fast as it may, nose down"
+    assert env._state[13, 0] == pytest.approx(GRAVITY), "upright, its axis has nothing of it"
+    put(env, state(yaw=math.pi / 2)[None])
+    speeds = []
+    for _ in range(50):
+        env.step(torch.tensor([[0.5, 0.0, 0.2, 0.0]]))
+        speeds.append(env._state[3:6, 0].copy())
+    sideways, ahead, up = ((speeds[49] - speeds[39]) / (10 * DT)).tolist()
+    assert abs(sideways) < 0.01 and up + 0.15 * speeds[44][2] == pytest.approx(1, rel=0.02)
+    assert ahead + 0.15 * speeds[44][1] == pytest.approx(4, rel=0.02)
 
 
 def test_a_body_that_leans_is_pulled_that_way_and_the_air_slows_it() -> None:
@@ -239,6 +257,24 @@ def test_halls_keep_their_columns_apart_and_no_split_has_anothers() -> None:
     gap = gap[np.triu_indices(16, 1)]
     assert gap.min() > 0.2 and (gap > 1.4).mean() > 0.99
     assert not np.isin(halls[0], draw_halls(16, 50, (0.5, 1.0), "report")[0]).any()
+
+
+def test_spread_starts_fly_to_any_side_clear_of_the_columns() -> None:
+    env = build(512, spread_starts=True, num_halls=64)
+    x, _, _, vx, vy, vz = env._state[:6]
+    away = env._columns(env._state)
+    assert (away[2] - away[3]).min() > BODY and x.min() < -10 and x.max() > 8 and abs(x).max() < HALL
+    assert np.hypot(vx, vy).max() <= 3 and not vz.any()
+    cos, sin = env._yaw(env._state[6:10])
+    ahead = (cos * vx + sin * vy) / np.hypot(vx, vy)
+    assert abs(ahead.mean()) < 0.1 and len(np.unique(x)) == 512
+
+
+def test_of_places_the_first_that_is_free_is_taken() -> None:
+    columns = torch.tensor([[[0.0], [5.0]], [[0.0], [0.0]], [[1.0], [1.0]]])
+    places = torch.tensor([[1.2, 3.0, 5.0]]).T, torch.zeros(3, 1)
+    assert [float(x) for x in first_free(*places, columns, 0.5)] == [3.0, 0.0]
+    assert float(first_free(*places, columns, 2.0)[0]) == 5.0, "the last, where none is"
 
 
 def test_a_reset_after_steps_is_a_new_run() -> None:

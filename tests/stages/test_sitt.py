@@ -294,7 +294,7 @@ def test_students_with_memory_and_gaussian_actions_run_to_their_end_and_can_be_e
 
 OPTIONS = (
     *("--penalty-std", "0.2", "--penalty-cap", "0.5", "--penalty-lasting", "5", "--penalty-failure"),
-    *("--student-envs", "2", "--memory", "64", "--relative-features", "--align-updates", "2", "--align-batch", "8"),
+    *("--student-envs", "2", "--memory", "64", "--latent-coef", "0.1", "--align-updates", "2", "--align-batch", "8"),
 )
 
 

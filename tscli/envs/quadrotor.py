@@ -1,11 +1,11 @@
 """Quadrotor: fly through a hall of columns to the other side, with a camera that looks ahead of the body.
 
 A thrust and three body rates are commanded at 50 Hz, as to the controllers of racing quadrotors, or (`control:
-acceleration`) an acceleration and a rate of yaw, as to a flight controller. Semi-implicit Euler; thrust and rates follow
-what they are told with lags of 30 and 50 ms, and the air takes 0.15 /s of the velocity. The hall is
-30 x 30 m, x and y from its middle, z up; 16 columns as high as the hall stand in it, at least 1.4 m apart where there
-is room. The body's x axis is the camera's; a quadrotor flies to any side, so nothing but its pilot turns the camera to
-where it flies. After the quadrotor of Messikommer, Xing et al. (ICLR 2025), whose code was not published.
+acceleration`) an acceleration and a rate of yaw, as to a flight controller. Semi-implicit Euler; thrust and rates
+follow what they are told with lags of 30 and 50 ms, and the air takes 0.15 /s of the velocity. The hall is 30 x 30 m, x
+and y from its middle, z up; 16 columns as high as the hall stand in it, at least 1.4 m apart where there is room. The
+body's x axis is the camera's; a quadrotor flies to any side, so nothing but its pilot turns the camera to where it
+flies. After the quadrotor of Messikommer, Xing et al. (ICLR 2025), whose code was not published.
 
 Groups, float32, all in units of about their own size; what a robot knows:
 
@@ -25,7 +25,8 @@ Actions, each in [-1, 1]: thrust (0.1 to 1.9 times gravity's) and rates of roll,
 acceleration ahead, left (8 m/s2) and up (5 m/s2), and rate of yaw (3 rad/s).
 Reward: metres of progress to the goal, at 3 m/s at the most; 10 for the goal and -10 for a crash; less what
 `Env._outcome` takes off for a collision course, for flying too fast, low, high, near a column or jerkily.
-Starts: at rest, at x = -13, any y within 11 m, any yaw; the goal at x = 13, any y within 11 m.
+Starts: at rest, at x = -13, any y within 11 m, any yaw; the goal at x = 13, any y within 11 m. With `spread_starts`
+anywhere in the hall, clear of its columns, at up to 3 m/s in any direction in the plane, whatever the yaw.
 Ends: terminated within 1.5 m of the goal, or by touching a column (the body is 0.25 m wide all round), a wall, floor or
 ceiling, or upside down; truncated after `max_episode_steps`.
 Success: the goal reached.
@@ -34,7 +35,6 @@ Success: the goal reached.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from typing import Any, Literal
 
@@ -44,9 +44,9 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
+from tscli.envs.halls import draw_halls, first_free
 from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
-from tscli.streams import stream_id, uniform
 
 DT = 0.02
 GRAVITY = 9.81
@@ -59,8 +59,16 @@ HALL, HEIGHT = 15.0, 3.0  # half the width; the camera sees no ceiling
 BODY, REACHED = 0.25, 1.5
 SPEED = 3.0
 NEAREST = 5
-GAP, TRIES = 1.4, 16
 VIEW = (16, 12)  # rays, over 90 degrees from left to right
+OWN = {  # what a robot knows of itself, and the units
+    **dict.fromkeys(("vel_ahead", "vel_left"), "3 m/s"),
+    "vel_up": "2 m/s",
+    **dict.fromkeys(("thrust_ahead", "thrust_left"), "1/2"),
+    "thrust_up": "1",
+    **dict.fromkeys(("roll_rate", "pitch_rate", "yaw_rate"), "3 rad/s"),
+    **{"height": "m", "thrust": "g", "x": "15 m", "y": "15 m"},
+    **dict.fromkeys(("yaw_cos", "yaw_sin", "camera_up", "before_0", "before_1", "before_2", "before_3"), "1"),
+}
 _COUNTS = ("camera_angle", "in_view", "speed", "flying", "steps", "crashes", "goals", "timeouts")
 
 
@@ -75,32 +83,12 @@ class EnvConfig(Config):
     min_radius: float = Field(0.5, gt=0, le=2, description="Least radius of a column [m].")
     max_radius: float = Field(1.0, gt=0, le=2, description="Largest radius of a column [m].")
     num_halls: int = Field(4096, ge=1, le=65536, description="Halls, of which each episode draws one.")
+    spread_starts: bool = Field(False, description="Start anywhere, flying to any side at up to 3 m/s.")
     split: Literal["train", "select", "report"] = Field("train", description="Which halls: no two have any in common.")
     camera_range: float = Field(10.0, gt=0, description="How far the camera sees [m].")
     camera_coef: float = Field(
         0.0, ge=0, description="Reward taken off for flying where the camera does not look, made by hand; 0: none."
     )
-
-
-@functools.lru_cache(maxsize=8)
-def draw_halls(count: int, num_halls: int, radii: tuple[float, float], split: str) -> np.ndarray:
-    """x, y and radius of each of `count` columns of each hall: [3, count, num_halls].
-
-    Columns come one by one: the first of `TRIES` places that keeps its distance from those before is taken, or the one
-    that is farthest from them.
-    """
-    halls, stream = torch.arange(num_halls), stream_id(f"quadrotor/{split}")
-    out = np.zeros((3, count, num_halls))
-    for k in range(count):
-        u = uniform(0, stream, halls, torch.full_like(halls, k), 1 + 2 * TRIES).numpy().T
-        radius = radii[0] + (radii[1] - radii[0]) * u[0]
-        x, y = 9.5 * (2 * u[1 : 1 + TRIES] - 1), 12.5 * (2 * u[1 + TRIES :] - 1)
-        between = np.hypot(x[:, None] - out[0, :k], y[:, None] - out[1, :k]) - out[2, :k] - radius
-        gap = between.min(1, initial=np.inf)  # [TRIES, halls]
-        order = 1e3 - np.arange(TRIES)[:, None]
-        chosen = np.where(gap > GAP, order, gap).argmax(0), np.arange(num_halls)
-        out[:, k] = x[chosen], y[chosen], radius
-    return out
 
 
 def _rays() -> np.ndarray:
@@ -123,29 +111,7 @@ class Env(NativeEnv):
     starts = ((-13.5, -12.0), (-11.0, 11.0), (1.0, 2.0), (-math.pi, math.pi), (-11.0, 11.0), (0.0, 1.0))
     control_dt = DT
     groups = {  # noqa: RUF012 - one constant for all instances
-        "own": Group(
-            (20,),
-            fields=(
-                *("vel_ahead", "vel_left", "vel_up", "thrust_ahead", "thrust_left", "thrust_up"),
-                *(
-                    "roll_rate",
-                    "pitch_rate",
-                    "yaw_rate",
-                    "height",
-                    "thrust",
-                    "x",
-                    "y",
-                    "yaw_cos",
-                    "yaw_sin",
-                    "camera_up",
-                ),
-                *("before_0", "before_1", "before_2", "before_3"),
-            ),
-            units=(
-                *("3 m/s", "3 m/s", "2 m/s", "1/2", "1/2", "1", "3 rad/s", "3 rad/s", "3 rad/s", "m", "g"),
-                *("15 m", "15 m", "1", "1", "1", "1", "1", "1", "1"),
-            ),
-        ),
+        "own": Group((len(OWN),), fields=tuple(OWN), units=tuple(OWN.values())),
         "goal": Group((3,), fields=("goal_ahead", "goal_left", "goal_distance"), units=("1", "1", "15 m")),
         "columns": Group(
             (4 * NEAREST,),
@@ -167,6 +133,9 @@ class Env(NativeEnv):
         if config.control == "acceleration":
             names = "acceleration_ahead", "acceleration_left", "acceleration_up", "yaw_rate"
             self.action = dataclasses.replace(self.action, names=names)
+        if config.spread_starts:  # speed and its direction, and places, of which the first free one is taken
+            flying = (0.0, SPEED), (-math.pi, math.pi)
+            self.starts = (*self.starts, *flying, *((-13.5, 12.0), (-13.0, 13.0)) * 8)
         radii = config.min_radius, config.max_radius
         halls = draw_halls(self._count, config.num_halls, radii, config.split)
         tables = {"halls": halls.reshape(3 * self._count, -1), "rays": _rays()[..., None]}
@@ -176,11 +145,15 @@ class Env(NativeEnv):
         self._sums = self._latest.sum(1)
 
     def _begin(self, draws: Tensor) -> Tensor:
-        x, y, z, yaw, goal, hall = super()._begin(draws)
-        zero = torch.zeros_like(x)
+        x, y, z, yaw, goal, hall, *spread = super()._begin(draws)
+        zero, number = torch.zeros_like(x), (hall * self._config.num_halls).floor()
         turned = (yaw / 2).cos(), zero, zero, (yaw / 2).sin()
         moving, hover = (zero,) * 3, torch.full_like(x, GRAVITY)
-        number = (hall * self._config.num_halls).floor()
+        if spread:
+            speed, course, *places = spread
+            moving = speed * course.cos(), speed * course.sin(), zero
+            columns = torch.as_tensor(self._tables["halls"], device=x.device)[:, number.long()]
+            x, y = first_free(places[::2], places[1::2], columns.unflatten(0, (3, -1)), 2 * BODY)
         return torch.stack((x, y, z, *moving, *turned, *moving, hover, *(zero,) * 4, goal, number))
 
     # --- physics ------------------------------------------------------------------------------------------------------

@@ -66,9 +66,14 @@ def begin_from(teacher: Policy, name: str, session: Session, env: VecEnv) -> dic
 
 
 def practice(
-    task: Task, num_envs: int, views: Mapping[str, ViewSpec], seed: int, device: torch.device
+    task: Task,
+    num_envs: int,
+    views: Mapping[str, ViewSpec],
+    seed: int,
+    device: torch.device,
+    start: torch.Generator | None,
 ) -> ViewedEnv | None:
-    """Envs in which the student itself acts; None where it is given none.
+    """Envs in which the student itself acts, as begun some steps ago where there is `start`; None if it is given none.
 
     Raises:
         UserError: fewer of them than processes.
@@ -76,4 +81,4 @@ def practice(
     if not num_envs:
         return None
     env = setup.task_env(task, ranks.share(num_envs, "--student-envs"), device)
-    return ViewedEnv(env, views, streams.derive(seed, "practice"))
+    return ViewedEnv(env, views, streams.derive(seed, "practice"), start=start)
