@@ -188,7 +188,7 @@ def test_a_comparison_that_was_killed_goes_on_without_redoing_a_finished_cell(
     assert run.status == "finished" and report_of(run.path)["rows"][0]["mean"] == 1.5
 
 
-@pytest.mark.usefixtures("no_pictures", "in_process")
+@pytest.mark.usefixtures("no_pictures", "no_plots", "in_process")
 def test_a_real_chain_hands_teacher_and_pairs_on_and_is_measured_beside_its_teacher() -> None:
     small = {"train-teacher": "num_envs=4 rollout_steps=16 num_minibatches=2 eval_episodes=2", "collect": "episodes=2"}
     small |= {"distill": "num_epochs=1 eval_episodes=2", "eval": "num_envs=2"}

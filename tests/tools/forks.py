@@ -26,7 +26,8 @@ def start(
         env: variables beside those of this process.
         err: a file for what it says on stderr.
     """
-    context = multiprocessing.get_context("forkserver")
+    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
     context.set_forkserver_preload([*IMPORTED])
     process = context.Process(target=_run, args=(command, kill_at, os.environ | (env or {}), err))
     process.start()
