@@ -12,6 +12,7 @@ import os
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 IMPORTED = ("pytest", "torch", "h5py", "matplotlib.pyplot", "tscli.cli.app", "tscli.diagnose.diagnosis")
 
@@ -27,7 +28,7 @@ def start(
         err: a file for what it says on stderr.
     """
     can_fork = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if can_fork else "spawn")
     context.set_forkserver_preload([*IMPORTED])
     process = context.Process(target=_run, args=(command, kill_at, os.environ | (env or {}), err))
     process.start()
