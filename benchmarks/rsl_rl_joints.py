@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from tscli.config import NetworkConfig
 from tscli.networks.files import load_policy_file
 from tscli.runs import Run
 from tscli.runs.session import Session
+from tscli.trust import TRUST
 
 ENVS, STEPS, WINDOW, LR, NOISE, JOINTS, LIMIT = 256, 24, 12, 1e-3, 0.1, 6, 200
 TASK = """
@@ -155,6 +157,7 @@ def theirs(teacher: Path, seed: int, iterations: int) -> tuple[float, float, flo
 
 def ours(task: Path, teacher: Run, seed: int, iterations: int, session: Session) -> tuple[float, float, float]:
     """Our loop with the same settings."""
+    torch.manual_seed(seed)
     config = distill_online.Config(
         teacher=str(teacher.path),
         task=str(task),
@@ -184,6 +187,7 @@ def main() -> None:
     args = parser.parse_args()
     time.perf_counter = time.process_time  # what our stages measure their loops by
     torch.set_num_threads(1)
+    os.environ[TRUST] = "1"  # the task's code is this file
     sys.modules["rsl_rl_joints"] = sys.modules["__main__"]
     ratios = []
     with tempfile.TemporaryDirectory() as folder:

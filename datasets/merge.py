@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -16,7 +17,7 @@ from pydantic import Field
 from tscli.config import Config as BaseConfig
 from tscli.config import UserError, positional
 from tscli.files import disk_errors, sync_file, sync_folder
-from tscli.pairs import Pairs, PairsSchema, find_pairs
+from tscli.pairs import Pairs, PairsSchema, features, find_pairs
 from tscli.pairs.folder import read_header, write_header
 from tscli.pairs.hdf5 import write_dataset_file
 from tscli.pairs.shard import list_shards, read_sidecar, shard_path, write_sidecar
@@ -96,6 +97,7 @@ def add(
         source, path = shard_path(folder, index), shard_path(target, number)
         with disk_errors(path, sidecar["bytes"]):
             link_or_copy(source, path, copy)
+            features.share(source, path, partial(link_or_copy, copy=copy))
         about = {name: sidecar[name] for name in ("num_envs", "rows", "steps", "capacity")}
         about["first_step"] = first_step + sidecar["first_step"]
         episodes.append(sidecar["episodes"].copy())

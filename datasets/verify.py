@@ -127,7 +127,7 @@ def check_features(path: Path, shards: dict[int, Shard]) -> int:
     """Whether kept features are those that were made of a shard of this dataset; gives the number of rows."""
     number = path.stem.rpartition("-")[2]
     shard = shards.get(int(number)) if number.isdecimal() else None
-    if shard is None or not is_whole(path, shard):
+    if shard is None or not is_whole(path, shard.path):
         raise UserError(f"{path}: damaged, or of another shard; delete it: it is made again when it is needed")
     return shard.rows
 

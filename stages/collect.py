@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 
 from tscli import streams
-from tscli.config import StageConfig, UserError, did_you_mean
+from tscli.config import StageConfig, UserError
 from tscli.learning.rollout import ViewedEnv, perturb
 from tscli.pairs import PairsWriter, Selection
 from tscli.runs import Run, newest_run
@@ -76,10 +76,7 @@ def main(config: Config, session: Session) -> Run:
     teacher = teachers.open(env, device)
     student_run = newest_run(session.runs_dir, config.student, "policy", "student") if config.student else None
     student = setup.open_policy(student_run, env, device) if student_run else None
-    for group in config.groups:
-        if group not in env.groups:
-            raise UserError(f'--groups: task {task.name} has no group "{group}": {did_you_mean(group, env.groups)}')
-    groups = config.groups or tuple(env.groups)
+    groups = setup.recorded(task, env, config.groups)
     if config.only_successful and not env.has_success:
         raise UserError(
             f"--only-successful: the env of {task.name} tells no success: choose --min-return, or say in its task file "

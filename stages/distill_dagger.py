@@ -54,6 +54,9 @@ class Config(DistillConfig, WindowsConfig):
         "",
         description="Run of collected pairs to start from; empty takes this teacher's newest, none starts without.",
     )
+    groups: tuple[str, ...] = Field(
+        (), description="Groups to record beside the student's where no pairs were collected; empty records all."
+    )
     total_steps: Steps = 200_000
     total_episodes: int | None = Field(None, ge=1, description="Stop after that many episodes; none: only total_steps.")
     num_envs: NumEnvs = 64
@@ -92,7 +95,7 @@ def main(config: Config, session: Session) -> Run:
     collected = [pairs_run.path / "pairs"] if pairs_run else []
     setup.check_pairs_view(collected, student_view)
     # What is added has the groups of what is there. Opening it now finds damage before a run is begun.
-    groups = tuple(Pairs(collected).schema.groups) if collected else tuple(env.groups)
+    groups = Pairs(collected).schema.groups if collected else setup.recorded(task, env, config.groups, student_view)
     spec = PolicySpec(student_view, env.action, config.student)
     imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
     if config.diagnose:

@@ -115,7 +115,7 @@ def test_methods_of_a_task_win_over_the_bundled_and_a_file_over_these(folder: Pa
     assert [next(iter(method.stages[0])) for method in found.values()] == ["collect", "collect", "sitt"]
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures", "in_process")
 def test_a_finished_cell_is_used_again_and_an_equal_one_is_never_made_twice(toys: Path) -> None:
     assert main([*TOYS, "--methods", "weak", "--seeds", "2"]) == 0
     assert calls(toys) == ["1/0", "1/1"]
@@ -133,30 +133,30 @@ def test_a_finished_cell_is_used_again_and_an_equal_one_is_never_made_twice(toys
 @pytest.mark.usefixtures("no_pictures")
 def test_a_failing_cell_is_reported_and_the_others_finish(toys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = [arg for arg in TOYS if arg != "--quiet"]
-    args += ["--methods", "weak,strong", "--seeds", "1,0", "--set", "learn.fails=1"]
+    args += ["--methods", "weak", "--seeds", "1,0", "--set", "learn.fails=1"]
     assert main(args) == 1
     out, err = capsys.readouterr()
     assert "failed weak, learn seed 1: the lamp is off: switch it on" in err
     assert "1 of 2" in out
     (run,) = list_runs(RUNS)
-    assert run.status == "failed" and "2 of 8 cells failed" in run.manifest["error"]
+    assert run.status == "failed" and "1 of 4 cells failed" in run.manifest["error"]
     report = report_of(run.path)
-    assert [(row["seeds_in"], row["mean"]) for row in report["rows"]] == [(1, 1.0), (1, 3.0)]
-    assert [outcome["problem"] != "" for outcome in report["outcomes"]] == [True, False] * 2
-    assert calls(toys) == ["1/0", "1/1", "3/0", "3/1"]
+    assert [(row["seeds_in"], row["mean"]) for row in report["rows"]] == [(1, 1.0)]
+    assert [outcome["problem"] != "" for outcome in report["outcomes"]] == [True, False]
+    assert calls(toys) == ["1/0", "1/1"]
     # The same command tries the failed ones again, in the same run.
     (toys / "mended").touch()
     assert main(args) == 0
     (run,) = list_runs(RUNS)
-    assert run.status == "finished" and [row["seeds_in"] for row in report_of(run.path)["rows"]] == [2, 2]
-    assert calls(toys) == ["1/0", "1/1", "1/1", "3/0", "3/1", "3/1"]
+    assert run.status == "finished" and [row["seeds_in"] for row in report_of(run.path)["rows"]] == [2]
+    assert calls(toys) == ["1/0", "1/1", "1/1"]
 
 
 def start_and_wait_for_it(toys: Path) -> tuple[subprocess.Popen[str], Any]:
     """A comparison in a process of its own whose second seed waits; with what is open as long as that cell lives."""
     for name in ("started", "never"):
         os.mkfifo(toys / name)
-    args = [*TOYS[:-1], "--methods", "weak", "--seeds", "3", "--set", "learn.waits=1", "--jobs", "1"]
+    args = [*TOYS[:-1], "--methods", "weak", "--seeds", "2", "--set", "learn.waits=1", "--jobs", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "tscli", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -177,18 +177,18 @@ def test_a_comparison_that_was_killed_goes_on_without_redoing_a_finished_cell(
     (run,) = list_runs(RUNS)
     assert run.status == "stopped"
     if how != signal.SIGKILL:
-        assert "2 of 6 cells are finished and kept; to go on: tscli compare cartpole" in said
+        assert "2 of 4 cells are finished and kept; to go on: tscli compare cartpole" in said
         assert "continue with --resume" in said
     before = {path: path.stat().st_mtime_ns for path in (RUNS / "cells").glob("*/*/report.json")}
     assert len(before) == 1 and calls(toys) == ["1/0", "1/1"]
     assert main(["compare", "--resume", "--quiet"]) == 0
-    assert calls(toys) == ["1/0", "1/1", "1/1", "1/2"], "the stopped cell alone was run again"
+    assert calls(toys) == ["1/0", "1/1", "1/1"], "the stopped cell alone was run again"
     assert {path: path.stat().st_mtime_ns for path in before} == before
     (run,) = list_runs(RUNS)
-    assert run.status == "finished" and report_of(run.path)["rows"][0]["mean"] == 2.0
+    assert run.status == "finished" and report_of(run.path)["rows"][0]["mean"] == 1.5
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures", "no_plots", "in_process")
 def test_a_real_chain_hands_teacher_and_pairs_on_and_is_measured_beside_its_teacher() -> None:
     small = {"train-teacher": "num_envs=4 rollout_steps=16 num_minibatches=2 eval_episodes=2", "collect": "episodes=2"}
     small |= {"distill": "num_epochs=1 eval_episodes=2", "eval": "num_envs=2"}

@@ -16,6 +16,7 @@ import torch
 from pairs_data import SCHEMA, make_step, write
 from torch import Tensor, nn
 
+from tscli.cli.app import main
 from tscli.config import parse_view
 from tscli.envs.views import resolve_view
 from tscli.pairs import Pairs, PairsError, PairsWriter
@@ -162,6 +163,20 @@ def test_a_writer_goes_on_with_its_features(tmp_path: Path) -> None:
         writer.close()
     hashes = [[read_sealed(path)["sha256"] for path in sorted(folder.rglob("shards/*.json"))] for folder in folders]
     assert hashes[0] == hashes[1] and len(hashes[0]) > 1
+
+
+def test_a_merged_dataset_has_the_features_of_its_sources_but_for_damaged_ones(tmp_path: Path) -> None:
+    encoder = Counting()
+    for seed, name in enumerate("ab"):
+        write(tmp_path / name, seed=seed)
+        shown(tmp_path / name, encoder)
+    spoil(tmp_path / "b" / "features" / encoder.sha256[:12] / "camera-00000.npy", "cut")
+    assert main(["merge", str(tmp_path / "a"), str(tmp_path / "b"), "--runs-dir", str(tmp_path / "runs")]) == 0
+    (merged,) = tmp_path.glob("runs/*/pairs")
+    assert main(["verify", str(merged)]) == 0
+    again = Counting()
+    assert_of_its_pictures(shown(merged, again), Counting())
+    assert again.seen == Pairs(tmp_path / "b").shards[0].rows
 
 
 @pytest.mark.parametrize("change", [{"dtype": "float32"}, {"shape": [7, 4]}, {"shape": [2]}])

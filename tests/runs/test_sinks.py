@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from comparisons import LEARN, MEASURE, METHODS, TOYS
 from rich.console import Console
 from stage_tools import BC, SMALL, TEACHER, call, error_of, fingerprint, metrics_of
 from toy_runs import Config
@@ -129,11 +130,10 @@ def test_a_resumed_run_leaves_out_its_sinks_where_it_is_told_to(tmp_path: Path) 
 
 @pytest.mark.usefixtures("tensorboard")
 def test_the_cells_of_a_comparison_are_shown_as_well(folder: Path) -> None:
-    sets = {"total_steps": 256, "num_envs": 4, "rollout_steps": 16, "num_minibatches": 2, "eval_episodes": 2}
-    words = [word for name, value in sets.items() for word in ("--set", f"train-teacher.{name}={value}")]
-    compare = ["compare", "cartpole", "--methods", "ppo", "--seeds", "1", "--episodes", "2", *words]
-    assert main([*compare, "--log-to", "tensorboard", "--jobs", "1", "--quiet"]) == 0
-    (cell,) = folder.glob("runs/cells/*/*-train-teacher-*")
+    for name, text in {"learn.py": LEARN, "measure.py": MEASURE, "methods.yaml": METHODS}.items():
+        (folder / name).write_text(text)
+    assert main([*TOYS, "--methods", "weak", "--seeds", "1", "--log-to", "tensorboard"]) == 0
+    (cell,) = folder.glob("runs/cells/*/*-learn-*")
     check_tensorboard(cell)
     (report,) = folder.glob("runs/*-compare-cartpole")
     assert tensorboard_of(report).Tags()["images"], "the comparison's own pictures"

@@ -76,6 +76,7 @@ def test_a_script_runs(folder: Path, how: str) -> None:
     assert [(run.command, run.status) for run in list_runs(RUNS)] == [("train-teacher", "finished")]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_the_newest_fitting_run_is_taken_and_another_one_when_it_is_named(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_the_newest_fitting_run_is_taken_and_another_one_when_it_is_named(
     assert call(*COLLECT).parents == ["0003-train-teacher-cartpole-seed2"]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_stage_goes_on_from_the_chain_that_the_user_is_on_and_names_what_else_there_is(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -262,6 +262,16 @@ def test_dagger_starts_from_pairs_of_a_part_of_the_groups_where_the_student_need
     assert set(tscli.open_pairs(run).schema.groups) == {"body", "goal"}
 
 
+def test_dagger_without_pairs_records_all_groups_or_the_named_ones_and_the_students(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("train-teacher", "toy_envs:toy/Dict-v0", *TEACHER[2:], "--obs", "body")
+    fresh = (*DAGGER, *SMALL, "--obs", "body[0]", "--pairs", "none", "--total-steps", "64")
+    assert set(tscli.open_pairs(call(*fresh)).schema.groups) == {"body", "goal", "camera"}
+    assert set(tscli.open_pairs(call(*fresh, "--groups", "goal")).schema.groups) == {"body", "goal"}
+    assert 'has no group "gaol": did you mean "goal"' in error_of(capsys, *fresh, "--groups", "gaol")
+
+
 def test_the_success_that_a_gymnasium_env_tells_late_is_noted(folder: Path) -> None:
     call("train-teacher", "toy_envs:toy/Success-v0", *TEACHER[2:])
     collected, aggregated = call(*COLLECT), call(*DAGGER, *SMALL)

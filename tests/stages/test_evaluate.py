@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stage_tools import BC, COLLECT, DAGGER, SMALL, TEACHER, call, error_of, weights_hash
+from stage_tools import BC, COLLECT, SMALL, TEACHER, call, error_of, weights_hash
 
 from tscli.cli.app import main
 from tscli.files import file_hash
@@ -35,12 +35,6 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 
 def report_of(run: Run) -> dict[str, Any]:
     return json.loads((run.path / "report.json").read_text())
-
-
-@pytest.fixture
-def student(runs: Path) -> Run:
-    """A student of the tiny teacher, as run 3."""
-    return call(*DAGGER, *SMALL, "--student", "rnn", "--obs", "partial")
 
 
 def watch_episodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

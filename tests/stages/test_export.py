@@ -59,6 +59,10 @@ def test_nothing_is_overwritten_unasked(
     assert words in error_of(capsys, "export", "--format", "torchscript", "--output", output)
     assert weights_hash(Path("runs/0001-train-teacher-cartpole-seed1/policy.safetensors")) == before
     assert Path("mine.bin").read_text() == "dear to somebody"
+
+
+def test_a_file_is_overwritten_where_that_is_asked_for(runs: Path) -> None:
+    Path("mine.bin").write_text("dear to nobody")
     call("export", "--format", "torchscript", "--output", "mine.bin", "--force", "--check-steps", "5")
     assert Path("mine.bin").stat().st_size > 1000
 

@@ -8,10 +8,10 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from stage_tools import ONLINE, RUNS, SMALL, TEACHER, call, fingerprint, metrics_of
@@ -20,31 +20,28 @@ from tscli.launch.processes import wanted_processes
 from tscli.learning.optim import FlatAdam
 from tscli.runs import list_runs
 
-TOOLS = Path(__file__).parents[1] / "tools"
 WHERE = "tscli.learning.optim:FlatAdam.step"
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch has no gloo here")
 
 
-def together(*command: str, killed_at: int | None = None) -> list[subprocess.Popen[str]]:
+def together(*command: str, killed_at: int | None = None) -> list[BaseProcess]:
     """A command in two processes, of which the second is killed at a call of the optimiser's step."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     children = []
     for rank in range(2):
-        program = [sys.executable, "-m", "tscli"]
-        if rank == 1 and killed_at is not None:
-            program = [sys.executable, str(TOOLS / "run_until_killed.py"), WHERE, str(killed_at)]
-        env = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        whole = [*program, *command, "--quiet", "--checkpoint-every", "0"]
-        children.append(subprocess.Popen(whole, env=env, stderr=subprocess.PIPE, text=True))
+        kill_at = (WHERE, killed_at) if rank == 1 and killed_at is not None else None
+        env = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        whole = (*command, "--quiet", "--checkpoint-every", "0")
+        children.append(forks.start(*whole, kill_at=kill_at, env=env, err=f"said-{rank}"))
     return children
 
 
 def test_two_processes_with_half_the_envs_each_learn_what_one_learns(runs: Path) -> None:
     settings = (*ONLINE, *SMALL, "--student", "gru", "--noise", "0", "--no-diagnose")
     one = metrics_of(call(*settings))
-    assert [child.wait() for child in together(*settings)] == [0, 0]
+    assert forks.wait(*together(*settings)) == [0, 0]
     run = list_runs(RUNS)[-1]
     assert run.manifest["processes"] == 2
     two = metrics_of(run)
@@ -57,17 +54,15 @@ def test_two_processes_with_half_the_envs_each_learn_what_one_learns(runs: Path)
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
 def test_a_killed_process_ends_the_other_in_one_line_and_both_go_on_as_if_nothing_had_happened(folder: Path) -> None:
     command = (*TEACHER, "--network", "gru", "--bptt", "8", "--normalize-reward", "--lr-schedule", "adaptive")
-    assert [child.wait() for child in together(*command)] == [0, 0]
+    assert forks.wait(*together(*command)) == [0, 0]
     expected = fingerprint(list_runs(RUNS)[-1])
     shutil.rmtree(RUNS)
-    first, second = together(*command, killed_at=14)
-    assert second.wait() == -signal.SIGKILL and first.wait() == 2
-    assert first.stderr is not None and second.stderr is not None
-    (line,) = first.stderr.read().splitlines()
+    assert forks.wait(*together(*command, killed_at=14)) == [2, -signal.SIGKILL]
+    (line,) = Path("said-0").read_text().splitlines()
     assert line.startswith("error: another process of this training has ended") and line.endswith("go on with --resume")
     (run,) = list_runs(RUNS)
     assert 0 < len(metrics_of(run)) < len(expected["metrics"])
-    assert [child.wait() for child in together("train-teacher", "--resume")] == [0, 0]
+    assert forks.wait(*together("train-teacher", "--resume")) == [0, 0]
     resumed = list_runs(RUNS)[-1]
     assert resumed.name == run.name and fingerprint(resumed) == expected
     assert not list(resumed.path.glob("checkpoint*"))
@@ -91,10 +86,10 @@ def test_a_run_goes_on_with_as_many_processes_as_it_had(
 def test_what_cannot_be_shared_out_is_refused_before_any_work(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from tscli.cli.app import main
 
-    assert main([*TEACHER, "--num-processes", "3", "--quiet"]) == 2
-    assert "--num-envs 4 cannot be shared out evenly over 3 processes" in capfd.readouterr().err
-    assert main(["collect", "--num-processes", "2", "--quiet"]) == 2
-    assert "works in one process" in capfd.readouterr().err
+    assert forks.wait(*together(*TEACHER, "--num-envs", "3")) == [2, 2]
+    assert "--num-envs 3 cannot be shared out evenly over 2 processes" in Path("said-0").read_text()
+    assert forks.wait(*together("collect")) == [2, 2]
+    assert "works in one process" in Path("said-0").read_text()
     assert main([*TEACHER, "--num-processes", "two"]) == 2
     assert 'error: --num-processes "two": give a number from 1 to' in capfd.readouterr().err
     assert list_runs(RUNS) == []

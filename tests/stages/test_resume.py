@@ -8,10 +8,9 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 import toy_envs
@@ -48,7 +47,6 @@ from tscli.runs.checkpoint import load_state, save_state
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
-TESTS = Path(__file__).parents[1]
 RECURRENT = (
     *(*TEACHER, "--network", "rnn", "--network.memory", "8", "--bptt", "8", "--normalize-reward"),
     *("--obs", "state[0,2] + previous_action", "--critic-obs", "full", "--critic", "gru", "--lr-schedule", "linear"),
@@ -89,9 +87,8 @@ STAGES = {
 
 def kill_run(command: tuple[str, ...], where: str, number: int) -> Run:
     """Start a command in a process of its own, which is killed at the number-th call of a function."""
-    program = [sys.executable, str(TESTS / "tools" / "run_until_killed.py"), where, str(number)]
-    done = subprocess.run([*program, *command, "--quiet", "--checkpoint-every", "0"], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = forks.start(*command, "--quiet", "--checkpoint-every", "0", kill_at=(where, number), err="said")
+    assert forks.wait(process) == [-signal.SIGKILL], Path("said").read_text()
     return list_runs(RUNS)[-1]
 
 

@@ -23,6 +23,7 @@ SITT = (
     *TINY,
     *("--network.hidden", "8", "--student", "none", "--align-updates", "3", "--align-batch", "8", "--align-lr", "0.02"),
     *("--stop-success", "none", "--penalty-coef", "5", "--gradient-coef", "20", "--feature-coef", "0.3"),
+    *("--latent-coef", "0.7"),
 )
 WHOLE = (*MEMORY, "--paired", "envs", "--align-batch", "32")
 
@@ -33,9 +34,9 @@ def frozen(head: Head, latent: Tensor) -> Distribution:
 
 
 def distance(head: Any, latent: Tensor, goal: Tensor, goal_head: Head) -> Tensor:
-    """|F - F'| + |A F - A' F'| of discrete actions."""
+    """.7 |F - F'| + |A F - A' F'| of discrete actions."""
     said, wanted = head(latent).params()["logits"], goal_head(goal).params()["logits"]
-    return (latent - goal.detach()).abs().mean() + (said - wanted.detach()).abs().mean()
+    return 0.7 * (latent - goal.detach()).abs().mean() + (said - wanted.detach()).abs().mean()
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def add(shard: Shard, group: str, encoder: str, size: int, make: Maker) -> int:
         return 0
     path = path_of(shard, field)
     shape, made = (shard.rows, size), 0
-    if not is_whole(path, shard, encoder):
+    if not is_whole(path, shard.path, encoder):
         images = shard.fields[f"obs/{group}"]
         with disk_errors(path, 2 * shard.rows * size):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def add(shard: Shard, group: str, encoder: str, size: int, make: Maker) -> int:
                     rows[begin : begin + CHUNK] = make(images[begin : begin + CHUNK].copy())
                 rows.flush()
                 del rows
-            about = {"shard": _sha256_of(shard), "encoder": encoder, "sha256": file_hash(path)}
+            about = {"shard": _sha256_of(shard.path), "encoder": encoder, "sha256": file_hash(path)}
             write_sealed(path.with_suffix(".json"), about)
         made = shard.rows
     shard.fields[field] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -71,7 +71,18 @@ def add(shard: Shard, group: str, encoder: str, size: int, make: Maker) -> int:
     return made
 
 
-def is_whole(path: Path, shard: Shard, encoder: str | None = None) -> bool:
+def share(source: Path, shard: Path, put: Callable[[Path, Path], None]) -> None:
+    """Give a shard the features that are kept beside another file of the same content; `put` links or copies a file."""
+    for path in sorted((source.parents[1] / FEATURES).rglob(f"*-{source.stem}.npy")):
+        if is_whole(path, source):
+            name = path.name.replace(f"-{source.stem}.npy", f"-{shard.stem}.npy")
+            target = shard.parents[1] / path.relative_to(source.parents[1]).with_name(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for suffix in (".npy", ".json"):
+                put(path.with_suffix(suffix), target.with_suffix(suffix))
+
+
+def is_whole(path: Path, shard: Path, encoder: str | None = None) -> bool:
     """Whether the features are there, undamaged, of the shard as it is, and of this encoder if one is named."""
     try:
         about = read_sealed(path.with_suffix(".json"))
@@ -81,5 +92,5 @@ def is_whole(path: Path, shard: Shard, encoder: str | None = None) -> bool:
         return False
 
 
-def _sha256_of(shard: Shard) -> str:
-    return read_sealed(shard.path.with_suffix(".json"))["sha256"]
+def _sha256_of(shard: Path) -> str:
+    return read_sealed(shard.with_suffix(".json"))["sha256"]

@@ -228,6 +228,18 @@ def open_teacher(run: Run, env: VecEnv, device: torch.device) -> Policy:
     return open_policy(run, env, device, run.teacher_policy or "policy")
 
 
+def recorded(task: Task, env: VecEnv, names: Sequence[str], view: ViewSpec | None = None) -> tuple[str, ...]:
+    """The groups to record: all of the env, or where `--groups` names some those and what a view reads.
+
+    Raises:
+        UserError: the env has no such group.
+    """
+    for name in names:
+        if name not in env.groups:
+            raise UserError(f'--groups: task {task.name} has no group "{name}": {did_you_mean(name, env.groups)}')
+    return tuple(dict.fromkeys((*names, *(view.groups if view else ()))) if names else env.groups)
+
+
 def check_pairs_view(folders: Sequence[Path], view: ViewSpec) -> None:
     """Refuse a view of groups that a dataset did not record.
 
