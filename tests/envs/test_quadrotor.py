@@ -216,6 +216,19 @@ def test_the_nearest_columns_are_told_in_order_ahead_and_to_the_left() -> None:
     assert radius[:3] == pytest.approx([0.5, 1.0, 0.6])
 
 
+def test_of_the_columns_in_its_way_only_those_before_it_are_told() -> None:
+    columns = [(4.0, 1.0, 0.5), (-3.0, 0.0, 0.5), (0.0, 3.0, 0.5), (6.0, 0.0, 1.0)]
+    env = alone(columns, num_envs=3)
+    flies, back, rests = state(v=(3, [2.0, 0, 0])), state(v=(3, [-2.0, 0, 0])), state(yaw=math.pi)
+    put(env, np.stack([flies, back, rests]))
+    ahead, left, near, radius = env.observe("course").reshape(3, 4, 5).unbind(1)
+    assert radius.tolist() == [[0.5, 1, 0, 0, 0], [0.5, 0, 0, 0, 0], [0.5, 1, 0, 0, 0]], "at rest, before the goal"
+    assert ahead[0, :2].tolist() == pytest.approx([4 / math.sqrt(17), 1], abs=1e-5) and left[0, 0] > 0
+    assert ahead[1].tolist() == pytest.approx([-1, 0, 0, 0, 0], abs=1e-5)
+    assert ahead[2, 1] == pytest.approx(-1, abs=1e-5)
+    assert near[0, 1] == pytest.approx(1 - 5 / 6) and near[0, 2:].tolist() == [-0.5] * 3
+
+
 def test_goal_and_velocity_are_told_in_the_cameras_direction() -> None:
     env = alone()
     put(env, state(x=13, y=-7.5, yaw=math.pi / 2, v=(3, [3.0, 0, 1.0]))[None])

@@ -1,4 +1,4 @@
-"""Halls of columns, in which the quadrotor flies: where the columns stand, and where there is room between them."""
+"""Halls of columns, in which the quadrotor flies: where they stand, where there is room, and a camera's rays."""
 
 from __future__ import annotations
 
@@ -49,3 +49,11 @@ def first_free(xs: Sequence[Tensor], ys: Sequence[Tensor], columns: Tensor, room
         free = (away > room).all(0)
         x, y = torch.where(free, place_x, x), torch.where(free, place_y, y)
     return x, y
+
+
+def camera_rays(width: int, height: int) -> np.ndarray:
+    """Unit vectors, [3, height * width], over 90 degrees from left to right: along x, left is y, up is z."""
+    left = 1 - 2 * (np.arange(width) + 0.5) / width
+    up = (1 - 2 * (np.arange(height) + 0.5) / height) * height / width
+    ray = np.stack(np.broadcast_arrays(1.0, left, up[:, None])).reshape(3, -1)
+    return (ray / np.linalg.norm(ray, axis=0)).astype(np.float32)

@@ -19,6 +19,8 @@ and what it does not, privileged:
 
     columns [20]  of the nearest five, nearest first: direction ahead (5 numbers), left (5), nearness (5; 1 where they
                   are touched, 0 at 6 m) and radius (5, m)
+    course [20]   the same of the nearest that stand within 45 degrees of where it flies (at rest, of the goal); zeros,
+                  and a nearness of -0.5, where there are fewer, or they are farther than 9 m
 
 Ahead and left are those of the yaw alone: of the camera's axis in the plane.
 Actions, each in [-1, 1]: thrust (0.1 to 1.9 times gravity's) and rates of roll, pitch (5 rad/s) and yaw (3 rad/s); or
@@ -44,7 +46,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
-from tscli.envs.halls import draw_halls, first_free
+from tscli.envs.halls import camera_rays, draw_halls, first_free
 from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
 
@@ -91,13 +93,10 @@ class EnvConfig(Config):
     )
 
 
-def _rays() -> np.ndarray:
-    """Unit vectors in the body's axes, [3, 192]: the camera looks along x, left is y, up is z."""
-    width, height = VIEW
-    left = 1 - 2 * (np.arange(width) + 0.5) / width
-    up = (1 - 2 * (np.arange(height) + 0.5) / height) * height / width
-    ray = np.stack(np.broadcast_arrays(1.0, left, up[:, None])).reshape(3, -1)
-    return (ray / np.linalg.norm(ray, axis=0)).astype(np.float32)
+def _nearest(prefix: str, about: str) -> Group:
+    fields = tuple(f"{prefix}{name}_{i}" for name in ("ahead", "left", "near", "radius") for i in range(NEAREST))
+    units = (*("1",) * (3 * NEAREST), *("m",) * NEAREST)
+    return Group((4 * NEAREST,), fields=fields, units=units, privileged=True, about=about)
 
 
 class Env(NativeEnv):
@@ -113,13 +112,8 @@ class Env(NativeEnv):
     groups = {  # noqa: RUF012 - one constant for all instances
         "own": Group((len(OWN),), fields=tuple(OWN), units=tuple(OWN.values())),
         "goal": Group((3,), fields=("goal_ahead", "goal_left", "goal_distance"), units=("1", "1", "15 m")),
-        "columns": Group(
-            (4 * NEAREST,),
-            fields=tuple(f"{name}_{i}" for name in ("ahead", "left", "near", "radius") for i in range(NEAREST)),
-            units=(*("1",) * (3 * NEAREST), *("m",) * NEAREST),
-            privileged=True,
-            about="The nearest columns.",
-        ),
+        "columns": _nearest("", "The nearest columns."),
+        "course": _nearest("course_", "The nearest columns within 45 degrees of where it flies."),
         "depth": Group(
             (VIEW[0] * VIEW[1],), units=("10 m",), low=0.0, high=1.0, about="16 x 12 distances, without noise."
         ),
@@ -138,7 +132,7 @@ class Env(NativeEnv):
             self.starts = (*self.starts, *flying, *((-13.5, 12.0), (-13.0, 13.0)) * 8)
         radii = config.min_radius, config.max_radius
         halls = draw_halls(self._count, config.num_halls, radii, config.split)
-        tables = {"halls": halls.reshape(3 * self._count, -1), "rays": _rays()[..., None]}
+        tables = {"halls": halls.reshape(3 * self._count, -1), "rays": camera_rays(*VIEW)[..., None]}
         tables |= {"rates": np.array(RATES)[:, None], "acceleration": np.array(ACCELERATION)[:, None]}
         super().__init__(config.max_episode_steps, num_envs, device, tables)
         self._latest = torch.zeros(len(_COUNTS), self.num_envs, dtype=torch.float64, device=self.device)  # of a step
@@ -325,12 +319,14 @@ class Env(NativeEnv):
             x, y, distance = self._goal(state)
             x, y = x / (distance + 1e-6), y / (distance + 1e-6)
             return xp.stack((cos * x + sin * y, cos * y - sin * x, distance / HALL))
-        if group == "columns":
+        if group in ("columns", "course"):
             x, y, distance, radius = self._columns(state)
-            clearance = distance - radius
+            clearance = distance - radius + (1e3 * self._aside(state, x, y, distance) if group == "course" else 0.0)
             order = xp.argsort(clearance, 0)[:NEAREST], self._tensor_rows(state)
             x, y, radius = (x / distance)[order], (y / distance)[order], radius[order]
             near = (1 - clearance[order] / 6).clip(-0.5, 1.2)
+            told = (near > -0.5) | (group == "columns")
+            x, y, radius = x * told, y * told, radius * told
             return xp.concatenate((cos * x + sin * y, cos * y - sin * x, near, radius))
         ahead, _, up = self._axes(state[6:10])
         p, v, rates = state[:3], state[3:6], state[10:13] / 3
@@ -338,6 +334,13 @@ class Env(NativeEnv):
         thrust = (cos * up[0] + sin * up[1]) * 2, (cos * up[1] - sin * up[0]) * 2, up[2]
         places = p[2] - 1.5, state[13] / GRAVITY - 1, p[0] / HALL, p[1] / HALL
         return xp.stack((*velocity, *thrust, *rates, *places, cos, sin, ahead[2], *state[14:18]))
+
+    def _aside(self, state: Array, x: Array, y: Array, distance: Array) -> Array:
+        """Which columns stand more than 45 degrees from where it flies, or, at rest, from the goal: [C, N] bool."""
+        goal_x, goal_y, away = self._goal(state)
+        to_x, to_y = state[3] + 0.3 * goal_x / (away + 1e-6), state[4] + 0.3 * goal_y / (away + 1e-6)
+        size = self._xp.sqrt(to_x * to_x + to_y * to_y) + 1e-6
+        return x * to_x + y * to_y < math.sqrt(0.5) * distance * size
 
     def _tensor_rows(self, state: Array) -> Array:
         return np.arange(state.shape[1]) if self._xp is np else torch.arange(state.shape[1], device=self.device)
