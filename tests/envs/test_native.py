@@ -20,7 +20,8 @@ pytestmark = pytest.mark.parametrize("module", MODULES, ids=[m.__name__.rpartiti
 
 
 def make(module: Any, num_envs: int, max_episode_steps: int = 40) -> NativeEnv:
-    return module.Env(module.EnvConfig(max_episode_steps=max_episode_steps), num_envs)
+    more = {"control": "acceleration", "spread_starts": True} if module is quadrotor else {}
+    return module.Env(module.EnvConfig(max_episode_steps=max_episode_steps, **more), num_envs)
 
 
 def actions(env: NativeEnv, *shape: int) -> torch.Tensor:

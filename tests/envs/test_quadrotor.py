@@ -285,7 +285,7 @@ def test_spread_starts_fly_to_any_side_clear_of_the_columns() -> None:
 
 def test_of_places_the_first_that_is_free_is_taken() -> None:
     columns = torch.tensor([[[0.0], [5.0]], [[0.0], [0.0]], [[1.0], [1.0]]])
-    places = torch.tensor([[1.2, 3.0, 5.0]]).T, torch.zeros(3, 1)
+    places = torch.tensor([[1.2, 3.0, 5.0]]).T.unbind(), torch.zeros(3, 1).unbind()
     assert [float(x) for x in first_free(*places, columns, 0.5)] == [3.0, 0.0]
     assert float(first_free(*places, columns, 2.0)[0]) == 5.0, "the last, where none is"
 

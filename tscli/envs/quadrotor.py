@@ -170,7 +170,7 @@ class Env(NativeEnv):
         return after
 
     def _commanded(self, q: Array, command: Array) -> tuple[Array, Array]:
-        """Thrust [N] and body rates [3, N] that a command asks for.
+        """Thrust [N], in m/s2, and body rates [3, N] that a command asks for.
 
         For an acceleration the thrust's axis is turned to gravity's and the acceleration's sum, as fast as it is far
         from it, and the thrust is as much of that sum as lies along it (Lee et al. 2010, without the moments).
@@ -184,7 +184,7 @@ class Env(NativeEnv):
         x, y, z = (sum(a * f for a, f in zip(axis, force, strict=True)) for axis in self._axes(q))
         tilt = TILT_GAIN * xp.stack((-y, x)) / size
         rates = xp.concatenate((tilt, RATES[2] * command[3:])).clip(-self._tables["rates"], self._tables["rates"])
-        return z.clip(0.1 * GRAVITY, 1.9 * GRAVITY), rates
+        return xp.clip(z, 0.1 * GRAVITY, 1.9 * GRAVITY), rates
 
     def _turn(self, q: Array, by: Array) -> Array:
         """The attitude after turning about the body's axes by a vector [3, N] in rad."""
