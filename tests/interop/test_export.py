@@ -86,7 +86,7 @@ def test_images_are_inputs_of_their_own(format: str, tmp_path: Path) -> None:
 def test_pictures_of_a_size_that_the_network_has_to_pool_unevenly_give_the_same(format: str, tmp_path: Path) -> None:
     camera = Group((50, 71, 3), dtype="uint8")
     groups = {"robot.camera": camera}  # an entry of a Dict within a Dict
-    action = ACTIONS["discrete"]
+    action = ACTIONS["bounded"]  # whose outputs are called what torch calls such a pooling: mean
     torch.manual_seed(3)
     view = resolve_view("seen", parse_view("robot.camera"), groups, action)
     policy = Policy(PolicySpec(view, action, NetworkConfig(hidden=(8,)))).eval().requires_grad_(False)

@@ -32,15 +32,26 @@ def write(actor: Actor, path: Path, about: dict[str, Any]) -> None:
     onnx = importlib.import_module("onnx")  # not installed with tscli itself
     batch = torch.export.Dim("batch", min=1)
     with quiet():
-        names: dict[str, Any] = {"input_names": list(actor.inputs), "output_names": list(actor.outputs)}
+        own = [f"tscli.{name}" for name in actor.outputs]  # which no value inside is called: torch would not notice
+        names: dict[str, Any] = {"input_names": list(actor.inputs), "output_names": own}
         shapes = (tuple({0: batch} for _ in actor.inputs),)
         program = torch.onnx.export(actor, actor.example(2), dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
         assert program is not None
         model = program.model_proto
+    _rename(
+        model.graph, {name: f"{name}.inside" for name in actor.outputs} | dict(zip(own, actor.outputs, strict=True))
+    )
     onnx.helper.set_model_props(model, {KEY: json.dumps(about)})
     model.producer_name, model.producer_version = "tscli", about["tscli"]
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
+
+
+def _rename(graph: Any, names: dict[str, str]) -> None:
+    for node in graph.node:
+        node.input[:], node.output[:] = ([names.get(v, v) for v in values] for values in (node.input, node.output))
+    for value in (*graph.value_info, *graph.output, *graph.initializer):
+        value.name = names.get(value.name, value.name)
 
 
 def load(path: Path, threads: int = 1) -> Runner:
