@@ -8,8 +8,8 @@ teacher's view what the student would do, so that student observations are made 
 
 An iteration has three phases: a roll-out, a PPO update with both gradients, and an alignment of student to teacher and
 of proxy to student. With all weights at 0 the teacher is that of `train-teacher`, bit for bit. What is not in the
-paper is off unless it is asked for: the published code's pull between features (`feature_coef`); a penalty that grows
-(`penalty_warmup`), in fixed units (`penalty_std`), bounded (`penalty_cap`), of what lasts (`penalty_lasting`), made up
+paper is off unless it is asked for: the published code's pull between features (`feature_coef`); a penalty and a
+gradient that grow (`penalty_warmup`, `gradient_warmup`), in fixed units (`penalty_std`), bounded (`penalty_cap`), of what lasts (`penalty_lasting`), made up
 for where an episode fails (`penalty_failure`); pairs of the student's own states (`student_envs`) and of earlier
 rollouts (`memory`); an adaptive rate, and a teacher to start from.
 """

@@ -38,9 +38,8 @@ def write(actor: Actor, path: Path, about: dict[str, Any]) -> None:
         program = torch.onnx.export(actor, actor.example(2), dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
         assert program is not None
         model = program.model_proto
-    _rename(
-        model.graph, {name: f"{name}.inside" for name in actor.outputs} | dict(zip(own, actor.outputs, strict=True))
-    )
+    inside = {name: f"{name}.inside" for name in actor.outputs}
+    _rename(model.graph, inside | dict(zip(own, actor.outputs, strict=True)))
     onnx.helper.set_model_props(model, {KEY: json.dumps(about)})
     model.producer_name, model.producer_version = "tscli", about["tscli"]
     onnx.checker.check_model(model, full_check=True)
@@ -48,6 +47,7 @@ def write(actor: Actor, path: Path, about: dict[str, Any]) -> None:
 
 
 def _rename(graph: Any, names: dict[str, str]) -> None:
+    """Rename values in place, wherever they are made, read or described."""
     for node in graph.node:
         node.input[:], node.output[:] = ([names.get(v, v) for v in values] for values in (node.input, node.output))
     for value in (*graph.value_info, *graph.output, *graph.initializer):
