@@ -7,11 +7,11 @@ one action head A: the teacher's F_T(o_T), the student's F_S(o_S), and a proxy s
 teacher's view what the student would do, so that student observations are made for a part of the steps alone.
 
 An iteration has three phases: a roll-out, a PPO update with both gradients, and an alignment of student to teacher and
-of proxy to student. With all weights at 0 the teacher is that of `train-teacher`, bit for bit. What is not in the
-paper is off unless it is asked for: the published code's pull between features (`feature_coef`); a penalty and a
-gradient that grow (`penalty_warmup`, `gradient_warmup`), in fixed units (`penalty_std`), bounded (`penalty_cap`), of what lasts (`penalty_lasting`), made up
-for where an episode fails (`penalty_failure`); pairs of the student's own states (`student_envs`) and of earlier
-rollouts (`memory`); an adaptive rate, and a teacher to start from.
+of proxy to student. With all weights at 0 the teacher is that of `train-teacher`, bit for bit. What is not in the paper
+is off unless it is asked for: the published code's pull between features (`feature_coef`); a penalty and a gradient
+that grow (`penalty_warmup`, `gradient_warmup`), in fixed units (`penalty_std`), bounded (`penalty_cap`), of what lasts
+(`penalty_lasting`), made up for where an episode fails (`penalty_failure`); pairs of the student's own states
+(`student_envs`) and of earlier rollouts (`memory`); an adaptive rate, and a teacher to start from.
 """
 
 from __future__ import annotations
