@@ -9,9 +9,9 @@ teacher's view what the student would do, so that student observations are made 
 An iteration has three phases: a roll-out, a PPO update with both gradients, and an alignment of student to teacher and
 of proxy to student. With all weights at 0 the teacher is that of `train-teacher`, bit for bit. What is not in the paper
 is off unless it is asked for: the published code's pull between features (`feature_coef`); a penalty and a gradient
-that grow (`penalty_warmup`, `gradient_warmup`), in fixed units (`penalty_std`), bounded (`penalty_cap`), of what lasts
-(`penalty_lasting`), made up for where an episode fails (`penalty_failure`); pairs of the student's own states
-(`student_envs`) and of earlier rollouts (`memory`); an adaptive rate, and a teacher to start from.
+that grow (`penalty_warmup`, `gradient_warmup`), in fixed units (`penalty_std`), bounded (`penalty_cap`), made up
+for where an episode fails (`penalty_failure`); pairs of the student's own states (`student_envs`) and of earlier
+rollouts (`memory`); an adaptive rate, and a teacher to start from.
 """
 
 from __future__ import annotations
@@ -170,7 +170,6 @@ def main(config: Config, session: Session) -> Run:
         critic_hidden=critic.initial_hidden(num_envs),
         proxy_hidden=proxy.initial_hidden(num_envs),
         student_hidden=student.initial_hidden(num_rows),
-        lag=torch.zeros(num_envs, len(env.action.low), device=device) if config.penalty_lasting > 1 else None,
     )
     parts = {"teacher": teacher, "critic": critic, "student": student, "proxy": proxy, "viewed": viewed, "at": at}
     parts |= {"optimizer": optimizer, "student_optimizer": align_optimizers[0], "proxy_optimizer": align_optimizers[1]}
@@ -225,8 +224,7 @@ def main(config: Config, session: Session) -> Run:
                 proxy_latent, at.proxy_hidden = proxy.encoder(teacher_obs, at.proxy_hidden, resets)
                 proxy_dist = proxy.head(proxy_latent)
                 ends = rollout.terminated, rollout.done
-                dists, marks = (teacher_dist, proxy_dist), (resets, rollout.failed)
-                divergence, at.lag = alignment.charge(config, *dists, *marks, at.lag, std)
+                divergence = alignment.charge(config, teacher_dist, proxy_dist, rollout.failed, std)
             reward = rollout.reward - penalty_coef * divergence if penalty_coef else rollout.reward
             reward = reward if reward_scale is None else reward_scale(reward, rollout.done)
             values = rollout_values(critic, rollout.obs, rollout.reset, at.critic_hidden, rollout.last_seen, length)

@@ -58,18 +58,6 @@ def test_another_deviation_leaves_the_means_and_the_kind() -> None:
         with_std(Categorical(torch.zeros(2)), torch.ones(1))
 
 
-def test_what_lasts_is_an_exponential_mean_that_begins_anew_with_each_episode() -> None:
-    difference = torch.tensor([[1.0], [1.0], [1.0], [-1.0]])[..., None].expand(4, 2, 1)
-    reset = torch.tensor([[False, False], [False, True], [False, False], [False, False]])
-    before = torch.tensor([[0.0], [8.0]])
-    means, last = alignment.lasting(difference, reset, 4.0, before)
-    assert means[:, 0, 0].tolist() == pytest.approx([1 / 4, 7 / 16, 37 / 64, (37 / 64 * 3 - 1) / 4])
-    assert means[:, 1, 0].tolist() == pytest.approx([(24 + 1) / 4, 1 / 4, 7 / 16, (7 / 16 * 3 - 1) / 4])
-    assert torch.equal(last, means[-1])
-    alone, _ = alignment.lasting(difference, reset, 1.0, before)
-    assert torch.equal(alone, difference)
-
-
 def test_a_step_is_charged_no_more_than_the_cap_and_a_failure_for_the_time_it_cut_off() -> None:
     divergence = torch.tensor([[0.1, 0.5], [2.0, 0.4]])
     failed = torch.tensor([[False, False], [False, True]])
@@ -81,23 +69,14 @@ def test_a_step_is_charged_no_more_than_the_cap_and_a_failure_for_the_time_it_cu
     assert made_up.flatten().tolist() == pytest.approx([0.1, 0.5, 0.6, 0.4 + 0.4 * 9])
 
 
-def test_a_charge_is_the_kl_of_what_lasts() -> None:
-    config = PenaltyConfig.model_validate({"task": "t", "penalty_std": 0.2, "penalty_lasting": 2.0})
+def test_a_charge_is_the_kl_in_its_unit() -> None:
+    config = PenaltyConfig.model_validate({"task": "t", "penalty_std": 0.2})
     teacher = Gaussian(torch.zeros(2, 1, 2), torch.full((2, 1, 2), 0.7))
-    proxy = Gaussian(torch.tensor([[[0.4, 0.0]], [[-0.4, 0.0]]]), torch.full((2, 1, 2), 0.7))
+    proxy = Gaussian(torch.tensor([[[0.2, 0.0]], [[-0.1, 0.0]]]), torch.full((2, 1, 2), 0.7))
     never = torch.zeros(2, 1, dtype=torch.bool)
-    unit = torch.tensor([0.2, 0.2])
-    found, lag = alignment.charge(config, teacher, proxy, never, never, torch.zeros(1, 2), unit)
-    # Means of 0.2 and -0.1, in deviations of 0.2.
+    found = alignment.charge(config, teacher, proxy, never, torch.tensor([0.2, 0.2]))
     assert found.flatten().tolist() == pytest.approx([0.5, 0.125])
-    assert lag is not None and lag.flatten().tolist() == pytest.approx([-0.1, 0.0])
-    plain, none = alignment.charge(config, teacher, proxy, never, never, None, None)
-    assert none is None and torch.equal(plain, kl(teacher, proxy))
-
-
-def test_what_lasts_needs_a_unit() -> None:
-    with pytest.raises(ValueError, match="--penalty-lasting averages in fixed units"):
-        PenaltyConfig.model_validate({"task": "t", "penalty_lasting": 2.0})
+    assert torch.equal(alignment.charge(config, teacher, proxy, never, None), kl(teacher, proxy))
 
 
 def test_the_memory_keeps_the_newest_pairs_together_and_goes_on_after_a_resume() -> None:

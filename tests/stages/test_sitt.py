@@ -293,7 +293,7 @@ def test_students_with_memory_and_gaussian_actions_run_to_their_end_and_can_be_e
 
 
 OPTIONS = (
-    *("--penalty-std", "0.2", "--penalty-cap", "0.5", "--penalty-lasting", "5", "--penalty-failure"),
+    *("--penalty-std", "0.2", "--penalty-cap", "0.5", "--penalty-failure"),
     *("--student-envs", "2", "--memory", "64", "--latent-coef", "0.1", "--align-updates", "2", "--align-batch", "8"),
 )
 
@@ -317,7 +317,6 @@ def test_all_that_the_paper_does_not_have_goes_together_and_starts_from_a_teache
     ("settings", "message"),
     [
         (("--penalty-std", "0.2"), "is for Gaussian actions, and these are discrete"),
-        (("--penalty-lasting", "3"), "give --penalty-std as well"),
         (("--memory", "9", "--student", "rnn", "--paired", "envs"), "for networks without memory"),
         (("--critic-warmup", "384"), "nobody else would learn"),
     ],

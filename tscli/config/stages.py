@@ -160,11 +160,6 @@ class PenaltyConfig(JointConfig):
         "takes the policies' own, at which the same difference costs the more the surer the teacher is.",
     )
     penalty_cap: float | None = Field(None, gt=0, description="Most nats that a step is charged for; none: no bound.")
-    penalty_lasting: float = Field(
-        1.0,
-        ge=1,
-        description="Steps over which differences of means are averaged before they are charged for; 1: none.",
-    )
     penalty_failure: bool = Field(
         False, description="Charge a failure the mean penalty of all the time that it cut off, so that it saves none."
     )
@@ -173,12 +168,6 @@ class PenaltyConfig(JointConfig):
     kl_direction: Literal["teacher_proxy", "proxy_teacher"] = Field(
         "teacher_proxy", description="KL(teacher || proxy), or the other way round, in penalty and gradient."
     )
-
-    @model_validator(mode="after")
-    def _lasting_has_a_unit(self) -> PenaltyConfig:
-        if self.penalty_lasting > 1 and self.penalty_std is None:
-            raise ValueError("--penalty-lasting averages in fixed units: give --penalty-std as well, such as 0.2")
-        return self
 
 
 class LatentConfig(PPOConfig):

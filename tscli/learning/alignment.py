@@ -13,7 +13,7 @@ from tscli.envs.views import Obs
 from tscli.learning.record import Fields, Recorder
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy
-from tscli.networks.distributions import Distribution, Gaussian, kl, with_std
+from tscli.networks.distributions import Distribution, kl, with_std
 
 
 def directed_kl(teacher: Distribution, proxy: Distribution, direction: str, std: Tensor | None = None) -> Tensor:
@@ -29,33 +29,18 @@ def grown(steps: int, warmup: int) -> float:
 
 
 def charge(
-    config: PenaltyConfig,
-    teacher: Distribution,
-    proxy: Distribution,
-    reset: Tensor,
-    failed: Tensor,
-    lag: Tensor | None,
-    std: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """What SITT's eq. 2 takes off the reward of each step, before its weight lambda1.
+    config: PenaltyConfig, teacher: Distribution, proxy: Distribution, failed: Tensor, std: Tensor | None
+) -> Tensor:
+    """What SITT's eq. 2 takes off the reward of each step, before its weight lambda1: [T, N].
 
     Args:
         config: how.
         teacher, proxy: over [T, N].
-        reset, failed: [T, N] bool, steps that begin an episode, and those that ended one in failure.
-        lag: [N, D] as it was given last, zeros at first; None where no mean is taken.
+        failed: [T, N] bool, steps that ended an episode in failure.
         std: `reference_std`, if there is one.
-
-    Returns:
-        [T, N], and the lag for the next call.
     """
-    if lag is not None:
-        mean = teacher.params()["mean"]
-        differences, lag = lasting(proxy.params()["mean"] - mean, reset, config.penalty_lasting, lag)
-        proxy = Gaussian(mean + differences, proxy.params()["std"])
-        teacher = Gaussian(mean, teacher.params()["std"])
     divergence = directed_kl(teacher, proxy, config.kl_direction, std)
-    return charged(divergence, failed, config.penalty_cap, config.gamma if config.penalty_failure else None), lag
+    return charged(divergence, failed, config.penalty_cap, config.gamma if config.penalty_failure else None)
 
 
 def reference_std(std: float | None, action: ActionSpec, network: NetworkConfig, device: torch.device) -> Tensor | None:
@@ -71,29 +56,6 @@ def reference_std(std: float | None, action: ActionSpec, network: NetworkConfig,
         raise UserError(f"--penalty-std {std} is for Gaussian actions, and these are {kind}: give none")
     _, half = action_scale(action, device)
     return std * (torch.ones_like(half) if network.squash else half)
-
-
-def lasting(difference: Tensor, reset: Tensor, steps: float, before: Tensor) -> tuple[Tensor, Tensor]:
-    """The part of a difference that lasts: its exponential mean over about `steps` steps.
-
-    A command that is wrong to the same side for long takes a robot elsewhere; one that is wrong to either side by turns
-    does not.
-
-    Args:
-        difference: [T, N, D].
-        reset: [T, N] bool, true where an episode begins.
-        steps: from 1, which leaves the difference as it is.
-        before: [N, D], the mean before the first step.
-
-    Returns:
-        the means [T, N, D], and the last of them, for the next call.
-    """
-    means, mean = [], before
-    for now, begins in zip(difference, reset, strict=True):
-        mean = torch.where(begins[:, None], torch.zeros_like(mean), mean)
-        mean = mean + (now - mean) / steps
-        means.append(mean)
-    return torch.stack(means), mean
 
 
 def charged(divergence: Tensor, failed: Tensor, cap: float | None, gamma: float | None) -> Tensor:
