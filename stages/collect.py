@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 
 from tscli import streams
-from tscli.config import StageConfig, UserError
+from tscli.config import NumEnvs, StageConfig, UserError
 from tscli.learning.rollout import ViewedEnv, perturb
 from tscli.pairs import PairsWriter, Selection
 from tscli.runs import Run, newest_run
@@ -40,7 +40,7 @@ class Config(StageConfig):
     task: str = Field("", description="Where to act; empty takes the teacher's task.")
     episodes: int | None = Field(None, ge=1, description="Episodes to record, the same number in each env; none: 100.")
     steps: int | None = Field(None, ge=1, description="Env steps to record, over all envs; goes before --episodes.")
-    num_envs: int = Field(50, ge=1, description="Envs that step together.")
+    num_envs: NumEnvs = 50
     groups: tuple[str, ...] = Field((), description="Groups to record; empty records all.")
     act: Literal["sample", "greedy"] = Field("sample", description="How the acting policy picks from its distribution.")
     noise: float = Field(

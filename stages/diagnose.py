@@ -46,10 +46,12 @@ class Config(BaseConfig):
     student: Network | None = Field(
         None, description="Body of the student; none takes that of the task's settings for distill."
     )
-    episodes: int = Field(100, ge=2, description="Episodes of the teacher, and as many of random actions.")
+    episodes: int = Field(
+        100, ge=2, le=1_000_000, description="Episodes of the teacher, and as many of random actions."
+    )
     steps: int = Field(20_000, ge=100, description="Steps with the teacher's labels that are looked at.")
     seed: int = Field(1, ge=0, lt=2**31, description="Seed of the episodes and of the choice of steps.")
-    threads: int = Field(1, ge=0, description="CPU threads of torch; 0 takes all.")
+    threads: int = Field(1, ge=0, le=1024, description="CPU threads of torch; 0 takes all.")
     device: str = Field("cpu", description="Where the teacher acts: cpu, cuda, cuda:1, or auto.")
 
 

@@ -157,22 +157,22 @@ def main(config: Config, session: Session) -> Run:
                 session.say(remark)
         if varied:
             report["varied"] = evaluation.varied(policies, varied, seed, per_slot, config.episodes)
-            session.say(f"varied: {draw_varied(run.path / 'varied.png', report['varied'], task.name)}")
+            session.note(f"varied: {draw_varied(run.path / 'varied.png', report['varied'], task.name)}")
         if visits:
             heading = f"{task.name}: {slots * per_slot} greedy episodes"
-            session.say(f"visits: {maps.draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")
+            session.note(f"visits: {maps.draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")
         if film_env is not None:
             filmed = policies if config.render_teacher else {main_role: policies[main_role]}
             path = make_film(config.render, config.render_episodes, filmed, film_env, seed, run.path, grid)
             if path is not None:
                 report |= {"film": path.name, "film_shows": list(filmed), "film_grid": config.grid}
-                session.say(f"film: {path}")
+                session.note(f"film: {path}")
             film_env.close()
         if record_env is not None:
             kept = record_episodes(policies, record_env, seed, config.record)
             path = write_episodes(run.path, kept, policies, names, record_env)
             run.manifest["artifacts"][path.name] = file_hash(path)
-            session.say(f"episodes: {path}")
+            session.note(f"episodes: {path}")
             record_env.close()
         atomic_write(run.path / "report.json", json.dumps(report, indent=1))
         main_entry = report["policies"][main_role]["greedy"]

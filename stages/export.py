@@ -41,8 +41,10 @@ class Config(StageConfig):
     )
     output: str = Field("", description="Also copy the file to this path; empty leaves it in the run's folder alone.")
     force: bool = Field(False, description="Overwrite what is at that path.")
-    check_steps: int = Field(200, ge=1, description="Recorded steps that the file must reproduce, per env.")
-    check_envs: int = Field(4, ge=1, description="Envs that they are recorded in.")
+    check_steps: int = Field(
+        200, ge=1, le=1_000_000, description="Recorded steps per env that the file must reproduce."
+    )
+    check_envs: int = Field(4, ge=1, le=2**20, description="Envs that they are recorded in.")
 
 
 def main(config: Config, session: Session) -> Run:

@@ -53,7 +53,7 @@ class Config(StageConfig):
     std: float = Field(
         0.1, gt=0, description="Deviation of its actions, in half ranges, where the file has none that can be used."
     )
-    eval_episodes: int = Field(20, ge=0, description="Episodes that tell how well it does; 0: none.")
+    eval_episodes: int = Field(20, ge=0, le=1_000_000, description="Episodes that tell how well it does; 0: none.")
 
 
 def main(config: Config, session: Session) -> Run:
@@ -74,7 +74,7 @@ def main(config: Config, session: Session) -> Run:
                 )
         setup.check_fits(policy.spec, env, path.name)
     name = source.found.name if source.found else "tscli"
-    session.say(f"{path}: {name}, {describe(policy)}")
+    session.note(f"{path}: {name}, {describe(policy)}")
     found = None
     if config.eval_episodes:
         seed, per_slot = streams.derive(config.seed, "report"), config.eval_episodes // env.num_envs

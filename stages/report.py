@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import webbrowser
 
+import torch
 from pydantic import Field
 from rich.markup import escape
 
@@ -31,6 +32,7 @@ class Config(BaseConfig):
 
 def main(config: Config, session: Session) -> None:
     """Find the runs, then write the page of each."""
+    torch.set_num_threads(1)  # what a page measures are small networks: on a busy machine threads wait for each other
     chosen = [find_run(session.runs_dir, ref) for ref in config.run]
     if not config.run:
         chosen = [run for run in list_runs(session.runs_dir) if run.status == "finished"][-1:]

@@ -69,7 +69,7 @@ class Config(StageConfig):
     )
     width: int = Field(2, ge=1, description="Candidates that are distilled before it is looked whether one does.")
     seeds: int = Field(1, ge=1, description="Students of each candidate, with seeds from --seed on.")
-    episodes: int = Field(500, ge=2, description="Episodes that each policy is measured on.")
+    episodes: int = Field(500, ge=2, le=1_000_000, description="Episodes that each policy is measured on.")
     num_envs: int = Field(500, ge=1, description="Env slots at the most in which they are played.")
     steps: int = Field(20_000, ge=100, description="Steps of the pairs that the probes look at.")
     bearing: bool = Field(True, description="Try how much noise, delay and dropout the kept sensors bear.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from damage import Harness, make_originals
+from trials import warm
 
 from tscli.compare.crew import Crew
 
@@ -32,6 +33,7 @@ def harness(
     with monkeypatch.context() as patch:
         patch.chdir(work)
         make_originals(work)
+    warm(monkeypatch)
     return Harness(folder, work)
 
 

@@ -96,6 +96,12 @@ def test_a_bad_value_is_named_as_the_user_writes_it() -> None:
     assert line(lr=float("nan")).startswith("--lr nan: input should be a finite number")
 
 
+@pytest.mark.parametrize("hidden", ["9223372036854775808", "64,1000000000001"])
+def test_a_whole_number_larger_than_any_count_is_refused(hidden: str) -> None:
+    with pytest.raises(ValidationError, match="no whole number here is larger than 1000000000000"):
+        NetworkConfig.model_validate({"hidden": hidden})
+
+
 def test_several_faults_are_counted_and_a_models_own_check_speaks_for_itself() -> None:
     assert line(num_envs=0, lr=-1).endswith("(and 1 more)")
     assert line(num_envs=13) == "--num-envs 13 brings bad luck: use 12"

@@ -59,6 +59,11 @@ def test_a_file_chooses_task_seed_methods_and_settings() -> None:
     assert report.task_name == "toy"
 
 
+def test_brackets_in_a_folders_name_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pipeline", "bare.yaml", "--runs-dir", "[/]"]) == 0
+    assert "report: [/]/0004-" in capsys.readouterr().err
+
+
 def test_flags_win_over_the_file() -> None:
     args = ["--seed", "9", "--set", "train-teacher.num_envs=6", "--set", "distill.student.memory=5", "--preset", "big"]
     assert main(["pipeline", "mine.yaml", "--quiet", *args]) == 0

@@ -77,6 +77,9 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["train-teacher", "cartpole", "--device", "cuda:99"], 'device "cuda:99" cannot be used here'),
         (["train-teacher", "cartpole", "--device", "tpu9"], 'device "tpu9" cannot be used here'),
         (["train-teacher", "cartpole", "--num-envs", "5", "--rollout-steps", "5"], "does not divide"),
+        (["train-teacher", "cartpole", "--num-envs", "2147483648"], "less than or equal to 1048576"),
+        (["train-teacher", "cartpole", "--eval-episodes", "1000001"], "less than or equal to 1000000"),
+        (["train-teacher", "cartpole", "--threads", "2147483648"], "less than or equal to 1024"),
         (
             ["train-teacher", "cartpole", "--num-envs", "2", "--rollout-steps", "16", "--network", "rnn"],
             "does not divide the 2 sequences of 16 steps",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import hashlib
 import json
 import os
@@ -87,19 +86,17 @@ class Harness:
 
     Args:
         folder: to work in; the current one.
-        original: a folder with `runs` in it and perhaps more files.
+        original: a folder with `runs` in it and perhaps more files, which stays as it is.
     """
 
     def __init__(self, folder: Path, original: Path) -> None:
-        self._folder, self._original = folder, folder / "original"
-        shutil.copytree(original, self._original)
+        self._folder, self._original = folder, original
         self._marks: dict[Path, tuple[int, int]] = {}
         self.restore()
         self.files = [path for path in self._marks if _questions(path) and path.suffix not in (".png", ".html")]
         self.files = sorted(path for path in self.files if path.name != ".lock")
         self._careless = Careless()
         self._answers: dict[tuple[str, ...], Answer] = {}
-        gc.freeze()  # a fork would copy what its collector looks at
 
     def _usual(self, question: tuple[str, ...]) -> Answer:
         """What is answered while nothing is damaged."""
@@ -118,6 +115,7 @@ class Harness:
         counts = how != "sealed again" and name.name.endswith(_SEALED) and question != ("runs", "--json")
         usual = self._usual(question) if counts else None
         (self._folder / name).write_bytes(content)
+        self._marks[name] = (0, 0)  # whatever its time says: clocks of file systems are coarse
         verdict = judge(ask(question, cold), usual)
         self.restore()
         return f"{name} {how}: {' '.join(question)}", verdict
@@ -147,19 +145,14 @@ class Harness:
                 shutil.copyfile(self._original / path, target)
                 status = target.stat()
                 self._marks[path] = (status.st_mtime_ns, status.st_size)
-        for root, folders, names in os.walk(self._folder, topdown=False):
-            if not folders and not names:
+        for root, _, _ in os.walk(self._folder, topdown=False):
+            with contextlib.suppress(OSError):  # it is not empty
                 os.rmdir(root)
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below it, but the originals."""
-    found = []
-    for root, folders, names in os.walk(folder):
-        if "original" in folders:
-            folders.remove("original")
-        found += [(Path(root) / name).relative_to(folder) for name in names]
-    return found
+    """All files below it."""
+    return [(Path(root) / name).relative_to(folder) for root, _, names in os.walk(folder) for name in names]
 
 
 def _questions(path: Path) -> tuple[tuple[str, ...], ...]:

@@ -1,28 +1,39 @@
 """A command tried within bounds of time and memory, and its answer judged.
 
-Each is tried in a fork of this process, which has imported everything, so that a try costs milliseconds: what it does
-to memory, signals and modules ends with it. `cold` tries it as a user would, in a process of its own.
+Each is tried in a fork of this process, which is `warm`, so that a try costs milliseconds: what it does to memory,
+signals and modules ends with it. `cold` tries it as a user would, in a process of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
+import importlib
 import multiprocessing
 import os
+import pkgutil
 import re
 import resource
 import signal
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import pytest
+import typer
+
+import tscli
+from tscli.cli import commands
 from tscli.cli.app import main
+from tscli.launch import scripts
 
 SECONDS = 5  # of a command's own processor time, which other people's work does not take from it
-PATIENCE = 150.0  # seconds by the clock: for what waits and does nothing
+PATIENCE = 150.0  # seconds in which it neither works nor waits for a processor
 MEGABYTES = 1024  # more than this process has
 HANG, ROOT = 124, Path(__file__).resolve().parents[2]
 _FORK = multiprocessing.get_context("fork")
@@ -47,6 +58,43 @@ class Verdict(NamedTuple):
     detail: str = ""
 
 
+def warm(patch: pytest.MonkeyPatch) -> None:
+    """Import what commands import, and build once what each builds of the scripts that come with tscli.
+
+    That is most of what a refused command costs. What a fork makes of it ends with the fork.
+    """
+    for module in pkgutil.walk_packages(tscli.__path__, "tscli."):
+        if module.name.split(".")[1] not in ("stages", "datasets", "__main__"):
+            with contextlib.suppress(ImportError):  # an extra that is not installed
+                importlib.import_module(module.name)
+    patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+    patch.setattr(commands, "script_command", _once(commands.script_command, lambda script, family: script.path))
+    run_whole = _once(scripts.execute, lambda path, code, kind: path if kind == "full" else None)
+    patch.setattr(scripts, "execute", run_whole)
+    for script in scripts.find_scripts():
+        scripts.load_script(script)
+        commands.script_command(script, scripts.methods_of(script.command, scripts.find_scripts()))
+    typer.main.get_command(commands.app)
+    gc.collect()
+    gc.freeze()  # a fork would copy what its collector looks at
+
+
+def _once(function: Callable[..., Any], path_of: Callable[..., Path | None]) -> Callable[..., Any]:
+    """The same with its results kept, by path, for the scripts that come with tscli: others may change."""
+    kept: dict[Path, Any] = {}
+    folders = scripts.script_folders()
+
+    def call(*args: Any) -> Any:
+        path = path_of(*args)
+        if path is None or path.parent not in folders:
+            return function(*args)
+        if path not in kept:
+            kept[path] = function(*args)
+        return kept[path]
+
+    return call
+
+
 def ask(words: Sequence[str], cold: bool = False) -> Answer:
     """Call a command in the current folder; what it leaves there stays."""
     before = _runs()
@@ -69,11 +117,33 @@ def _runs() -> set[str]:
 def _warm(words: list[str], out: Path, err: Path) -> int:
     child = _FORK.Process(target=_answer, args=(words, out, err, _room()))
     child.start()
-    child.join(PATIENCE)
+    _wait(child.pid or 0, child.join)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid or 0, signal.SIGKILL)  # and what it has started
     child.join()
     return HANG if child.exitcode is None or -child.exitcode in (signal.SIGKILL, signal.SIGXCPU) else child.exitcode
+
+
+def _wait(pid: int, join: Callable[[float], Any]) -> None:
+    """Until it ends, or has done nothing for too long: what other people's work takes from it does not count."""
+    begun = time.monotonic()
+    for seconds in (PATIENCE / 10, *[5.0] * 10_000):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            join(seconds)
+        worked = _worked(pid)
+        if worked is None or time.monotonic() - begun - worked > PATIENCE:
+            return
+
+
+def _worked(pid: int) -> float | None:
+    """Seconds that it had a processor or waited for one; None once it has ended."""
+    try:
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return None
+        spent, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    except OSError:
+        return None if sys.platform == "linux" else 0.0
+    return (int(spent) + int(waited)) / 1e9
 
 
 def _answer(words: list[str], out: Path, err: Path, room: int) -> NoReturn:
@@ -133,8 +203,7 @@ def _cold(words: list[str], out: Path, err: Path) -> int:
             preexec_fn=lambda: _bound(room),
             start_new_session=True,
         )
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(PATIENCE)
+        _wait(child.pid, child.wait)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         code = child.wait()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from rich.markup import escape
 
 from tscli import trust
 from tscli.compare.board import Board
@@ -127,7 +128,7 @@ def compare(comparison: Comparison, jobs: int | None, session: Session) -> Run:
                 crew.run()
         except CellsStopped:
             kept = f"{len(crew.finished)} of {len(crew.cells)} cells are finished and kept"
-            session.say(f"{kept}; to go on: [bold cyan]{command}[/]")
+            session.say(f"{kept}; to go on: [bold cyan]{escape(command)}[/]")
             raise Stopped(run.name) from None
         return _finish(comparison, layout, crew, command, run, session)
 
@@ -142,14 +143,14 @@ def _finish(comparison: Comparison, layout: Layout, crew: Crew, command: str, ru
     files = report.write_files(results, run.path)
     session.show(report.screen_table(results), report.plain(results))
     for note in report.remarks(results):
-        session.say(f"[dim]{note}[/]")
-    session.say(f"report: {run.path}: {', '.join(path.name for path in files)}")
+        session.say(f"[dim]{escape(note)}[/]")
+    session.note(f"report: {run.path}: {', '.join(path.name for path in files)}")
     announce_page(read_run(run.path), session)
     if crew.failed:
         for line in report.problems(results):
-            session.say(f"[red]failed[/] {line}")
+            session.say(f"[red]failed[/] {escape(line)}")
         logs = [str(cell.log) for cell in crew.cells if cell.key in crew.failed]
-        session.say(f"log{'s' if len(logs) > 1 else ''}: {', '.join(logs[:3])}{', ...' if len(logs) > 3 else ''}")
+        session.note(f"log{'s' if len(logs) > 1 else ''}: {', '.join(logs[:3])}{', ...' if len(logs) > 3 else ''}")
         raise CellsFailed(f"{len(crew.failed)} of {len(crew.cells)} cells failed; the same command tries them again")
     figures = {f"{results.metric.name}/{row.variant.label}": row.estimate.mean for row in results.rows}
     return run.finish(figures, holds=("report",))
@@ -158,14 +159,14 @@ def _finish(comparison: Comparison, layout: Layout, crew: Crew, command: str, ru
 def _announce(comparison: Comparison, layout: Layout, crew: Crew, jobs: int, session: Session) -> None:
     labels = list(dict.fromkeys(row.variant.label for row in layout.rows))
     seeds = ",".join(map(str, comparison.seeds))
-    session.say(
+    session.note(
         f"comparing {len(labels)} x {len(comparison.seeds)} on {layout.task.name}: {len(crew.cells)} cells, "
         f"{crew.reused} of them finished already, {jobs} at a time; seeds {seeds}"
     )
     allowed = {row.variant.label: sum(cell.allowed_steps for cell in row.cells) for row in layout.rows}
-    session.say(f"env steps allowed: {', '.join(f'{label} {short_count(n)}' for label, n in allowed.items())}")
+    session.note(f"env steps allowed: {', '.join(f'{label} {short_count(n)}' for label, n in allowed.items())}")
     for note in dict.fromkeys(layout.notes):
-        session.say(note)
+        session.note(note)
 
 
 def _check_metric(comparison: Comparison, task: Task) -> None:

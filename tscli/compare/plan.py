@@ -29,7 +29,7 @@ class Comparison(Config):
     task: str = Field(description="A task's name, a task's YAML file, or any Gymnasium id.")
     methods: dict[str, Method] = Field(min_length=1, description="What is compared, by name.")
     seeds: tuple[int, ...] = Field(min_length=1, description="Of each method.")
-    episodes: int = Field(500, ge=1, description="Episodes on which each policy is measured at the end.")
+    episodes: int = Field(500, ge=1, le=1_000_000, description="Episodes on which each policy is measured at the end.")
     metric: Literal["auto", "success_rate", "return", "length"] = Field(
         "auto", description="What is compared; auto takes the success rate where the env tells it, else the return."
     )

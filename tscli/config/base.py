@@ -9,6 +9,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+MOST = 10**12  # of any whole number: two of them multiplied are still a number of torch's
+
 
 class UserError(Exception):
     """Bad input. The message is one line: what was given, why it cannot be used, and what to do instead.
@@ -65,6 +67,14 @@ class Config(BaseModel):
             return None
         if _is_sequence(annotation):
             return [part.strip() for part in value.strip("[]()").split(",") if part.strip()]
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _no_larger_than_counts(cls, value: Any) -> Any:
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and abs(number) > MOST:
+                raise ValueError(f"no whole number here is larger than {MOST}")
         return value
 
 

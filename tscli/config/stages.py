@@ -16,7 +16,7 @@ class StageConfig(Config):
     seed: int = Field(default=1, ge=0, lt=2**31, description="Seed of every random stream in this run.")
     device: str = Field(default="cpu", description="cpu, cuda, cuda:1, or auto (cuda where there is one).")
     threads: int = Field(
-        default=1, ge=0, description="CPU threads of torch; 1 is the fastest for small networks, 0 takes all."
+        default=1, ge=0, le=1024, description="CPU threads of torch; 1 is the fastest for small networks, 0 takes all."
     )
     checkpoint_every: float = Field(
         default=20.0, ge=0, description="Seconds between checkpoints for --resume; 0 writes one every iteration."
@@ -25,7 +25,7 @@ class StageConfig(Config):
 
 # A setting whose default differs between stages: the text and the bounds stand here, the value in the stage.
 Steps = Annotated[int, Field(ge=1, description="Env steps over all envs, rounded up to whole iterations.")]
-NumEnvs = Annotated[int, Field(ge=1, description="Envs that step together.")]
+NumEnvs = Annotated[int, Field(ge=1, le=2**20, description="Envs that step together.")]
 RolloutSteps = Annotated[int, Field(ge=1, description="Steps per env between updates.")]
 NumMinibatches = Annotated[int, Field(ge=1, description="Minibatches per epoch.")]
 RandomStart = Annotated[
@@ -71,7 +71,9 @@ class TrainingConfig(StageConfig):
     """Settings of every stage that trains: how often it measures, and when it stops early."""
 
     eval_every: EvalEvery = 10
-    eval_episodes: int = Field(100, ge=1, description="Episodes of such an evaluation, and of the final one.")
+    eval_episodes: int = Field(
+        100, ge=1, le=1_000_000, description="Episodes of such an evaluation, and of the final one."
+    )
     stop_return: float | None = Field(None, description="Stop once greedy evaluations reach this return.")
     stop_success: float | None = Field(None, gt=0, le=1, description="Stop once greedy evaluations succeed this often.")
     stop_patience: Patience = 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
+from rich.markup import escape
 
 from tscli.config import Config, UserError, did_you_mean, is_yaml, one_line
 from tscli.files import atomic_write
@@ -101,7 +102,7 @@ def run_pipeline(
         state.read(stages, session)
     _check_films(description, stages)
     names = " > ".join(stage.script.name for stage in stages)
-    session.say(f"pipeline {description.task}: {names}")
+    session.note(f"pipeline {description.task}: {names}")
 
     started = time.monotonic()
     made: dict[str, str] = {}
@@ -112,15 +113,15 @@ def run_pipeline(
                 stage.after = max((run.number for run in list_runs(session.runs_dir)), default=0)
             state.write(stages, "running")
             title = f"[{position + 1}/{len(stages)}] {stage.script.name}"
-            session.say(f"\n{title}{f', resuming {stage.resume}' if stage.resume else ''}")
+            session.note(f"\n{title}{f', resuming {stage.resume}' if stage.resume else ''}")
             stage.run = _start(_plan(stage, description, session), session, again)
-            session.say(f"wrote {', '.join(filter(None, [str(stage.run.path), headline(stage.run)]))}")
+            session.note(f"wrote {', '.join(filter(None, [str(stage.run.path), headline(stage.run)]))}")
             if session.stop_asked and stage is not stages[-1]:  # too late for that stage, which has ended
                 state.write(stages, "running")
-                session.say(f"the pipeline is not finished; to go on: [bold cyan]{again}[/]")
+                session.say(f"the pipeline is not finished; to go on: [bold cyan]{escape(again)}[/]")
                 raise Stopped(f"after {stage.script.name}")
         else:
-            session.say(f"\n[{position + 1}/{len(stages)}] {stage.script.name}: {stage.run.name} is finished already")
+            session.note(f"\n[{position + 1}/{len(stages)}] {stage.script.name}: {stage.run.name} is finished already")
         made |= dict.fromkeys(stage.run.offers, stage.run.name)
     state.write(stages, "finished")
     runs = [stage.run for stage in stages if stage.run is not None]
@@ -174,7 +175,7 @@ def _start(what: Plan, session: Session, again: str) -> Run:
         with contextlib.redirect_stdout(sys.stderr) if session.json else contextlib.nullcontext():
             run = launch(what, session)
     except BaseException:
-        session.say(f"the pipeline is not finished; to go on: [bold cyan]{again}[/]")
+        session.say(f"the pipeline is not finished; to go on: [bold cyan]{escape(again)}[/]")
         raise
     if run is None:
         raise UserError(f"`tscli {what.script.command}` makes no run, so it cannot be a stage of a pipeline")
@@ -308,10 +309,10 @@ def _report(description: Description, stages: list[Stage], runs: list[Run], seco
     atomic_write(base.with_name(base.name + ".json"), json_module.dumps(content, indent=1))
     atomic_write(base.with_name(base.name + ".md"), _markdown(description, rows, pictures, base.parent))
     session.show(_table(rows, seconds), content)
-    session.say(f"report: {base}.md and .json")
+    session.note(f"report: {base}.md and .json")
     for path in pictures:
         if path.suffix in (".gif", ".mp4"):
-            session.say(f"film:   {path}")
+            session.note(f"film:   {path}")
 
 
 def _table(rows: list[dict[str, Any]], seconds: float) -> FitTable:
