@@ -26,6 +26,9 @@ class Config(BaseConfig):
     """Which runs get their page."""
 
     run: tuple[str, ...] = positional((), description="Runs: number, name or path; empty: the newest finished one.")
+    megabytes: float = Field(
+        5.0, gt=0, description="Size of a run's page at the most: films and pictures of episodes are made to fit."
+    )
     open: bool = Field(False, description="Open the pages in a browser.")
 
 
@@ -36,7 +39,7 @@ def main(config: Config, session: Session) -> None:
         chosen = [run for run in list_runs(session.runs_dir) if run.status == "finished"][-1:]
         if not chosen:
             raise UserError(f"no finished run in {session.runs_dir}: run `tscli pipeline cartpole` first, or name one")
-    pages = [write_page(run) for run in chosen]
+    pages = [write_page(run, round(1e6 * config.megabytes)) for run in chosen]
     session.show(escape("\n".join(map(str, pages))), {"pages": [str(page) for page in pages]})
     for page in pages if config.open else ():
         if not webbrowser.open(page.resolve().as_uri()):

@@ -143,9 +143,9 @@ for (const figure of document.querySelectorAll(".player")) {
       for (const role of all.roles) cellOf(row, one.by[role], one.low, one.high, colour(role), one.bar);
     }
     const seen = all.roles.map((role) => now.seen[role]);
-    seen.forEach((one, i) => one.images.forEach((image) => {
-      make("h3", right, "", "what the " + all.roles[i] + " saw: " + image.name);
-      pictureOf(right, image.pictures, "png", now.at, image.name);
+    seen.forEach((one, i) => Object.entries(one.images).forEach(([name, pictures]) => {
+      make("h3", right, "", "what the " + all.roles[i] + " saw: " + name);
+      pictureOf(right, pictures, "png", now.at, name);
     }));
     const names = [...new Set(seen.flatMap((one) => one.entries.map((entry) => entry.name)))];
     if (names.length) {

@@ -7,21 +7,21 @@ from pathlib import Path
 from tscli.files import atomic_write
 from tscli.report.comparison import comparison_page, measured_runs
 from tscli.report.sensors import sensors_page
-from tscli.report.single import run_page
+from tscli.report.single import LIMIT, run_page
 from tscli.runs import Run, Session
 
 PAGE, COMPARE, SENSORS = "report.html", "compare", "sensors"
 
 
-def write_page(run: Run) -> Path:
-    """Write the page of a run into its folder; with a comparison's those that it links to."""
+def write_page(run: Run, limit: int = LIMIT) -> Path:
+    """Write the page of a run into its folder, of about so many bytes at the most; with a comparison's its cells'."""
     if run.command == COMPARE:
         page = comparison_page(run)
         for cell in measured_runs(run):
             if not (cell.path / PAGE).exists():  # of a finished run, which stays as it is
                 atomic_write(cell.path / PAGE, run_page(cell))
     else:
-        page = sensors_page(run) if run.command == SENSORS else run_page(run)
+        page = sensors_page(run) if run.command == SENSORS else run_page(run, limit)
     atomic_write(run.path / PAGE, page)
     return run.path / PAGE
 
