@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from typing import Any
 
+from tscli.config import UserError
 from tscli.diagnose.diagnosis import findings_of
 from tscli.envs.entries import entries_named
 from tscli.envs.views import ViewSpec
+from tscli.launch.scripts import find_script
 from tscli.report.charts import Series, curves, level
 from tscli.report.data import dataset_section, parting_section
 from tscli.report.episodes import header_of, player
@@ -42,7 +45,7 @@ def run_page(run: Run, limit: int = LIMIT) -> str:
     before = [
         tag("h1", f"{story.subject.task_name}: {made_by(story.subject)}"),
         tag("p", sentence(story), class_="lead"),
-        tag("p", f"The task: {story.task.about}", class_="lead") if story.task is not None else "",
+        tag("p", " ".join(_about(story)), class_="lead"),
         tag("p", run.note, class_="note") if run.note else "",
         section("How good it is", figures(story.report)),
     ]
@@ -61,6 +64,14 @@ def run_page(run: Run, limit: int = LIMIT) -> str:
     title = f"{run.name}: tscli"
     room = limit - len(page(title, *before, *after).encode())
     return page(title, *before, section("In motion", *_motion(story, room)), *after)
+
+
+def _about(story: Story) -> Iterable[str]:
+    """What task and method are, in a sentence each."""
+    if story.task is not None:
+        yield f"The task: {story.task.about}"
+    with contextlib.suppress(UserError):  # of a script of the user's own
+        yield f"The method: {find_script(story.subject.command, story.subject.method).about}"
 
 
 def _motion(story: Story, room: int) -> list[Html]:

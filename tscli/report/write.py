@@ -13,17 +13,24 @@ from tscli.runs import Run, Session
 PAGE, COMPARE, SENSORS = "report.html", "compare", "sensors"
 
 
-def write_page(run: Run, limit: int = LIMIT) -> Path:
-    """Write the page of a run into its folder, of about so many bytes at the most; with a comparison's its cells'."""
+def write_page(run: Run, limit: int = LIMIT, path: Path | None = None) -> Path:
+    """Write the page of a run into its folder, with a comparison's those that it links to; or elsewhere, alone.
+
+    Args:
+        run: what it is about.
+        limit: bytes that a run's page should not exceed.
+        path: where it is written instead, without links.
+    """
     if run.command == COMPARE:
-        page = comparison_page(run)
-        for cell in measured_runs(run):
+        page = comparison_page(run, alone=path is not None)
+        for cell in measured_runs(run) if path is None else ():
             if not (cell.path / PAGE).exists():  # of a finished run, which stays as it is
                 atomic_write(cell.path / PAGE, run_page(cell))
     else:
         page = sensors_page(run) if run.command == SENSORS else run_page(run, limit)
-    atomic_write(run.path / PAGE, page)
-    return run.path / PAGE
+    path = path or run.path / PAGE
+    atomic_write(path, page)
+    return path
 
 
 def announce_page(run: Run, session: Session) -> None:
