@@ -24,7 +24,6 @@ from tscli.cli.app import main
 from tscli.report.write import write_page
 from tscli.runs import Run, Session, find_run
 
-
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "pages"
 
 
