@@ -108,8 +108,13 @@ def _sentence(data: dict[str, Any], metric: Metric) -> Html:
     rivals = [row["label"] for row in rest if _overlap(row, best)]
     if len(equal) == 1 and rest and best["interval"]:
         text += (
-            f"; its interval overlaps with that of {', '.join(rivals)}" if rivals else "; no other interval overlaps"
+            f"; its interval overlaps with that of {', '.join(rivals)}, which more seeds would narrow"
+            if rivals
+            else "; no other interval overlaps"
         )
+    gaps = [f"{row['label']}'s by {metric.text(row['gap'], digits)}{share}" for row in done if row["gap"] is not None]
+    if gaps:
+        text += f". Students fall short of their teachers: {', '.join(gaps)}"
     return join([text, "."])
 
 
@@ -216,7 +221,7 @@ def _visits(measured: dict[str, list[tuple[dict[str, Any], Run]]]) -> Html:
         for label, (outcome, cell) in first.items()
         if (cell.path / "visits.png").is_file()
     ]
-    return tag("div", *drawn, class_="grid") if drawn else Html()
+    return tag("div", *drawn, class_="grid wide") if drawn else Html()
 
 
 def _cells(
@@ -228,11 +233,11 @@ def _cells(
 ) -> Html:
     lines = []
     for row in rows:
-        figures = []
+        figures: list[Html] = []
         for outcome, cell in measured[row["label"]]:
             words = f"seed {outcome['seed']}"
             linked = words if alone else tag("a", words, href=_link(run, cell))
-            figures.append(join([linked, f": {metric.text(outcome[metric.name])}  "]))
+            figures.append(join([", " if figures else "", linked, f": {metric.text(outcome[metric.name])}"]))
         if figures:
             lines.append([tag("b", row["label"]), join(figures)])
     title = "its seeds" if alone else "pages of its seeds, which lie beside this one"
