@@ -128,7 +128,9 @@ def _students(results: Results) -> Table:
         rows.append([*cells, _percent(results.left(one)), "kept" if one in results.kept else ""])
     titles = ["memory", "cost" if results.has_costs else "number", "sensors", "return", "95 % interval", "left", ""]
     scale = results.scale
-    heading = f"Students over {results.episodes} episodes; teacher {text(scale.teacher)}, random {text(scale.chance)}"
+    of_each = f", {results.students} of each with an interval over these," if results.students > 1 else ""
+    heading = f"Students{of_each} over {results.episodes} episodes; "
+    heading += f"teacher {text(scale.teacher)}, random {text(scale.chance)}"
     return Table(heading, titles, rows)
 
 
