@@ -24,8 +24,9 @@ def data_of(run: Run, room: int = 1_000_000) -> dict[str, Any]:
 
 def values_of(one: dict[str, Any]) -> np.ndarray:
     """As the page's script reads them."""
-    packed = np.frombuffer(base64.b64decode(one["data"]), "<u2")
-    return one["low"] + packed / 65535 * (one["high"] - one["low"])
+    most = one.get("most", 65535)
+    packed = np.frombuffer(base64.b64decode(one["data"]), "<u2" if most == 65535 else np.uint8)
+    return one["low"] + packed / most * (one["high"] - one["low"])
 
 
 def test_a_page_has_every_step_of_an_episode(measured: Run) -> None:
@@ -55,6 +56,13 @@ def test_pictures_become_smaller_and_fewer_until_they_fit_and_numbers_stay(measu
     assert len(episodes.player(measured, room)) <= room
     assert episode["steps"] == 40 and len(episode["pictures"]) == len(episode["at"]) == 20
     assert episode["strips"] == whole["strips"]
+
+
+def test_where_numbers_take_too_much_what_was_seen_loses_digits(measured: Run) -> None:
+    (whole,), (coarse,) = (data_of(measured, room)["episodes"] for room in (1_000_000, 1_000))
+    fine, short = (values_of(one["seen"]["student"]["entries"][1]) for one in (whole, coarse))
+    assert len(fine) == len(short) == 40 and 0 < np.abs(fine - short).max() <= np.ptp(fine) / 500
+    assert coarse["actions"] == whole["actions"]
 
 
 def test_a_file_that_has_changed_is_left_out(measured: Run) -> None:

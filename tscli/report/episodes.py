@@ -31,7 +31,8 @@ def player(run: Run, room: int = _ROOM) -> Html:
 
     Args:
         run: the evaluation.
-        room: bytes of the page. Every step keeps its numbers; pictures become smaller and fewer until they fit.
+        room: bytes of the page. Pictures become smaller and fewer until they fit. Every step keeps its numbers; those
+            of what was seen lose digits where all numbers would take more than half of the room.
     """
     header = header_of(run)
     if not header:
@@ -39,6 +40,8 @@ def player(run: Run, room: int = _ROOM) -> Html:
     with h5py.File(run.path / FILE) as file:
         groups: list[Any] = [file[f"episode_{number}"] for number in range(len(file))]
         episodes = [_episode(number, group, header) for number, group in enumerate(groups, 1)]
+        if len(json.dumps(episodes)) > room / 2:
+            episodes = [episode | {"seen": _coarser(episode["seen"])} for episode in episodes]
         size = _size(groups, header, 3 / 4 * (room - len(json.dumps(episodes))))
         for episode, group in zip(episodes, groups, strict=True):
             _add_pictures(episode, group, header, size)
@@ -157,6 +160,19 @@ def _packed(values: np.ndarray) -> dict[str, Any]:
     low, high = float(values.min()), float(values.max())
     scaled = np.round((values - low) / ((high - low) or 1.0) * 65535).astype("<u2")
     return {"low": low, "high": high, "data": base64.b64encode(scaled.tobytes()).decode()}
+
+
+def _coarser(found: Any) -> Any:
+    """The same with one byte for each number, however deep it lies."""
+    if isinstance(found, list):
+        return [_coarser(one) for one in found]
+    if not isinstance(found, dict):
+        return found
+    if "data" not in found:
+        return {name: _coarser(one) for name, one in found.items()}
+    fine = np.frombuffer(base64.b64decode(found["data"]), "<u2")
+    coarse = np.round(fine / 257).astype(np.uint8)
+    return found | {"data": base64.b64encode(coarse.tobytes()).decode(), "most": 255}
 
 
 def _role(group: Any, role: str, said: dict[str, Any]) -> dict[str, Any]:

@@ -83,4 +83,6 @@ def _measures(found: dict[str, Any]) -> Html:
 def _measure(found: dict[str, Any] | None) -> str:
     if found is None:
         return "-"
+    if found["low"] == found["high"]:  # such as the largest of all
+        return f"{found['mean']:.3g}"
     return f"{found['mean']:.3g} ({interval(found['low'], found['high'], lambda v: f'{v:.3g}')})"

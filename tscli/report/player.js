@@ -1,9 +1,10 @@
 // An episode to scrub through: all that it needs stands in `data-player` of its figure.
 const unpack = (one) => {
-  const bytes = Uint8Array.from(atob(one.data), (letter) => letter.charCodeAt(0));
-  const span = one.high - one.low, grain = 10 ** Math.floor(Math.log10(span / 20000 || 1)); // no digits that are not known
-  const known = (value) => (span ? Math.round((one.low + (value / 65535) * span) / grain) * grain : one.low);
-  return Array.from(new Uint16Array(bytes.buffer), known);
+  const bytes = Uint8Array.from(atob(one.data), (letter) => letter.charCodeAt(0)), most = one.most || 65535;
+  // No digits that are not known.
+  const span = one.high - one.low, grain = 10 ** Math.floor(Math.log10((3 * span) / most || 1));
+  const known = (value) => (span ? Math.round((one.low + (value / most) * span) / grain) * grain : one.low);
+  return Array.from(most === 255 ? bytes : new Uint16Array(bytes.buffer), known);
 };
 const make = (name, parent, words = "", text = "") => {
   const found = document.createElement(name);

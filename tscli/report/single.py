@@ -18,7 +18,7 @@ from tscli.report.episodes import header_of, player
 from tscli.report.figures import STUDENT, TEACHER, figures, reached
 from tscli.report.fitting import film as fitted_film
 from tscli.report.markup import Html, facts, grid, join, page, picture, section, table, tag
-from tscli.report.story import Story, changed_settings, command_of, film_of, setting, story_of
+from tscli.report.story import FLAGS, Story, changed_settings, command_of, film_of, setting, story_of
 from tscli.runs import Run
 from tscli.runs.words import headline, made_by
 from tscli.terminal.progress import short_time
@@ -41,7 +41,7 @@ def run_page(run: Run, limit: int = LIMIT) -> str:
         limit: bytes that it should not exceed, which films and pictures of episodes are made to fit.
     """
     story = story_of(run)
-    others = [one.path / f"{name}.png" for one in story.chain for name in ("varied", "visits", "latents")]
+    others = [one.path / f"{name}.png" for one in story.chain for name in ("varied", "visits")]
     before = [
         tag("h1", f"{story.subject.task_name}: {made_by(story.subject)}"),
         tag("p", sentence(story), class_="lead"),
@@ -107,7 +107,8 @@ def _entries(story: Story, run: Run) -> str:
             names = [f"{part.group}[{setting(part.index)}]"]
         words += names if len(names) <= 12 else [f"{part.group} ({len(names)} entries)"]
         disturbed = {"noise": part.noise, "delay": part.delay, "dropout": part.dropout}
-        words += [f"({name} {value:g})" for name, value in disturbed.items() if value]
+        told = ", ".join(f"{name} {value:g}" for name, value in disturbed.items() if value)
+        words[-1] += f" ({told})" if told else ""
     return ", ".join(words) or "not said"
 
 
@@ -119,10 +120,13 @@ def sentence(story: Story) -> Html:
     parts: list[object] = [f"A {who} of ", tag("b", subject.task_name), f", by {made_by(subject)}"]
     if view:
         parts += [f", that sees {view} ({_entries(story, subject)})"]
+    found = story.report.get("policies", {})
     for teacher in teachers:
         seen = teacher.manifest.get("view", {}).get("name", "its view")
-        parts += [f". Its teacher, {teacher.name}, sees {seen} ({_entries(story, teacher)})"]
-    found = story.report.get("policies", {})
+        measured = found.get("teacher", {}).get("view", seen) if len(teachers) == 1 else seen
+        # A run that trains both has the student's view in its manifest.
+        words = f"{seen} ({_entries(story, teacher)})" if measured == seen else measured
+        parts += [f". Its teacher, {teacher.name}, sees {words}"]
     if "student" in found and "teacher" in found and not teachers:
         parts += [f". Its teacher, trained along with it, sees {found['teacher'].get('view', 'its view')}"]
     if found:
@@ -156,7 +160,7 @@ def lineage(story: Story) -> Html:
         parts.append(tag("circle", cx=left, cy=y, r=5, fill=colour))
         number = run.name.partition("-")[0].lstrip("0")
         parts.append(tag("text", f"{number}  {made_by(run)}", x=left + 14, y=y, class_="strong"))
-        origin = ", ".join(f"{role} {name}" for role, name in sources.items())
+        origin = ", ".join(f"{FLAGS.get(role, role)} {name}" for role, name in sources.items())
         took = short_time(float(run.manifest.get("seconds") or 0))
         under = ", ".join(filter(None, [headline(run) or run.status, took, origin and f"from {origin}"]))
         parts.append(tag("text", under, x=left + 14, y=y + 14))
@@ -195,9 +199,9 @@ def _learning(story: Story, run: Run) -> Html:
             series(f"eval_teacher/{what}", "its teacher, evaluation", TEACHER, dots=True),
         ]
         one += [
-            level(f"{teacher.name}", float(teacher.metrics[f"eval/{what}"]), one, TEACHER)
-            for teacher in story.teachers
-            if run.name == story.subject.name and _is_number(teacher.metrics.get(f"eval/{what}"))
+            level(teacher.name, float(value), one, TEACHER)
+            for teacher in (story.teachers if run.name == story.subject.name else ())
+            if _is_number(value := teacher.metrics.get(f"eval_teacher/{what}", teacher.metrics.get(f"eval/{what}")))
         ]
         if any(len(s.x) > (what not in _FIRST) for s in one[:3]):
             chart = curves(what.replace("_", " "), label, one, (0.0, 1.0) if what == "success_rate" else None)
@@ -235,7 +239,9 @@ def _latents(run: Run) -> Html:
             for name, *values in zip(names, *by_role, strict=True)]  # fmt: skip
     intro = "R2 of linear probes, on episodes that they were not fitted on: 1 is all of an entry's variance, 0 none."
     titles = ["privileged entry", "from the student's latent", "from the teacher's"]
-    return join([tag("p", intro, class_="intro"), table(titles, rows)]) if rows else Html()
+    drawn = run.path / "latents.png"
+    shown = picture(drawn, f"The latents of {run.name}.") if drawn.is_file() else ""
+    return join([tag("p", intro, class_="intro") if rows else "", table(titles, rows) if rows else "", shown])
 
 
 def _findings(run: Run) -> Html:

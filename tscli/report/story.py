@@ -17,7 +17,7 @@ from tscli.runs import Run, list_runs, read_run
 from tscli.runs.folder import FINISHED
 from tscli.tasks import Task, load_task
 
-_FLAGS = {"teacher": "teacher", "start": "teacher", "pairs": "pairs"}  # which says a run's parent, by its role
+FLAGS = {"teacher": "teacher", "start": "teacher", "pairs": "pairs"}  # which says a run's parent, by its role
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def changed_settings(run: Run, task: Task | None) -> list[Changed]:
     plain = model.model_construct(**{n: f.get_default(call_default_factory=True) for n, f in fields.items()})
     defaults, tasks = flat(plain.model_dump(mode="json")), flat(written)
     parents = run.manifest["parents"]
-    flags = {"policy": "run"} | _FLAGS
+    flags = {"policy": "run"} | FLAGS
     apart = {"task", *parents, *(flag for role, flag in flags.items() if role in parents)}
     changes = []
     for name, value in flat(config).items():
@@ -158,7 +158,7 @@ def command_of(run: Run, task: Task | None) -> str:
         words += ["--task", where] if run.config.get("task") else []
     elif not parents or run.config.get("task"):
         words.insert(2, where)
-    for role, flag in _FLAGS.items():
+    for role, flag in FLAGS.items():
         if role in parents:
             words += [f"--{flag}", parents[role]]
     for change in changed_settings(run, task):
