@@ -117,7 +117,7 @@ def _lengths(results: Results) -> Table:
 
 def _students(results: Results) -> Table:
     def text(value: float) -> str:
-        return f"{value:.{_digits(results.scale)}f}"
+        return f"{round(value, _digits(results.scale)) + 0.0:.{_digits(results.scale)}f}"  # no -0.0
 
     rows = []
     for one in sorted(results.found, key=lambda c: (not c.memory, -c.cost, -results.found[c].mean)):
