@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tscli.compare.plots import GREY, colour
 from tscli.pictures.curves import INK, new_figure, save_png, style_axis
@@ -86,7 +86,7 @@ def _name(axis: Axes, results: Results, candidates: Sequence[Candidate], hue: st
             continue
         where = (one.cost, results.found[one].mean)
         text = one.names if len(one.names) <= 20 else one.names.replace(", ", ",\n")
-        how = {"color": hue, "weight": "bold"} if one in results.kept else {"color": GREY}
+        how: dict[str, Any] = {"color": hue, "weight": "bold"} if one in results.kept else {"color": GREY}
         for right, up, ha, va in _PLACES:
             note = axis.annotate(
                 text, where, (right, up), textcoords="offset points", fontsize=6.5, ha=ha, va=va, zorder=5, **how
