@@ -9,6 +9,7 @@ comparison's shows its methods beside each other and links to a page of each cel
 from __future__ import annotations
 
 import webbrowser
+from pathlib import Path
 
 import torch
 from pydantic import Field
@@ -27,6 +28,12 @@ class Config(BaseConfig):
     """Which runs get their page."""
 
     run: tuple[str, ...] = positional((), description="Runs: number, name or path; empty: the newest finished one.")
+    megabytes: float = Field(
+        5.0, gt=0, description="Size of a run's page at the most: films and pictures of episodes are made to fit."
+    )
+    to: str = Field(
+        "", description="Write the page of one run into this file, to be sent alone, instead of its folder."
+    )
     open: bool = Field(False, description="Open the pages in a browser.")
 
 
@@ -38,7 +45,12 @@ def main(config: Config, session: Session) -> None:
         chosen = [run for run in list_runs(session.runs_dir) if run.status == "finished"][-1:]
         if not chosen:
             raise UserError(f"no finished run in {session.runs_dir}: run `tscli pipeline cartpole` first, or name one")
-    pages = [write_page(run) for run in chosen]
+    if config.to and len(chosen) > 1:
+        raise UserError(f"--to {config.to} takes the page of one run, not of {len(chosen)}")
+    where = Path(config.to) if config.to else None
+    if where is not None and not where.absolute().parent.is_dir():
+        raise UserError(f"--to {config.to}: there is no folder {where.parent}")
+    pages = [write_page(run, round(1e6 * config.megabytes), where) for run in chosen]
     session.show(escape("\n".join(map(str, pages))), {"pages": [str(page) for page in pages]})
     for page in pages if config.open else ():
         if not webbrowser.open(page.resolve().as_uri()):

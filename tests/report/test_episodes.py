@@ -11,22 +11,22 @@ import re
 from typing import Any
 
 import numpy as np
-import pytest
 
 from tscli.report import episodes
 from tscli.runs import Run
 
 
-def data_of(run: Run) -> dict[str, Any]:
+def data_of(run: Run, room: int = 1_000_000) -> dict[str, Any]:
     """What the page's script is given."""
-    (written,) = re.findall(r'data-player="([^"]*)"', episodes.player(run))
+    (written,) = re.findall(r'data-player="([^"]*)"', episodes.player(run, room))
     return json.loads(html.unescape(written))
 
 
 def values_of(one: dict[str, Any]) -> np.ndarray:
     """As the page's script reads them."""
-    packed = np.frombuffer(base64.b64decode(one["data"]), "<u2")
-    return one["low"] + packed / 65535 * (one["high"] - one["low"])
+    most = one.get("most", 65535)
+    packed = np.frombuffer(base64.b64decode(one["data"]), "<u2" if most == 65535 else np.uint8)
+    return one["low"] + packed / most * (one["high"] - one["low"])
 
 
 def test_a_page_has_every_step_of_an_episode(measured: Run) -> None:
@@ -49,11 +49,20 @@ def test_the_worst_moments_are_apart_from_each_other_and_above_the_rest() -> Non
     assert episodes.worst_moments(np.ones(50)) == []
 
 
-def test_of_many_pictures_some_are_left_out(measured: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = sum(map(len, data_of(measured)["episodes"][0]["pictures"])) * 3 / 4
-    monkeypatch.setattr(episodes, "_PICTURES", int(whole / 3))
-    (episode,) = data_of(measured)["episodes"]
-    assert episode["steps"] == 40 and len(episode["pictures"]) == len(episode["at"]) <= 14
+def test_pictures_become_smaller_and_fewer_until_they_fit_and_numbers_stay(measured: Run) -> None:
+    (whole,) = data_of(measured)["episodes"]
+    room = len(episodes.player(measured)) - sum(map(len, whole["pictures"])) // 2
+    (episode,) = data_of(measured, room)["episodes"]
+    assert len(episodes.player(measured, room)) <= room
+    assert episode["steps"] == 40 and len(episode["pictures"]) == len(episode["at"]) == 20
+    assert episode["strips"] == whole["strips"]
+
+
+def test_where_numbers_take_too_much_what_was_seen_loses_digits(measured: Run) -> None:
+    (whole,), (coarse,) = (data_of(measured, room)["episodes"] for room in (1_000_000, 1_000))
+    fine, short = (values_of(one["seen"]["student"]["entries"][1]) for one in (whole, coarse))
+    assert len(fine) == len(short) == 40 and 0 < np.abs(fine - short).max() <= np.ptp(fine) / 500
+    assert coarse["actions"] == whole["actions"]
 
 
 def test_a_file_that_has_changed_is_left_out(measured: Run) -> None:

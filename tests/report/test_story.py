@@ -4,6 +4,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import toy_runs
+
+from tscli import tasks
 from tscli.launch.scripts import find_script, light_config
 from tscli.report.story import changed_settings, command_of
 from tscli.runs import Session
@@ -24,3 +29,20 @@ def test_the_command_says_what_the_task_does_not_also_where_that_is_the_default(
     assert "--set eval_every=10" in words
     assert "--set seed=7" in words
     assert "stop_return" not in words
+
+
+def test_a_path_of_this_machine_is_no_part_of_the_command(session: Session, tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text((Path(tasks.__file__).parent / "color_maze.yaml").read_text())
+    teacher = toy_runs.teacher(session)
+    model = light_config(find_script("sitt"))
+    with session.start(
+        model(task=str(own), teacher=str(teacher.path)),  # type: ignore[call-arg]
+        "sitt",
+        str(own),
+        parents={"start": teacher},
+    ) as run:
+        made = run.finish({})
+    words = command_of(made, load_task(made.task))
+    assert words.startswith(f"tscli sitt mine.yaml --teacher {teacher.name} --set")
+    assert str(tmp_path) not in words and "teacher=" not in words

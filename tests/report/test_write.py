@@ -24,6 +24,8 @@ from tscli.cli.app import main
 from tscli.report.write import write_page
 from tscli.runs import Run, Session, find_run
 
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "pages"
+
 
 class Elements(HTMLParser):
     """The elements of a page by name, and its text without its script and style."""
@@ -125,6 +127,25 @@ def test_a_comparison_says_what_it_found_and_links_to_its_cells(session: Session
     links = [source for source in page.sources if not source.startswith("data:")]
     assert links == ["../cells/abc/0002-eval-cartpole-seed3/report.html"]
     assert (run.path / links[0]).is_file()
+
+
+def test_a_page_that_is_written_elsewhere_has_no_links(session: Session, tmp_path: Path) -> None:
+    run, path = comparison(session), tmp_path / "sent.html"
+    runs = ["--runs-dir", str(run.path.parent)]
+    assert main(["report", "--to", str(path), *runs]) == 0
+    assert all(source.startswith("data:") for source in Elements(path).sources)
+    assert not (run.path / "report.html").exists()
+    assert main(["report", "1", str(run.number), "--to", str(path), *runs]) == 2
+    assert main(["report", "--to", str(tmp_path / "none" / "page.html"), *runs]) == 2
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.html")), ids=lambda path: path.stem)
+def test_the_pages_in_the_docs_are_small_and_hold_all_that_they_need(path: Path) -> None:
+    page, text = Elements(path), path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 1_500_000
+    assert all(source.startswith("data:") for source in page.sources)
+    assert not re.findall(r"/(?:home|root|tmp|work|Users)/[^,]*", re.sub(r"base64,[\w+/=]*", "", text)), "a path"
+    assert f"docs/pages/{path.name}" in (DOCS.parent / "report.md").read_text(encoding="utf-8"), "what made it"
 
 
 def opened(kind: type[Chromium] | type[Firefox], folder: Path) -> Iterator[Any]:

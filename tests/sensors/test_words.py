@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 from sensor_results import results_of
 
+from tscli.sensors.search import Measured
 from tscli.sensors.words import next_command, plain, screen, sentence, tables
 
 FOUND = {"abc": 100.0, "ab": 99.0, "a": 90.0, "b": 5.0}
@@ -62,6 +65,13 @@ def test_tables_show_what_is_kept_what_is_left_and_what_is_borne() -> None:
     assert borne.rows[0] == ["a", "0.5 sd (0.02 rad), not 0.7", "none, not 1", "90 %"]
     assert "cost" in tables(results_of(FOUND, {}, c=5.0))[2].titles
     assert json.loads(json.dumps(plain(found, "tscli sensors toy")))["candidates"][1]["kept"] is True
+
+
+def test_the_heading_says_what_the_intervals_are_over() -> None:
+    one = results_of(FOUND, {})
+    two = replace(one, found={key: Measured(np.tile(found.returns, (2, 1))) for key, found in one.found.items()})
+    assert tables(one)[2].heading.startswith("Students over 2 episodes; teacher 100.0")
+    assert tables(two)[2].heading.startswith("Students, 2 of each with an interval over these, over 2 episodes;")
 
 
 @pytest.mark.parametrize("width", [50, 80, 120])

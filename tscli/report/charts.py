@@ -15,7 +15,7 @@ import numpy as np
 from tscli.report.markup import Html, join, tag
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 200, 42, 8, 8, 30
-MOST_POINTS = 240  # of a curve; more cannot be told apart
+MOST_POINTS = 160  # of a curve; more cannot be told apart
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,9 @@ def curves(title: str, x_label: str, series: Iterable[Series], bounds: tuple[flo
 
 
 def _brief(value: float) -> float:
-    return float(f"{value:.6g}")
+    """In few letters."""
+    short = float(f"{value:.5g}")
+    return int(short) if short.is_integer() else short
 
 
 def _curve(axes: _Axes, s: Series) -> Html:

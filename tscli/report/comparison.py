@@ -25,8 +25,12 @@ from tscli.terminal.tables import interval
 RESULTS = "results.json"
 
 
-def comparison_page(run: Run) -> str:
+def comparison_page(run: Run, alone: bool = False) -> str:
     """The page of a comparison, from the figures in its folder and the runs of its cells.
+
+    Args:
+        run: the comparison.
+        alone: without links to the pages of its cells, for a page that lies elsewhere.
 
     Raises:
         UserError: it has written no figures yet.
@@ -55,7 +59,8 @@ def comparison_page(run: Run) -> str:
             "The sweep",
             picture(sweep, "Mean over seeds and 95 % interval; teachers dashed.") if sweep.is_file() else "",
         ),
-        section("Every cell", _cells(run, data["rows"], measured, metric)),
+        section("Where they go", _visits(measured)),
+        section("Every cell", _cells(run, data["rows"], measured, metric, alone)),
         section("Failed", tag("ul", *(tag("li", line) for line in data["failed"])) if data["failed"] else ""),
         section("What the columns mean", tag("ul", *(tag("li", note) for note in data["notes"]))),
         section("Again", tag("pre", data["command"]), facts([("began", run.created), ("versions", versions)])),
@@ -103,8 +108,13 @@ def _sentence(data: dict[str, Any], metric: Metric) -> Html:
     rivals = [row["label"] for row in rest if _overlap(row, best)]
     if len(equal) == 1 and rest and best["interval"]:
         text += (
-            f"; its interval overlaps with that of {', '.join(rivals)}" if rivals else "; no other interval overlaps"
+            f"; its interval overlaps with that of {', '.join(rivals)}, which more seeds would narrow"
+            if rivals
+            else "; no other interval overlaps"
         )
+    gaps = [f"{row['label']}'s by {metric.text(row['gap'], digits)}{share}" for row in done if row["gap"] is not None]
+    if gaps:
+        text += f". Students fall short of their teachers: {', '.join(gaps)}"
     return join([text, "."])
 
 
@@ -203,20 +213,35 @@ def _curves(
     return grid(*charts) if any(charts) else Html()
 
 
+def _visits(measured: dict[str, list[tuple[dict[str, Any], Run]]]) -> Html:
+    """The map of each method's first seed, where the env has one."""
+    first = {label: found[0] for label, found in measured.items() if found}
+    drawn = [
+        picture(cell.path / "visits.png", f"{label}, seed {outcome['seed']}")
+        for label, (outcome, cell) in first.items()
+        if (cell.path / "visits.png").is_file()
+    ]
+    return tag("div", *drawn, class_="grid wide") if drawn else Html()
+
+
 def _cells(
-    run: Run, rows: Sequence[dict[str, Any]], measured: dict[str, list[tuple[dict[str, Any], Run]]], metric: Metric
+    run: Run,
+    rows: Sequence[dict[str, Any]],
+    measured: dict[str, list[tuple[dict[str, Any], Run]]],
+    metric: Metric,
+    alone: bool,
 ) -> Html:
     lines = []
     for row in rows:
-        links = [
-            join(
-                [tag("a", f"seed {outcome['seed']}", href=_link(run, cell)), f": {metric.text(outcome[metric.name])}  "]
-            )
-            for outcome, cell in measured[row["label"]]
-        ]
-        if links:
-            lines.append([tag("b", row["label"]), join(links)])
-    return table(["method", "pages of its seeds, which lie beside this one"], lines, "wrap") if lines else Html()
+        figures: list[Html] = []
+        for outcome, cell in measured[row["label"]]:
+            words = f"seed {outcome['seed']}"
+            linked = words if alone else tag("a", words, href=_link(run, cell))
+            figures.append(join([", " if figures else "", linked, f": {metric.text(outcome[metric.name])}"]))
+        if figures:
+            lines.append([tag("b", row["label"]), join(figures)])
+    title = "its seeds" if alone else "pages of its seeds, which lie beside this one"
+    return table(["method", title], lines, "wrap") if lines else Html()
 
 
 def _link(run: Run, cell: Run) -> str:

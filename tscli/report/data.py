@@ -20,6 +20,7 @@ MOST_ENTRIES = 48  # that get a histogram
 MEASURES = {
     "action_agreement": "actions equal to the teacher's",
     "action_distance": "distance to the teacher's action",
+    "action_distance_p99": "distance of the furthest hundredth",
     "kl_teacher_student": "KL(teacher || student)",
 }
 

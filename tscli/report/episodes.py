@@ -15,25 +15,36 @@ from PIL import Image
 from tscli.envs.spaces import ActionSpec
 from tscli.files import file_hash
 from tscli.report.charts import number
+from tscli.report.fitting import Size, fitting, sample
 from tscli.report.markup import Html, tag
 from tscli.runs import Run
 
 FILE = "episodes.h5"
-_PICTURES = 3_500_000  # bytes of all pictures of a page; where there are more, some are left out
+_ROOM = 4_500_000  # bytes of a page for its episodes
 _ENTRIES = 48  # of a role
 _MARKED = 5  # worst moments of an episode
 _HINT = "Arrow keys move by a step, with Shift by ten; space plays; n and p jump to the marked moments."
 
 
-def player(run: Run) -> Html:
-    """The episodes of an evaluation; empty where it has none, or where the file is not as it was written."""
+def player(run: Run, room: int = _ROOM) -> Html:
+    """The episodes of an evaluation; empty where it has none, or where the file is not as it was written.
+
+    Args:
+        run: the evaluation.
+        room: bytes of the page. Pictures become smaller and fewer until they fit. Every step keeps its numbers; those
+            of what was seen lose digits where all numbers would take more than half of the room.
+    """
     header = header_of(run)
     if not header:
         return Html()
     with h5py.File(run.path / FILE) as file:
         groups: list[Any] = [file[f"episode_{number}"] for number in range(len(file))]
-        share = max(1, -(-sum(len(group["frames"]) for group in groups) // _PICTURES))
-        episodes = [_episode(number, group, header, share) for number, group in enumerate(groups, 1)]
+        episodes = [_episode(number, group, header) for number, group in enumerate(groups, 1)]
+        if len(json.dumps(episodes)) > room / 2:
+            episodes = [episode | {"seen": _coarser(episode["seen"])} for episode in episodes]
+        size = _size(groups, header, 3 / 4 * (room - len(json.dumps(episodes))))
+        for episode, group in zip(episodes, groups, strict=True):
+            _add_pictures(episode, group, header, size)
     if not episodes:
         return Html()
     roles = list(header["roles"])
@@ -56,25 +67,23 @@ def header_of(run: Run) -> dict[str, Any]:
         return json.loads(str(file.attrs["header"]))
 
 
-def _episode(number_: int, group: Any, header: dict[str, Any], share: int) -> dict[str, Any]:
+def _episode(number_: int, group: Any, header: dict[str, Any]) -> dict[str, Any]:
+    """All but the pictures."""
     reward = group["reward"][:]
     ended = {"terminated": "it ended", "truncated": "the time was up"}.get(str(group.attrs["ended"]), "")
     words = [f"episode {number_}", str(group.attrs["task"]), f"return {number(float(group.attrs['return']))}"]
     words += [f"{len(reward)} steps", ended]
     if "success" in group.attrs:
         words.append("success" if group.attrs["success"] else "no success")
-    pictures, at = _pictures(group, share)
     strips = [_strip("reward", reward)]
     apart = _apart(group, header["action"]["kind"] == "continuous")
     if apart is not None:
         strips.insert(0, _strip(*apart))
     worst = worst_moments(apart[1]) if apart is not None else worst_moments(-reward)
-    roles = {role: _role(group, role, one, at) for role, one in header["roles"].items()}
+    roles = {role: _role(group, role, one) for role, one in header["roles"].items()}
     return {
         "title": ", ".join(filter(None, words)),
         "steps": len(reward),
-        "pictures": pictures,
-        "at": at,
         "strips": strips,
         "worst": worst,
         "seen": roles,
@@ -82,12 +91,40 @@ def _episode(number_: int, group: Any, header: dict[str, Any], share: int) -> di
     }
 
 
-def _pictures(group: Any, share: int) -> tuple[list[str], list[int]]:
-    """Every `share`-th picture, and the steps that they show."""
-    ends, data = group["frame_ends"][:], group["frames"][:]
-    chosen = range(0, len(ends), share)
-    parts = [data[ends[i - 1] if i else 0 : ends[i]].tobytes() for i in chosen]
-    return [base64.b64encode(part).decode() for part in parts], [int(group["frame_steps"][i]) for i in chosen]
+def _size(groups: list[Any], header: dict[str, Any], room: float) -> Size:
+    """The size at which all pictures together have no more bytes than that."""
+    places = [(group, i) for group in groups for i in range(len(group["frame_ends"]))]
+    some = [places[i] for i in sample(len(places))]
+    seen = [len(_png(image)) * 3 / 4 for group, i in some for image in _images(group, header, i).values()]
+    images = [Image.open(io.BytesIO(_frame(group, i))) for group, i in some]
+    return fitting(images, len(places), room, sum(seen) / max(1, len(some)))
+
+
+def _add_pictures(episode: dict[str, Any], group: Any, header: dict[str, Any], size: Size) -> None:
+    """Put an episode's pictures into it, and the images that its policies saw at the same steps."""
+    chosen = range(0, len(group["frame_ends"]), size.every)
+    whole = [_frame(group, i) for i in chosen]
+    if any(Image.open(io.BytesIO(one)).width > size.width for one in whole[:1]):
+        whole = [size.still(Image.open(io.BytesIO(one))) for one in whole]
+    episode["pictures"] = [base64.b64encode(one).decode() for one in whole]
+    episode["at"] = [int(group["frame_steps"][i]) for i in chosen]
+    for i in chosen:
+        for (role, name), image in _images(group, header, i).items():
+            episode["seen"][role]["images"].setdefault(name, []).append(_png(image))
+
+
+def _frame(group: Any, i: int) -> bytes:
+    """A picture, encoded."""
+    ends = group["frame_ends"]
+    return group["frames"][ends[i - 1] if i else 0 : ends[i]].tobytes()
+
+
+def _images(group: Any, header: dict[str, Any], i: int) -> dict[tuple[str, str], np.ndarray]:
+    """What each role saw with its cameras when a picture was taken."""
+    step = int(group["frame_steps"][i])
+    return {
+        (role, name): group[f"{role}/{name}"][step] for role, one in header["roles"].items() for name in one["images"]
+    }
 
 
 def _apart(group: Any, continuous: bool) -> tuple[str, np.ndarray] | None:
@@ -125,9 +162,22 @@ def _packed(values: np.ndarray) -> dict[str, Any]:
     return {"low": low, "high": high, "data": base64.b64encode(scaled.tobytes()).decode()}
 
 
-def _role(group: Any, role: str, said: dict[str, Any], at: Sequence[int]) -> dict[str, Any]:
-    """What a role saw."""
-    seen: dict[str, Any] = {"entries": [], "images": []}
+def _coarser(found: Any) -> Any:
+    """The same with one byte for each number, however deep it lies."""
+    if isinstance(found, list):
+        return [_coarser(one) for one in found]
+    if not isinstance(found, dict):
+        return found
+    if "data" not in found:
+        return {name: _coarser(one) for name, one in found.items()}
+    fine = np.frombuffer(base64.b64decode(found["data"]), "<u2")
+    coarse = np.round(fine / 257).astype(np.uint8)
+    return found | {"data": base64.b64encode(coarse.tobytes()).decode(), "most": 255}
+
+
+def _role(group: Any, role: str, said: dict[str, Any]) -> dict[str, Any]:
+    """What a role saw, without its images."""
+    seen: dict[str, Any] = {"entries": [], "images": {}}
     names = said["entries"]
     if f"{role}/vector" in group:
         values = group[f"{role}/vector"][:]
@@ -136,9 +186,6 @@ def _role(group: Any, role: str, said: dict[str, Any], at: Sequence[int]) -> dic
     if f"{role}/latent" in group:
         values = group[f"{role}/latent"][:]
         seen["latent"] = [_packed(values[:, i]) for i in range(min(values.shape[1], 64))]
-    for name in said["images"]:
-        values = group[f"{role}/{name}"]
-        seen["images"].append({"name": name, "pictures": [_png(values[i]) for i in at]})
     return seen
 
 

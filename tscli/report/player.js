@@ -1,9 +1,10 @@
 // An episode to scrub through: all that it needs stands in `data-player` of its figure.
 const unpack = (one) => {
-  const bytes = Uint8Array.from(atob(one.data), (letter) => letter.charCodeAt(0));
-  const span = one.high - one.low, grain = 10 ** Math.floor(Math.log10(span / 20000 || 1)); // no digits that are not known
-  const known = (value) => (span ? Math.round((one.low + (value / 65535) * span) / grain) * grain : one.low);
-  return Array.from(new Uint16Array(bytes.buffer), known);
+  const bytes = Uint8Array.from(atob(one.data), (letter) => letter.charCodeAt(0)), most = one.most || 65535;
+  // No digits that are not known.
+  const span = one.high - one.low, grain = 10 ** Math.floor(Math.log10((3 * span) / most || 1));
+  const known = (value) => (span ? Math.round((one.low + (value / most) * span) / grain) * grain : one.low);
+  return Array.from(most === 255 ? bytes : new Uint16Array(bytes.buffer), known);
 };
 const make = (name, parent, words = "", text = "") => {
   const found = document.createElement(name);
@@ -143,9 +144,9 @@ for (const figure of document.querySelectorAll(".player")) {
       for (const role of all.roles) cellOf(row, one.by[role], one.low, one.high, colour(role), one.bar);
     }
     const seen = all.roles.map((role) => now.seen[role]);
-    seen.forEach((one, i) => one.images.forEach((image) => {
-      make("h3", right, "", "what the " + all.roles[i] + " saw: " + image.name);
-      pictureOf(right, image.pictures, "png", now.at, image.name);
+    seen.forEach((one, i) => Object.entries(one.images).forEach(([name, pictures]) => {
+      make("h3", right, "", "what the " + all.roles[i] + " saw: " + name);
+      pictureOf(right, pictures, "png", now.at, name);
     }));
     const names = [...new Set(seen.flatMap((one) => one.entries.map((entry) => entry.name)))];
     if (names.length) {

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from typing import Any
 
+from tscli.config import UserError
 from tscli.diagnose.diagnosis import findings_of
 from tscli.envs.entries import entries_named
 from tscli.envs.views import ViewSpec
-from tscli.report.charts import Bar, Series, curves, intervals, level
-from tscli.report.data import MEASURES, dataset_section, parting_section
+from tscli.launch.scripts import find_script
+from tscli.report.charts import Series, curves, level
+from tscli.report.data import dataset_section, parting_section
 from tscli.report.episodes import header_of, player
+from tscli.report.figures import STUDENT, TEACHER, figures, reached
+from tscli.report.fitting import film as fitted_film
 from tscli.report.markup import Html, facts, grid, join, page, picture, section, table, tag
-from tscli.report.story import Story, changed_settings, command_of, film_of, setting, story_of
+from tscli.report.story import FLAGS, Story, changed_settings, command_of, film_of, setting, story_of
 from tscli.runs import Run
 from tscli.runs.words import headline, made_by
 from tscli.terminal.progress import short_time
-from tscli.terminal.tables import decimals, interval
 
-STUDENT, TEACHER = 0, 1  # their colours
+LIMIT = 5_000_000  # bytes of a page
 _FILMS = 8  # of a run, at the most
+_OF_EPISODES = ("rollout/", "env/", "eval/", "eval_teacher/")  # what is measured of episodes, by whom
+_FIRST, _DETAILS = (
+    ("return", "success_rate"),
+    ("reward_", "length"),
+)  # which of it is shown first, and which folded away
 _CLOCKS = ("step", "round", "epoch", "episodes", "updates", "loop_seconds", "steps_per_second", "eval/steps", "lr")
 
 
-def run_page(run: Run) -> str:
-    """The page of a run, with what it was made from and the newest evaluation of its policy."""
+def run_page(run: Run, limit: int = LIMIT) -> str:
+    """The page of a run, with what it was made from and the newest evaluation of its policy.
+
+    Args:
+        run: what it is about.
+        limit: bytes that it should not exceed, which films and pictures of episodes are made to fit.
+    """
     story = story_of(run)
-    others = [path for one in story.chain for path in (one.path / "visits.png", one.path / "latents.png")]
-    return page(
-        f"{run.name}: tscli",
+    others = [one.path / f"{name}.png" for one in story.chain for name in ("varied", "visits")]
+    before = [
         tag("h1", f"{story.subject.task_name}: {made_by(story.subject)}"),
         tag("p", sentence(story), class_="lead"),
+        tag("p", " ".join(_about(story)), class_="lead"),
         tag("p", run.note, class_="note") if run.note else "",
-        section("How good it is", _figures(story)),
-        section("In motion", *_motion(story)),
+        section("How good it is", figures(story.report)),
+    ]
+    after = [
         parting_section(story.report.get("parting", {})),
         section("Who learnt from whom", lineage(story)),
         section("How it was learnt", *map(lambda one: _learning(story, one), _learners(story))),
@@ -45,21 +60,33 @@ def run_page(run: Run) -> str:
         section("What was seen and done", _views(story)),
         section("Settings that differ from the defaults", *(_settings(story, one) for one in story.chain)),
         section("Again", _again(story)),
-    )
+    ]
+    title = f"{run.name}: tscli"
+    room = limit - len(page(title, *before, *after).encode())
+    return page(title, *before, section("In motion", *_motion(story, room)), *after)
 
 
-def _motion(story: Story) -> list[Html]:
-    """Episodes to scrub through, and the film where that shows more."""
-    shown = player(story.evaluation) if story.evaluation is not None else Html()
-    film, grid = film_of(story.evaluation), story.report.get("film_grid", "")
+def _about(story: Story) -> Iterable[str]:
+    """What task and method are, in a sentence each."""
+    if story.task is not None:
+        yield f"The task: {story.task.about}"
+    with contextlib.suppress(UserError):  # of a script of the user's own
+        yield f"The method: {find_script(story.subject.command, story.subject.method).about}"
+
+
+def _motion(story: Story, room: int) -> list[Html]:
+    """Episodes to scrub through, and the film where that shows more, in so many bytes."""
+    path, grid = film_of(story.evaluation), story.report.get("film_grid", "")
     roles = story.report.get("film_shows", [])
-    if film is None or (shown and len(roles) < 2 and not grid):
-        return [shown]
-    words = (
-        " beside ".join(f"the {role}" for role in roles) if len(roles) > 1 else f"the policy of {story.subject.name}"
-    )
-    caption = f"Greedy: {words}, in the same episodes." if len(roles) > 1 else f"Greedy: {words}."
-    return [shown, picture(film, f"{caption} {grid} episodes." if grid else caption)]
+    film = Html()
+    if path is not None and (story.evaluation is None or not header_of(story.evaluation) or len(roles) > 1 or grid):
+        words = f"the policy of {story.subject.name}"
+        if len(roles) > 1:
+            words = f"{' beside '.join(f'the {role}' for role in roles)}, in the same episodes"
+        beside = max(1, len(roles)) * int(grid.partition("x")[2] or 1)
+        film = fitted_film(path, f"Greedy: {words}.{f' {grid} episodes.' if grid else ''}", room // 3, beside)
+    shown = player(story.evaluation, room - len(film)) if story.evaluation is not None else Html()
+    return [shown, film]
 
 
 # --- what it is -------------------------------------------------------------------------------------------------------
@@ -80,7 +107,8 @@ def _entries(story: Story, run: Run) -> str:
             names = [f"{part.group}[{setting(part.index)}]"]
         words += names if len(names) <= 12 else [f"{part.group} ({len(names)} entries)"]
         disturbed = {"noise": part.noise, "delay": part.delay, "dropout": part.dropout}
-        words += [f"({name} {value:g})" for name, value in disturbed.items() if value]
+        told = ", ".join(f"{name} {value:g}" for name, value in disturbed.items() if value)
+        words[-1] += f" ({told})" if told else ""
     return ", ".join(words) or "not said"
 
 
@@ -92,35 +120,22 @@ def sentence(story: Story) -> Html:
     parts: list[object] = [f"A {who} of ", tag("b", subject.task_name), f", by {made_by(subject)}"]
     if view:
         parts += [f", that sees {view} ({_entries(story, subject)})"]
+    found = story.report.get("policies", {})
     for teacher in teachers:
         seen = teacher.manifest.get("view", {}).get("name", "its view")
-        parts += [f". Its teacher, {teacher.name}, sees {seen} ({_entries(story, teacher)})"]
-    found = story.report.get("policies", {})
+        measured = found.get("teacher", {}).get("view", seen) if len(teachers) == 1 else seen
+        # A run that trains both has the student's view in its manifest.
+        words = f"{seen} ({_entries(story, teacher)})" if measured == seen else measured
+        parts += [f". Its teacher, {teacher.name}, sees {words}"]
     if "student" in found and "teacher" in found and not teachers:
         parts += [f". Its teacher, trained along with it, sees {found['teacher'].get('view', 'its view')}"]
     if found:
-        role = "student" if "student" in found else next(iter(found))
-        parts += [f". It reaches a return of {_value(found[role]['greedy']['return'])}"]
-        if "success_rate" in found[role]["greedy"]:
-            parts += [f" and success in {100 * found[role]['greedy']['success_rate']['mean']:.1f} %"]
-        if "teacher" in found and role == "student":
-            parts += [f" beside its teacher's {_value(found['teacher']['greedy']['return'])}"]
-        parts += [f" over {story.report['episodes']} episodes"] if "episodes" in story.report else []
+        parts += [reached(story.report)]
     elif headline(subject):
         parts += [f". It reached {headline(subject)} in its own evaluations"]
     if subject.status != "finished":
         parts += [f". It is {subject.status}"]
     return join([*parts, "."])
-
-
-def _value(found: dict[str, Any]) -> str:
-    mean = f"{found['mean']:.{decimals(abs(found['mean']))}f}"
-    return f"{mean} in every episode" if found.get("sd") == 0 else f"{mean} (95 % interval {_spread(found)})"
-
-
-def _spread(found: dict[str, Any]) -> str:
-    places = decimals(abs(found["mean"]))
-    return interval(found["low"], found["high"], lambda v: f"{v:.{places}f}") if "low" in found else "-"
 
 
 def lineage(story: Story) -> Html:
@@ -145,49 +160,13 @@ def lineage(story: Story) -> Html:
         parts.append(tag("circle", cx=left, cy=y, r=5, fill=colour))
         number = run.name.partition("-")[0].lstrip("0")
         parts.append(tag("text", f"{number}  {made_by(run)}", x=left + 14, y=y, class_="strong"))
-        origin = ", ".join(f"{role} {name}" for role, name in sources.items())
+        origin = ", ".join(f"{FLAGS.get(role, role)} {name}" for role, name in sources.items())
         took = short_time(float(run.manifest.get("seconds") or 0))
         under = ", ".join(filter(None, [headline(run) or run.status, took, origin and f"from {origin}"]))
         parts.append(tag("text", under, x=left + 14, y=y + 14))
     high = height * len(rows) + 8
     drawn = tag("svg", *parts, viewBox=f"0 0 360 {high}", role="img", aria_label="lineage", style="max-width:440px")
     return tag("figure", drawn)
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def _figures(story: Story) -> Html:
-    found = story.report.get("policies", {})
-    if not found:
-        return Html()
-    rows, bars = [], []
-    for role, entry in found.items():
-        for mode in ("greedy", "sampled"):
-            if mode not in entry:  # by a script of the user's own
-                continue
-            value, success = entry[mode]["return"], entry[mode].get("success_rate")
-            places = decimals(abs(value["mean"]))
-            cells = [role, entry.get("view", ""), mode, tag("b", f"{value['mean']:.{places}f}"), _spread(value)]
-            cells.append(f"{value['sd']:.{places}f}" if "sd" in value else "-")
-            share = f"{100 * success['mean']:.1f} %" if success else "-"
-            within = f"{100 * success['low']:.1f} to {100 * success['high']:.1f} %" if success else "-"
-            rows.append([*cells, share, within, f"{entry[mode]['length']['mean']:.0f}"])
-            ends = value.get("low", value["mean"]), value.get("high", value["mean"])
-            bars.append(Bar(f"{role}, {mode}", value["mean"], *ends, TEACHER if role == "teacher" else STUDENT))
-    titles = ["policy", "view", "acts", "return", "95 % interval", "sd", "success", "its interval", "length"]
-    told = [i for i in range(len(titles)) if any(row[i] != "-" for row in rows)]
-    titles, rows = [titles[i] for i in told], [[row[i] for i in told] for row in rows]
-    near = []
-    if "gap" in story.report:
-        low, high = story.report["gap_interval"]
-        text = f"{story.report['gap']:.4g} ({interval(low, high, lambda v: f'{v:.4g}')})"
-        near.append(("gap, teacher less student", text))
-    for name, value in story.report.get("student_states", {}).items():
-        text = f"{100 * value:.1f} %" if name == "action_agreement" else f"{value:.4g}"
-        near.append((f"{MEASURES.get(name, name)}, on the student's states", text))
-    chart = intervals("Return, with its 95 % interval", "return", bars)
-    return join([table(titles, rows, "figures"), facts(near), chart and grid(chart)])
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -210,27 +189,30 @@ def _learning(story: Story, run: Run) -> Html:
         return Series(as_, [p[0] for p in points], [p[1] for p in points], colour, **how)
 
     own = TEACHER if run.role == "teacher" else STUDENT
-    charts = []
-    for what, bounds in (("return", None), ("success_rate", (0.0, 1.0))):
+    names = [name for name in dict.fromkeys(name for line in lines for name in line) if name not in _CLOCKS]
+    measured = dict.fromkeys(name.partition("/")[2] for name in names if name.startswith(_OF_EPISODES))
+    first, rest = [], []
+    for what in sorted(measured, key=lambda one: one not in _FIRST):
         one = [
-            series(f"rollout/{what}", "while training", 5),
+            series(f"{'env' if f'env/{what}' in names else 'rollout'}/{what}", "while training", 5),
             series(f"eval/{what}", "evaluation, greedy", own, dots=True),
             series(f"eval_teacher/{what}", "its teacher, evaluation", TEACHER, dots=True),
         ]
         one += [
-            level(f"{teacher.name}", float(teacher.metrics[f"eval/{what}"]), one, TEACHER)
-            for teacher in story.teachers
-            if run.name == story.subject.name and _is_number(teacher.metrics.get(f"eval/{what}"))
+            level(teacher.name, float(value), one, TEACHER)
+            for teacher in (story.teachers if run.name == story.subject.name else ())
+            for value in [teacher.metrics.get(f"eval_teacher/{what}", teacher.metrics.get(f"eval/{what}"))]
+            if isinstance(value, (int, float)) and _is_number(value)
         ]
-        if any(len(s.x) for s in one[:3]):
-            charts.append(curves(what.replace("_", " "), label, one, bounds))
-    names = dict.fromkeys(name for line in lines for name in line)
-    rest = [name for name in names if name not in _CLOCKS and not name.endswith(("/return", "/success_rate"))]
-    first = [name for name in rest if name.startswith("loss/")]
-    later = [curves(name, label, [series(name, name, own)]) for name in rest if name not in first]
-    charts += [curves(name, label, [series(name, name, own)]) for name in first]
-    more = tag("details", tag("summary", f"{len(later)} more"), grid(*later)) if any(later) else ""
-    return join([tag("h3", run.name), _films(run, label), grid(*charts), more])
+        if any(len(s.x) > (what not in _FIRST) for s in one[:3]):
+            chart = curves(what.replace("_", " "), label, one, (0.0, 1.0) if what == "success_rate" else None)
+            (rest if what.startswith(_DETAILS) else first).append(chart)
+    for name in names:
+        alone = series(name, name, own)
+        if not name.startswith(_OF_EPISODES) and len(alone.x) > 1:
+            (first if name.startswith("loss/") else rest).append(curves(name, label, [alone]))
+    more = tag("details", tag("summary", f"{len(rest)} more"), grid(*rest)) if rest else ""
+    return join([tag("h3", run.name), _films(run, label), grid(*first), more])
 
 
 def _films(run: Run, label: str) -> Html:
@@ -258,7 +240,9 @@ def _latents(run: Run) -> Html:
             for name, *values in zip(names, *by_role, strict=True)]  # fmt: skip
     intro = "R2 of linear probes, on episodes that they were not fitted on: 1 is all of an entry's variance, 0 none."
     titles = ["privileged entry", "from the student's latent", "from the teacher's"]
-    return join([tag("p", intro, class_="intro"), table(titles, rows)]) if rows else Html()
+    drawn = run.path / "latents.png"
+    shown = picture(drawn, f"The latents of {run.name}.") if drawn.is_file() else ""
+    return join([tag("p", intro, class_="intro") if rows else "", table(titles, rows) if rows else "", shown])
 
 
 def _findings(run: Run) -> Html:
@@ -284,7 +268,7 @@ def _findings(run: Run) -> Html:
 
 
 def _views(story: Story) -> Html:
-    rows: list[tuple[object, object]] = [("task", story.task.about)] if story.task is not None else []
+    rows: list[tuple[object, object]] = []
     seen = header_of(story.evaluation).get("roles", {}) if story.evaluation is not None else {}
     for role, one in seen.items():
         names = [name + (f" [{unit}]" if unit else "") for name, unit in one["entries"]]
@@ -317,7 +301,6 @@ def _again(story: Story) -> Html:
         ("seeds", ", ".join(dict.fromkeys(str(one.seed) for one in story.chain))),
         ("began", story.chain[0].created),
         ("wall time", short_time(total)),
-        ("machine", run.manifest.get("host", "")),
         ("versions", ", ".join(f"{name} {value}" for name, value in run.manifest.get("versions", {}).items())),
         ("commit", run.manifest.get("git_commit") or "none"),
     ]

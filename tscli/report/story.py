@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tscli.config import UserError
+from tscli.config import UserError, is_yaml
 from tscli.launch.scripts import find_script, light_config
 from tscli.launch.settings import merge, task_layers
 from tscli.pairs import Pairs, PairsError
 from tscli.runs import Run, list_runs, read_run
 from tscli.runs.folder import FINISHED
 from tscli.tasks import Task, load_task
+
+FLAGS = {"teacher": "teacher", "start": "teacher", "pairs": "pairs"}  # which says a run's parent, by its role
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ def changed_settings(run: Run, task: Task | None) -> list[Changed]:
     fields = {name: field for name, field in model.model_fields.items() if not field.is_required()}
     plain = model.model_construct(**{n: f.get_default(call_default_factory=True) for n, f in fields.items()})
     defaults, tasks = flat(plain.model_dump(mode="json")), flat(written)
-    apart = {"task", *run.manifest["parents"], *(("run",) if "policy" in run.manifest["parents"] else ())}
+    parents = run.manifest["parents"]
+    flags = {"policy": "run"} | FLAGS
+    apart = {"task", *parents, *(flag for role, flag in flags.items() if role in parents)}
     changes = []
     for name, value in flat(config).items():
         written, default = setting(value), setting(defaults.get(name, ""))
@@ -144,16 +148,19 @@ def changed_settings(run: Run, task: Task | None) -> list[Changed]:
 
 
 def command_of(run: Run, task: Task | None) -> str:
-    """What to type for the same run, as far as its manifest tells."""
+    """What to type for the same run, as far as its manifest tells; of files and runs elsewhere their names."""
     parents = {role: entry["name"] for role, entry in run.manifest["parents"].items()}
     words = ["tscli", run.command, *(["--method", run.method] if run.method else [])]
-    if not parents or run.config.get("task"):
-        words.insert(2, str(run.manifest["task"]))
+    where = str(run.manifest["task"])
+    where = Path(where).name if is_yaml(where) else where
     if "policy" in parents:
         words.insert(2, parents["policy"])
-    for role in ("teacher", "pairs"):
+        words += ["--task", where] if run.config.get("task") else []
+    elif not parents or run.config.get("task"):
+        words.insert(2, where)
+    for role, flag in FLAGS.items():
         if role in parents:
-            words += [f"--{role}", parents[role]]
+            words += [f"--{flag}", parents[role]]
     for change in changed_settings(run, task):
         if not change.by_task:
             words += ["--set", f"{change.name}={change.value}"]

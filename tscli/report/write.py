@@ -7,23 +7,30 @@ from pathlib import Path
 from tscli.files import atomic_write
 from tscli.report.comparison import comparison_page, measured_runs
 from tscli.report.sensors import sensors_page
-from tscli.report.single import run_page
+from tscli.report.single import LIMIT, run_page
 from tscli.runs import Run, Session
 
 PAGE, COMPARE, SENSORS = "report.html", "compare", "sensors"
 
 
-def write_page(run: Run) -> Path:
-    """Write the page of a run into its folder; with a comparison's those that it links to."""
+def write_page(run: Run, limit: int = LIMIT, path: Path | None = None) -> Path:
+    """Write the page of a run into its folder, with a comparison's those that it links to; or elsewhere, alone.
+
+    Args:
+        run: what it is about.
+        limit: bytes that a run's page should not exceed.
+        path: where it is written instead, without links.
+    """
     if run.command == COMPARE:
-        page = comparison_page(run)
-        for cell in measured_runs(run):
+        page = comparison_page(run, alone=path is not None)
+        for cell in measured_runs(run) if path is None else ():
             if not (cell.path / PAGE).exists():  # of a finished run, which stays as it is
                 atomic_write(cell.path / PAGE, run_page(cell))
     else:
-        page = sensors_page(run) if run.command == SENSORS else run_page(run)
-    atomic_write(run.path / PAGE, page)
-    return run.path / PAGE
+        page = sensors_page(run) if run.command == SENSORS else run_page(run, limit)
+    path = path or run.path / PAGE
+    atomic_write(path, page)
+    return path
 
 
 def announce_page(run: Run, session: Session) -> None:

@@ -51,6 +51,11 @@ class Results:
         return self.found[self.full[0]].returns.shape[1]
 
     @property
+    def students(self) -> int:
+        """How many there are of each set, with seeds of their own."""
+        return len(self.found[self.full[0]].returns)
+
+    @property
     def has_costs(self) -> bool:
         """Whether sensors differ in what they cost."""
         return any(sensor.cost != 1 for sensor in self.sensors)

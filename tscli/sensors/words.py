@@ -35,7 +35,7 @@ def of(candidate: Candidate) -> str:
 
 def result_line(candidate: Candidate, measured: Measured, scale: Scale) -> str:
     """`state[angle] with memory: return 312.0, 61 % of what the teacher gains over random actions`."""
-    value = f"{measured.mean:.{_digits(scale)}f}"
+    value = _text(measured.mean, scale)
     gain = _percent(scale.share(measured.mean))
     return f"{escape(of(candidate))}: return {value}, {gain} of what the teacher gains over random actions"
 
@@ -75,6 +75,10 @@ def next_command(results: Results, teacher: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * max(share, 0.0):.0f} %"
+
+
+def _text(value: float, scale: Scale) -> str:
+    return f"{round(value, _digits(scale)) + 0.0:.{_digits(scale)}f}"  # no -0.0
 
 
 def _digits(scale: Scale) -> int:
@@ -117,7 +121,7 @@ def _lengths(results: Results) -> Table:
 
 def _students(results: Results) -> Table:
     def text(value: float) -> str:
-        return f"{value:.{_digits(results.scale)}f}"
+        return _text(value, results.scale)
 
     rows = []
     for one in sorted(results.found, key=lambda c: (not c.memory, -c.cost, -results.found[c].mean)):
@@ -128,7 +132,9 @@ def _students(results: Results) -> Table:
         rows.append([*cells, _percent(results.left(one)), "kept" if one in results.kept else ""])
     titles = ["memory", "cost" if results.has_costs else "number", "sensors", "return", "95 % interval", "left", ""]
     scale = results.scale
-    heading = f"Students over {results.episodes} episodes; teacher {text(scale.teacher)}, random {text(scale.chance)}"
+    of_each = f", {results.students} of each with an interval over these," if results.students > 1 else ""
+    heading = f"Students{of_each} over {results.episodes} episodes; "
+    heading += f"teacher {text(scale.teacher)}, random {text(scale.chance)}"
     return Table(heading, titles, rows)
 
 
