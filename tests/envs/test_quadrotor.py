@@ -229,6 +229,19 @@ def test_of_the_columns_in_its_way_only_those_before_it_are_told() -> None:
     assert near[0, 1] == pytest.approx(1 - 5 / 6) and near[0, 2:].tolist() == [-0.5] * 3
 
 
+@pytest.mark.parametrize("way", ["aside", "ahead"])
+def test_a_column_comes_into_the_course_by_degrees(way: str) -> None:
+    """What is told is continuous: no step of a centimetre changes any number by more than a few hundredths."""
+    places = torch.arange(0.0, 10.0, 0.01).tolist()
+    env = alone([(4.0, 0.0, 0.5)], num_envs=len(places))
+    at = [state(y=y, v=(3, [2.0, 0, 0])) if way == "aside" else state(x=-y, v=(3, [2.0, 0, 0])) for y in places]
+    put(env, np.stack(at))
+    told = env.observe("course")
+    assert told.diff(dim=0).abs().max() < 0.03
+    empty = torch.tensor([0.0] * 10 + [-0.5] * 5 + [0.0] * 5)
+    assert torch.equal(told[-1], empty) and (told[0] != empty).any()
+
+
 def test_goal_and_velocity_are_told_in_the_cameras_direction() -> None:
     env = alone()
     put(env, state(x=13, y=-7.5, yaw=math.pi / 2, v=(3, [3.0, 0, 1.0]))[None])

@@ -19,8 +19,8 @@ and what it does not, privileged:
 
     columns [20]  of the nearest five, nearest first: direction ahead (5 numbers), left (5), nearness (5; 1 where they
                   are touched, 0 at 6 m) and radius (5, m)
-    course [20]   the same of the nearest that stand within 45 degrees of where it flies (at rest, of the goal); zeros,
-                  and a nearness of -0.5, where there are fewer, or they are farther than 9 m
+    course [20]   the same of those in its way: a column counts in full within 35 degrees of where it flies (at rest, of
+                  the goal) and 6 m, and fades to zeros and a nearness of -0.5 until 50 degrees and 9 m
 
 Ahead and left are those of the yaw alone: of the camera's axis in the plane.
 Actions, each in [-1, 1]: thrust (0.1 to 1.9 times gravity's) and rates of roll, pitch (5 rad/s) and yaw (3 rad/s); or
@@ -30,8 +30,7 @@ Reward: metres of progress to the goal, at 3 m/s at the most; 10 for the goal an
 Starts: at rest, at x = -13, any y within 11 m, any yaw; the goal at x = 13, any y within 11 m. With `spread_starts`
 anywhere in the hall, clear of its columns, at up to 3 m/s in any direction in the plane, whatever the yaw.
 Ends: terminated within 1.5 m of the goal, or by touching a column (the body is 0.25 m wide all round), a wall, floor or
-ceiling, or upside down; truncated after `max_episode_steps`.
-Success: the goal reached.
+ceiling, or upside down; truncated after `max_episode_steps`. Success: the goal reached.
 """
 
 from __future__ import annotations
@@ -61,6 +60,7 @@ HALL, HEIGHT = 15.0, 3.0  # half the width; the camera sees no ceiling
 BODY, REACHED = 0.25, 1.5
 SPEED = 3.0
 NEAREST = 5
+COURSE = math.cos(math.radians(35)), math.cos(math.radians(50))  # between them a column fades out of the course
 VIEW = (16, 12)  # rays, over 90 degrees from left to right
 OWN = {  # what a robot knows of itself, and the units
     **dict.fromkeys(("vel_ahead", "vel_left"), "3 m/s"),
@@ -113,7 +113,7 @@ class Env(NativeEnv):
         "own": Group((len(OWN),), fields=tuple(OWN), units=tuple(OWN.values())),
         "goal": Group((3,), fields=("goal_ahead", "goal_left", "goal_distance"), units=("1", "1", "15 m")),
         "columns": _nearest("", "The nearest columns."),
-        "course": _nearest("course_", "The nearest columns within 45 degrees of where it flies."),
+        "course": _nearest("course_", "The nearest columns in its way, within 50 degrees of where it flies."),
         "depth": Group(
             (VIEW[0] * VIEW[1],), units=("10 m",), low=0.0, high=1.0, about="16 x 12 distances, without noise."
         ),
@@ -261,8 +261,7 @@ class Env(NativeEnv):
     def _collision_course(self, state: Array) -> Array:
         """How surely the quadrotor flies into a column if it goes on as it does, times its speed: [N].
 
-        1 for a column right before it that it would hit; less where it would pass it by within 0.5 m, or where it is
-        further ahead, up to 6 m.
+        1 for a column right before it; less where it would pass it by within 0.5 m, or is further ahead, up to 6 m.
         """
         xp = self._xp
         x, y, _, radius = self._near
@@ -321,12 +320,15 @@ class Env(NativeEnv):
             return xp.stack((cos * x + sin * y, cos * y - sin * x, distance / HALL))
         if group in ("columns", "course"):
             x, y, distance, radius = self._columns(state)
-            clearance = distance - radius + (1e3 * self._aside(state, x, y, distance) if group == "course" else 0.0)
+            clearance = distance - radius
+            near, told = (1 - clearance / 6).clip(-0.5, 1.2), 1.0
+            if group == "course":
+                # Fading: if columns come and go at once, so do the teacher's actions, and its student cannot follow.
+                near = (near + 0.5) * self._in_course(state, x, y, distance) - 0.5
+                clearance, told = -near, (2 * near + 1).clip(0, 1)
             order = xp.argsort(clearance, 0)[:NEAREST], self._tensor_rows(state)
-            x, y, radius = (x / distance)[order], (y / distance)[order], radius[order]
-            near = (1 - clearance[order] / 6).clip(-0.5, 1.2)
-            told = (near > -0.5) | (group == "columns")
-            x, y, radius = x * told, y * told, radius * told
+            shown = x / distance * told, y / distance * told, radius * told, near
+            x, y, radius, near = (value[order] for value in shown)
             return xp.concatenate((cos * x + sin * y, cos * y - sin * x, near, radius))
         ahead, _, up = self._axes(state[6:10])
         p, v, rates = state[:3], state[3:6], state[10:13] / 3
@@ -335,12 +337,12 @@ class Env(NativeEnv):
         places = p[2] - 1.5, state[13] / GRAVITY - 1, p[0] / HALL, p[1] / HALL
         return xp.stack((*velocity, *thrust, *rates, *places, cos, sin, ahead[2], *state[14:18]))
 
-    def _aside(self, state: Array, x: Array, y: Array, distance: Array) -> Array:
-        """Which columns stand more than 45 degrees from where it flies, or, at rest, from the goal: [C, N] bool."""
+    def _in_course(self, state: Array, x: Array, y: Array, distance: Array) -> Array:
+        """How much each column stands where the quadrotor flies or, at rest, where the goal is: [C, N], from 0 to 1."""
         goal_x, goal_y, away = self._goal(state)
         to_x, to_y = state[3] + 0.3 * goal_x / (away + 1e-6), state[4] + 0.3 * goal_y / (away + 1e-6)
-        size = self._xp.sqrt(to_x * to_x + to_y * to_y) + 1e-6
-        return x * to_x + y * to_y < math.sqrt(0.5) * distance * size
+        cosine = (x * to_x + y * to_y) / (distance * (self._xp.sqrt(to_x * to_x + to_y * to_y) + 1e-6))
+        return ((cosine - COURSE[1]) / (COURSE[0] - COURSE[1])).clip(0, 1)
 
     def _tensor_rows(self, state: Array) -> Array:
         return np.arange(state.shape[1]) if self._xp is np else torch.arange(state.shape[1], device=self.device)
