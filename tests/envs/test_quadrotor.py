@@ -20,7 +20,7 @@ NOTHING = torch.zeros(1, 4)
 
 def state(x: float = 0.0, y: float = 0.0, z: float = 1.5, yaw: float = 0.0, **more: Any) -> np.ndarray:
     """At rest, hovering, in hall 0; rows are replaced by their numbers, as in v=(3, [1, 0, 0])."""
-    out = np.zeros(20)
+    out = np.zeros(21)
     out[:3], out[6], out[9], out[13] = (x, y, z), math.cos(yaw / 2), math.sin(yaw / 2), GRAVITY
     for first, values in more.values():
         out[first : first + len(values)] = values
@@ -88,21 +88,6 @@ def test_a_body_that_leans_is_pulled_that_way_and_the_air_slows_it() -> None:
     assert env._state[3, 0] == pytest.approx(2 + DT * (GRAVITY * math.sin(lean) - 0.15 * 2))
     assert env._state[5, 0] == pytest.approx(DT * GRAVITY * (math.cos(lean) - 1))
     assert float(env.observe("own")[0, 15]) == pytest.approx(-math.sin(lean), abs=1e-6), "the camera looks down"
-
-
-def test_turning_about_two_axes_at_once_is_one_turn_about_the_axis_between() -> None:
-    env, angle = alone(), 0.5
-    turn = np.array([[angle, 0, 0], [angle, angle, 0]]).T / [1, math.sqrt(2)]
-    start = np.array([[1.0, 0, 0, 0]] * 2).T
-    ahead, left, up = env._axes(env._turn(start, turn))
-    # Roll alone, to the right: the left wing up, the thrust to the right.
-    assert [axis[0] for axis in ahead] == pytest.approx([1, 0, 0])
-    assert [axis[0] for axis in left] == pytest.approx([0, math.cos(angle), math.sin(angle)])
-    assert [axis[0] for axis in up] == pytest.approx([0, -math.sin(angle), math.cos(angle)])
-    assert up[2][1] == pytest.approx(math.cos(angle)), "Rodrigues: z falls by the cosine of the angle"
-    assert [axis[1] for axis in up][:2] == pytest.approx(
-        [math.sin(angle) / math.sqrt(2), -math.sin(angle) / math.sqrt(2)]
-    )
 
 
 @pytest.mark.parametrize(
@@ -240,6 +225,21 @@ def test_a_column_comes_into_the_course_by_degrees(way: str) -> None:
     assert told.diff(dim=0).abs().max() < 0.03
     empty = torch.tensor([0.0] * 10 + [-0.5] * 5 + [0.0] * 5)
     assert torch.equal(told[-1], empty) and (told[0] != empty).any()
+
+
+@pytest.mark.parametrize("control", ["rates", "acceleration"])
+def test_in_training_each_turns_by_itself_at_a_rate_that_its_command_can_make_up_for(control: str) -> None:
+    env = alone(num_envs=2, control=control)
+    put(env, np.stack([state(drift=(20, [1.2]))] * 2))
+    for _ in range(20):  # eight lags of 50 ms
+        env.step(torch.tensor([[0.0, 0, 0, 0], [0.0, 0, 0, -0.4]]))
+    assert env._state[12].tolist() == pytest.approx([1.2, 0.0], abs=1e-3)
+
+
+def test_the_drift_is_drawn_where_starts_are_spread() -> None:
+    drift = np.asarray(build(256, spread_starts=True, yaw_drift=1.5)._state[20])
+    assert -1.5 <= drift.min() < -1.4 and 1.4 < drift.max() <= 1.5
+    assert not np.asarray(build(8, yaw_drift=1.5)._state[20]).any()
 
 
 def test_goal_and_velocity_are_told_in_the_cameras_direction() -> None:

@@ -28,7 +28,8 @@ acceleration ahead, left (8 m/s2) and up (5 m/s2), and rate of yaw (3 rad/s).
 Reward: metres of progress to the goal, at 3 m/s at the most; 10 for the goal and -10 for a crash; less what
 `Env._outcome` takes off for a collision course, for flying too fast, low, high, near a column or jerkily.
 Starts: at rest, at x = -13, any y within 11 m, any yaw; the goal at x = 13, any y within 11 m. With `spread_starts`
-anywhere in the hall, clear of its columns, at up to 3 m/s in any direction in the plane, whatever the yaw.
+anywhere in the hall, clear of its columns, at up to 3 m/s in any direction in the plane, whatever the yaw; with
+`yaw_drift` each turns by itself, at a rate of its own, which only its own command can make up for.
 Ends: terminated within 1.5 m of the goal, or by touching a column (the body is 0.25 m wide all round), a wall, floor or
 ceiling, or upside down; truncated after `max_episode_steps`. Success: the goal reached.
 """
@@ -45,6 +46,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tscli.config import Config
+from tscli.envs.attitudes import axes, turn
 from tscli.envs.halls import camera_rays, draw_halls, first_free
 from tscli.envs.native import Array, Move, NativeEnv, canvas, time_limit
 from tscli.envs.spaces import ActionSpec, Group
@@ -86,6 +88,9 @@ class EnvConfig(Config):
     max_radius: float = Field(1.0, gt=0, le=2, description="Largest radius of a column [m].")
     num_halls: int = Field(4096, ge=1, le=65536, description="Halls, of which each episode draws one.")
     spread_starts: bool = Field(False, description="Start anywhere, flying to any side at up to 3 m/s.")
+    yaw_drift: float = Field(
+        0.0, ge=0, le=2, description="With spread_starts: most rate at which an episode's turns by itself [rad/s]."
+    )
     split: Literal["train", "select", "report"] = Field("train", description="Which halls: no two have any in common.")
     camera_range: float = Field(10.0, gt=0, description="How far the camera sees [m].")
     camera_coef: float = Field(
@@ -103,7 +108,7 @@ class Env(NativeEnv):
     """N quadrotors; the module's docstring is the specification.
 
     The state's rows: position (0 to 2), velocity (3 to 5), attitude as a quaternion (6 to 9), body rates (10 to 12),
-    thrust (13), the command before (14 to 17), the goal's y (18), the hall's number (19).
+    thrust (13), the command before (14 to 17), the goal's y (18), the hall's number (19), the yaw's drift (20).
     """
 
     # Of what an episode draws: x, y, z, yaw, the goal's y, the hall.
@@ -127,8 +132,8 @@ class Env(NativeEnv):
         if config.control == "acceleration":
             names = "acceleration_ahead", "acceleration_left", "acceleration_up", "yaw_rate"
             self.action = dataclasses.replace(self.action, names=names)
-        if config.spread_starts:  # speed and its direction, and places, of which the first free one is taken
-            flying = (0.0, SPEED), (-math.pi, math.pi)
+        if config.spread_starts:  # speed, its direction, drift, and places, of which the first free one is taken
+            flying = (0.0, SPEED), (-math.pi, math.pi), (-config.yaw_drift, config.yaw_drift)
             self.starts = (*self.starts, *flying, *((-13.5, 12.0), (-13.0, 13.0)) * 8)
         radii = config.min_radius, config.max_radius
         halls = draw_halls(self._count, config.num_halls, radii, config.split)
@@ -142,13 +147,13 @@ class Env(NativeEnv):
         x, y, z, yaw, goal, hall, *spread = super()._begin(draws)
         zero, number = torch.zeros_like(x), (hall * self._config.num_halls).floor()
         turned = (yaw / 2).cos(), zero, zero, (yaw / 2).sin()
-        moving, hover = (zero,) * 3, torch.full_like(x, GRAVITY)
+        moving, hover, drift = (zero,) * 3, torch.full_like(x, GRAVITY), zero
         if spread:
-            speed, course, *places = spread
+            speed, course, drift, *places = spread
             moving = speed * course.cos(), speed * course.sin(), zero
             columns = torch.as_tensor(self._tables["halls"], device=x.device)[:, number.long()]
             x, y = first_free(places[::2], places[1::2], columns.unflatten(0, (3, -1)), 2 * BODY)
-        return torch.stack((x, y, z, *moving, *turned, *moving, hover, *(zero,) * 4, goal, number))
+        return torch.stack((x, y, z, *moving, *turned, *moving, hover, *(zero,) * 4, goal, number, drift))
 
     # --- physics ------------------------------------------------------------------------------------------------------
 
@@ -159,10 +164,11 @@ class Env(NativeEnv):
         after[14:18], after[18:] = command, state[18:]
         follows = 1 - math.exp(-DT / RATE_LAG)
         wanted, rates = self._commanded(state[6:10], command)
+        rates[2] += state[20]
         after[10:13] = rate = state[10:13] + (rates - state[10:13]) * follows
         after[13] = thrust = state[13] + (wanted - state[13]) * (1 - math.exp(-DT / THRUST_LAG))
-        after[6:10] = attitude = self._turn(state[6:10], rate * DT)
-        up = self._axes(attitude)[2]
+        after[6:10] = attitude = turn(xp, state[6:10], rate * DT)
+        up = axes(attitude)[2]
         for i in range(3):
             pull = up[i] * thrust - DRAG * state[3 + i] - (GRAVITY if i == 2 else 0.0)
             after[3 + i] = state[3 + i] + DT * pull
@@ -181,37 +187,14 @@ class Env(NativeEnv):
         (fore, side, climb), (cos, sin) = command[:3] * self._tables["acceleration"], self._yaw(q)
         force = cos * fore - sin * side, sin * fore + cos * side, climb + GRAVITY
         size = xp.sqrt(sum(f * f for f in force))
-        x, y, z = (sum(a * f for a, f in zip(axis, force, strict=True)) for axis in self._axes(q))
+        x, y, z = (sum(a * f for a, f in zip(axis, force, strict=True)) for axis in axes(q))
         tilt = TILT_GAIN * xp.stack((-y, x)) / size
         rates = xp.concatenate((tilt, RATES[2] * command[3:])).clip(-self._tables["rates"], self._tables["rates"])
         return xp.clip(z, 0.1 * GRAVITY, 1.9 * GRAVITY), rates
 
-    def _turn(self, q: Array, by: Array) -> Array:
-        """The attitude after turning about the body's axes by a vector [3, N] in rad."""
-        xp = self._xp
-        angle = xp.sqrt((by * by).sum(0)) + 1e-12
-        w, (x, y, z) = xp.cos(angle / 2), by * (xp.sin(angle / 2) / angle)
-        turned = xp.stack(
-            (
-                q[0] * w - q[1] * x - q[2] * y - q[3] * z,
-                q[0] * x + q[1] * w + q[2] * z - q[3] * y,
-                q[0] * y - q[1] * z + q[2] * w + q[3] * x,
-                q[0] * z + q[1] * y - q[2] * x + q[3] * w,
-            )
-        )
-        return turned / xp.sqrt((turned * turned).sum(0))
-
-    def _axes(self, q: Array) -> tuple[tuple[Array, Array, Array], ...]:
-        """The body's x, y and z axes in the hall, each of three [N]."""
-        w, x, y, z = q
-        ahead = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)
-        left = 2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)
-        up = 2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)
-        return ahead, left, up
-
     def _yaw(self, q: Array) -> tuple[Array, Array]:
         """Cosine and sine of the direction in the plane to which the camera looks."""
-        (x, y, _), _, _ = self._axes(q)
+        (x, y, _), _, _ = axes(q)
         flat = self._xp.sqrt(x * x + y * y) + 1e-6
         return x / flat, y / flat
 
@@ -231,7 +214,7 @@ class Env(NativeEnv):
         self._near = columns = self._columns(state)
         self._clearance = xp.amin(columns[2] - columns[3], 0) - BODY
         _, _, self._distance = self._goal(state)
-        self._up = self._axes(state[6:10])[2][2]
+        self._up = axes(state[6:10])[2][2]
         outside = xp.maximum(abs(state[0]), abs(state[1])) > HALL - 0.1
         outside = outside | (state[2] < 0.1) | (state[2] > HEIGHT - 0.1) | (self._up < 0)
         self._crashed = outside | (self._clearance < 0)
@@ -275,7 +258,7 @@ class Env(NativeEnv):
 
     def _count_step(self, state: Array, speed: Array, yaw: tuple[Array, Array], goal: Array, truncated: Tensor) -> None:
         xp = self._xp
-        (ahead, _, _), (cos, sin), (x, y, distance, _) = self._axes(state[6:10]), yaw, self._near
+        (ahead, _, _), (cos, sin), (x, y, distance, _) = axes(state[6:10]), yaw, self._near
         flying = speed > 0.5
         cosine = sum(a * v for a, v in zip(ahead, state[3:6], strict=True)) / (speed + 1e-6)
         angle = xp.arccos(cosine.clip(-1.0, 1.0)) * (180 / math.pi)
@@ -330,7 +313,7 @@ class Env(NativeEnv):
             shown = x / distance * told, y / distance * told, radius * told, near
             x, y, radius, near = (value[order] for value in shown)
             return xp.concatenate((cos * x + sin * y, cos * y - sin * x, near, radius))
-        ahead, _, up = self._axes(state[6:10])
+        ahead, _, up = axes(state[6:10])
         p, v, rates = state[:3], state[3:6], state[10:13] / 3
         velocity = (cos * v[0] + sin * v[1]) / 3, (cos * v[1] - sin * v[0]) / 3, v[2] / 2
         thrust = (cos * up[0] + sin * up[1]) * 2, (cos * up[1] - sin * up[0]) * 2, up[2]
@@ -352,8 +335,8 @@ class Env(NativeEnv):
 
         In the plane: a ray of direction u meets a circle of radius r around c at u.c - sqrt(r^2 - (u x c)^2).
         """
-        xp, axes, rays = self._xp, self._axes(state[6:10]), self._tables["rays"]  # [192, 1] each
-        x, y, z = (rays[0] * ahead + rays[1] * left + rays[2] * up for ahead, left, up in zip(*axes, strict=True))
+        xp, body, rays = self._xp, axes(state[6:10]), self._tables["rays"]  # [192, 1] each
+        x, y, z = (rays[0] * ahead + rays[1] * left + rays[2] * up for ahead, left, up in zip(*body, strict=True))
         flat = xp.sqrt(x * x + y * y) + 1e-6
         x, y = x / flat, y / flat
         walls = [(HALL - p * xp.sign(u)) / (abs(u) + 1e-6) for p, u in zip(state[:2], (x, y), strict=True)]
