@@ -8,10 +8,10 @@ teacher's view what the student would do, so that student observations are made 
 
 An iteration has three phases: a roll-out, a PPO update with both gradients, and an alignment of student to teacher and
 of proxy to student. With all weights at 0 the teacher is that of `train-teacher`, bit for bit. What is not in the paper
-is off unless it is asked for: the published code's pull between features (`feature_coef`); a penalty and a gradient
-that grow (`penalty_warmup`, `gradient_warmup`), in fixed units (`penalty_std`), bounded (`penalty_cap`), made up
-for where an episode fails (`penalty_failure`); pairs of the student's own states (`student_envs`) and of earlier
-rollouts (`memory`); an adaptive rate, and a teacher to start from.
+is off unless it is asked for: the published code's pull between features (`feature_coef`); a penalty that begins late
+(`penalty_start`) and, as the gradient, grows (`penalty_warmup`, `gradient_warmup`), in fixed units (`penalty_std`),
+bounded (`penalty_cap`), made up for where an episode fails (`penalty_failure`); pairs of the student's own states
+(`student_envs`) and of earlier rollouts (`memory`); an adaptive rate, and a teacher to start from.
 """
 
 from __future__ import annotations
@@ -182,7 +182,8 @@ def main(config: Config, session: Session) -> Run:
 
     with Training(session, config, task, *frame, parents=parents, score=score, blame="--lr or --align-lr") as training:
         for iteration in training.iterations():
-            penalty_coef = config.penalty_coef * alignment.grown(training.done, config.penalty_warmup)
+            begun = alignment.grown(training.done, config.penalty_warmup, config.penalty_start)
+            penalty_coef = config.penalty_coef * begun
             gradient_coef = config.gradient_coef * alignment.grown(training.done, config.gradient_warmup)
             aligns = (iteration + 1) % config.align_every == 0 and config.align_updates > 0
             pairs_up = aligns or student.is_recurrent  # its hidden state must follow the envs

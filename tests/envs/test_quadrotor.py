@@ -201,30 +201,36 @@ def test_the_nearest_columns_are_told_in_order_ahead_and_to_the_left() -> None:
     assert radius[:3] == pytest.approx([0.5, 1.0, 0.6])
 
 
-def test_of_the_columns_in_its_way_only_those_before_it_are_told() -> None:
+def test_the_scan_tells_how_near_what_is_in_its_way_is() -> None:
     columns = [(4.0, 1.0, 0.5), (-3.0, 0.0, 0.5), (0.0, 3.0, 0.5), (6.0, 0.0, 1.0)]
     env = alone(columns, num_envs=3)
-    flies, back, rests = state(v=(3, [2.0, 0, 0])), state(v=(3, [-2.0, 0, 0])), state(yaw=math.pi)
-    put(env, np.stack([flies, back, rests]))
-    ahead, left, near, radius = env.observe("course").reshape(3, 4, 5).unbind(1)
-    assert radius.tolist() == [[0.5, 1, 0, 0, 0], [0.5, 0, 0, 0, 0], [0.5, 1, 0, 0, 0]], "at rest, before the goal"
-    assert ahead[0, :2].tolist() == pytest.approx([4 / math.sqrt(17), 1], abs=1e-5) and left[0, 0] > 0
-    assert ahead[1].tolist() == pytest.approx([-1, 0, 0, 0, 0], abs=1e-5)
-    assert ahead[2, 1] == pytest.approx(-1, abs=1e-5)
-    assert near[0, 1] == pytest.approx(1 - 5 / 6) and near[0, 2:].tolist() == [-0.5] * 3
+    flies, back, turned = (
+        state(v=(3, [2.0, 0, 0])),
+        state(v=(3, [-2.0, 0, 0])),
+        state(yaw=math.pi / 2, v=(3, [2.0, 0, 0])),
+    )
+    put(env, np.stack([flies, back, turned]))
+    scan, second = env.observe("scan"), 2 * math.pi / 32
+    assert scan[0, 0] == pytest.approx(1.5 - 5 / 6), "the column right ahead, 5 m away"
+    aside = abs(4 * math.sin(second) - math.cos(second)) - 0.5
+    assert aside < 0 and scan[0, 1] == pytest.approx(1.5 - (math.sqrt(17) - 0.5) / 6), "nearer than the other, and met"
+    assert scan[0, 8:25].count_nonzero() == 0, "what is beside and behind is not in its way"
+    assert scan[1, 16] == pytest.approx(1.5 - 2.5 / 6) and scan[1, :8].count_nonzero() == 0
+    assert torch.allclose(scan[2].roll(8), scan[0], atol=1e-5), "what was ahead is to the right"
+    put(env, np.stack([state(yaw=math.pi)] * 3))  # at rest, its back to the goal
+    assert env.observe("scan")[0, 16] == pytest.approx(1.5 - 5 / 6)
 
 
 @pytest.mark.parametrize("way", ["aside", "ahead"])
-def test_a_column_comes_into_the_course_by_degrees(way: str) -> None:
+def test_a_column_comes_into_the_scan_by_degrees(way: str) -> None:
     """What is told is continuous: no step of a centimetre changes any number by more than a few hundredths."""
     places = torch.arange(0.0, 10.0, 0.01).tolist()
     env = alone([(4.0, 0.0, 0.5)], num_envs=len(places))
     at = [state(y=y, v=(3, [2.0, 0, 0])) if way == "aside" else state(x=-y, v=(3, [2.0, 0, 0])) for y in places]
     put(env, np.stack(at))
-    told = env.observe("course")
+    told = env.observe("scan")
     assert told.diff(dim=0).abs().max() < 0.03
-    empty = torch.tensor([0.0] * 10 + [-0.5] * 5 + [0.0] * 5)
-    assert torch.equal(told[-1], empty) and (told[0] != empty).any()
+    assert told[-1].count_nonzero() == 0 and told[0].max() > 0.8
 
 
 @pytest.mark.parametrize("control", ["rates", "acceleration"])

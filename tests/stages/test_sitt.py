@@ -98,9 +98,15 @@ def test_the_penalty_is_taken_off_the_reward_of_each_step(
         assert taken == pytest.approx([coef * line["kl_teacher_proxy"] for line in metrics], abs=1e-6)
 
 
-def test_the_penalty_grows_to_its_full_weight_over_the_warm_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rewards, metrics = rewards_of(monkeypatch, "--penalty-coef", "2", "--penalty-warmup", "256")
-    shares = [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]  # 64 steps per iteration
+@pytest.mark.parametrize(
+    ("start", "warmup", "shares"),  # 64 steps per iteration
+    [("0", "256", (0.25, 0.5, 0.75, 1, 1, 1)), ("128", "128", (0, 0, 0.5, 1, 1, 1)), ("192", "0", (0, 0, 1, 1, 1, 1))],
+)
+def test_the_penalty_begins_and_grows_to_its_full_weight(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, start: str, warmup: str, shares: tuple[float, ...]
+) -> None:
+    settings = ("--penalty-coef", "2", "--penalty-start", start, "--penalty-warmup", warmup)
+    rewards, metrics = rewards_of(monkeypatch, *settings)
     for reward, line, share in zip(rewards, metrics, shares, strict=True):
         assert 1 - float(reward.mean()) == pytest.approx(2 * share * line["kl_teacher_proxy"], abs=1e-6)
 

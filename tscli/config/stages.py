@@ -154,6 +154,9 @@ class PenaltyConfig(JointConfig):
         0.01, gt=0, description="KL(old || new) from which adaptive keeps its distance: above twice this lr falls."
     )
     penalty_coef: float = Field(0.2, description="lambda1, weight of the KL taken off the reward; 0: none.")
+    penalty_start: int = Field(
+        0, ge=0, description="Env steps before there is a penalty, so that a student can follow before it is judged."
+    )
     penalty_warmup: int = Field(0, ge=0, description="Env steps in which the penalty grows to full weight; 0: at once.")
     penalty_std: float | None = Field(
         None,

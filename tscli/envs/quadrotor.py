@@ -19,8 +19,9 @@ and what it does not, privileged:
 
     columns [20]  of the nearest five, nearest first: direction ahead (5 numbers), left (5), nearness (5; 1 where they
                   are touched, 0 at 6 m) and radius (5, m)
-    course [20]   the same of those in its way: a column counts in full within 35 degrees of where it flies (at rest, of
-                  the goal) and 6 m, and fades to zeros and a nearness of -0.5 until 50 degrees and 9 m
+    scan [32]     of 32 directions, the first ahead, then leftwards: nearness of what is in its way, 0 at 9 m, 0.5 at
+                  6 m and 1.5 where it touches. A column fades where a direction passes it by within 0.75 m, and
+                  from 35 to 50 degrees beside where it flies (at rest, beside the goal)
 
 Ahead and left are those of the yaw alone: of the camera's axis in the plane.
 Actions, each in [-1, 1]: thrust (0.1 to 1.9 times gravity's) and rates of roll, pitch (5 rad/s) and yaw (3 rad/s); or
@@ -62,6 +63,7 @@ HALL, HEIGHT = 15.0, 3.0  # half the width; the camera sees no ceiling
 BODY, REACHED = 0.25, 1.5
 SPEED = 3.0
 NEAREST = 5
+BEAMS = 32
 COURSE = math.cos(math.radians(35)), math.cos(math.radians(50))  # between them a column fades out of the course
 VIEW = (16, 12)  # rays, over 90 degrees from left to right
 OWN = {  # what a robot knows of itself, and the units
@@ -89,19 +91,13 @@ class EnvConfig(Config):
     num_halls: int = Field(4096, ge=1, le=65536, description="Halls, of which each episode draws one.")
     spread_starts: bool = Field(False, description="Start anywhere, flying to any side at up to 3 m/s.")
     yaw_drift: float = Field(
-        0.0, ge=0, le=2, description="With spread_starts: most rate at which each turns by itself [rad/s]."
+        0.0, ge=0, le=5, description="With spread_starts: most rate at which each turns by itself [rad/s]."
     )
     split: Literal["train", "select", "report"] = Field("train", description="Which halls: no two have any in common.")
     camera_range: float = Field(10.0, gt=0, description="How far the camera sees [m].")
     camera_coef: float = Field(
         0.0, ge=0, description="Reward taken off for flying where the camera does not look, made by hand; 0: none."
     )
-
-
-def _nearest(prefix: str, about: str) -> Group:
-    fields = tuple(f"{prefix}{name}_{i}" for name in ("ahead", "left", "near", "radius") for i in range(NEAREST))
-    units = (*("1",) * (3 * NEAREST), *("m",) * NEAREST)
-    return Group((4 * NEAREST,), fields=fields, units=units, privileged=True, about=about)
 
 
 class Env(NativeEnv):
@@ -117,8 +113,14 @@ class Env(NativeEnv):
     groups = {  # noqa: RUF012 - one constant for all instances
         "own": Group((len(OWN),), fields=tuple(OWN), units=tuple(OWN.values())),
         "goal": Group((3,), fields=("goal_ahead", "goal_left", "goal_distance"), units=("1", "1", "15 m")),
-        "columns": _nearest("", "The nearest columns."),
-        "course": _nearest("course_", "The nearest columns in its way, within 50 degrees of where it flies."),
+        "columns": Group(
+            (4 * NEAREST,),
+            fields=tuple(f"{name}_{i}" for name in ("ahead", "left", "near", "radius") for i in range(NEAREST)),
+            units=(*("1",) * (3 * NEAREST), *("m",) * NEAREST),
+            privileged=True,
+            about="The nearest columns.",
+        ),
+        "scan": Group((BEAMS,), privileged=True, about="In 32 directions, how near what is in its way is."),
         "depth": Group(
             (VIEW[0] * VIEW[1],), units=("10 m",), low=0.0, high=1.0, about="16 x 12 distances, without noise."
         ),
@@ -138,6 +140,8 @@ class Env(NativeEnv):
         radii = config.min_radius, config.max_radius
         halls = draw_halls(self._count, config.num_halls, radii, config.split)
         tables = {"halls": halls.reshape(3 * self._count, -1), "rays": camera_rays(*VIEW)[..., None]}
+        beams = 2 * math.pi / BEAMS * np.arange(BEAMS)
+        tables |= {"beams": np.stack((np.cos(beams), np.sin(beams)))[..., None, None].astype(np.float32)}
         tables |= {"rates": np.array(RATES)[:, None], "acceleration": np.array(ACCELERATION)[:, None]}
         super().__init__(config.max_episode_steps, num_envs, device, tables)
         self._latest = torch.zeros(len(_COUNTS), self.num_envs, dtype=torch.float64, device=self.device)  # of a step
@@ -301,18 +305,16 @@ class Env(NativeEnv):
             x, y, distance = self._goal(state)
             x, y = x / (distance + 1e-6), y / (distance + 1e-6)
             return xp.stack((cos * x + sin * y, cos * y - sin * x, distance / HALL))
-        if group in ("columns", "course"):
+        if group in ("columns", "scan"):
             x, y, distance, radius = self._columns(state)
-            clearance = distance - radius
-            near, told = (1 - clearance / 6).clip(-0.5, 1.2), 1.0
-            if group == "course":
-                # Fading: if columns come and go at once, so do the teacher's actions, and its student cannot follow.
-                near = (near + 0.5) * self._in_course(state, x, y, distance) - 0.5
-                clearance, told = -near, (2 * near + 1).clip(0, 1)
-            order = xp.argsort(clearance, 0)[:NEAREST], self._tensor_rows(state)
-            shown = x / distance * told, y / distance * told, radius * told, near
-            x, y, radius, near = (value[order] for value in shown)
-            return xp.concatenate((cos * x + sin * y, cos * y - sin * x, near, radius))
+            fore, left, near = cos * x + sin * y, cos * y - sin * x, 1 - (distance - radius) / 6
+            if group == "scan":
+                return self._scan(
+                    fore, left, radius, (near + 0.5).clip(0, 1.7) * self._in_course(state, x, y, distance)
+                )
+            order = xp.argsort(-near, 0)[:NEAREST], self._tensor_rows(state)
+            shown = fore / distance, left / distance, near.clip(-0.5, 1.2), radius
+            return xp.concatenate([value[order] for value in shown])
         ahead, _, up = axes(state[6:10])
         p, v, rates = state[:3], state[3:6], state[10:13] / 3
         velocity = (cos * v[0] + sin * v[1]) / 3, (cos * v[1] - sin * v[0]) / 3, v[2] / 2
@@ -326,6 +328,17 @@ class Env(NativeEnv):
         to_x, to_y = state[3] + 0.3 * goal_x / (away + 1e-6), state[4] + 0.3 * goal_y / (away + 1e-6)
         cosine = (x * to_x + y * to_y) / (distance * (self._xp.sqrt(to_x * to_x + to_y * to_y) + 1e-6))
         return ((cosine - COURSE[1]) / (COURSE[0] - COURSE[1])).clip(0, 1)
+
+    def _scan(self, *columns: Array) -> Array:
+        """In each direction the nearness of the column that is nearest in it; of columns ahead, left, radius, nearness.
+
+        Without edges, as a list of the nearest columns has them where two change places: what the teacher does then
+        changes by degrees, and a student that sees a picture can follow.
+        """
+        xp, (cos, sin) = self._xp, self._tables["beams"]
+        ahead, left, radius, near = (xp.asarray(value, dtype=xp.float32) for value in columns)
+        aside = abs(ahead * sin - left * cos) - radius
+        return xp.amax(near * (1 - aside / 0.75).clip(0, 1) * (ahead * cos + left * sin > 0), 1)
 
     def _tensor_rows(self, state: Array) -> Array:
         return np.arange(state.shape[1]) if self._xp is np else torch.arange(state.shape[1], device=self.device)

@@ -73,13 +73,16 @@ def known_methods(task: Task, file: Path | None = None) -> dict[str, Method]:
 
 
 def choose_methods(names: str, known: Mapping[str, Method]) -> dict[str, Method]:
-    """The methods of `bc,dagger,sitt`, in that order.
+    """The methods of `bc,dagger,sitt`, in that order; the beginning of a name does where no other begins so.
 
     Raises:
         UserError: an unknown or doubled name, or none at all.
     """
     chosen: dict[str, Method] = {}
     for name in filter(None, (part.strip() for part in names.split(","))):
+        begin_so = [one for one in known if one.startswith(name)]
+        if name not in known and len(begin_so) == 1:
+            name = begin_so[0]
         if name not in known:
             raise UserError(f'--methods: there is no method "{name}": {did_you_mean(name, known)}')
         if name in chosen:

@@ -23,9 +23,9 @@ def directed_kl(teacher: Distribution, proxy: Distribution, direction: str, std:
     return kl(teacher, proxy) if direction == "teacher_proxy" else kl(proxy, teacher)
 
 
-def grown(steps: int, warmup: int) -> float:
-    """Share of its full weight that a term has after so many env steps, if it grows for `warmup` of them."""
-    return min(1.0, steps / warmup) if warmup else 1.0
+def grown(steps: int, warmup: int, start: int = 0) -> float:
+    """Share of its full weight that a term has after so many env steps: it grows for `warmup` of them after `start`."""
+    return min(1.0, max(0, steps - start) / warmup) if warmup else float(steps >= start)
 
 
 def charge(
