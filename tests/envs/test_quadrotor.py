@@ -211,14 +211,17 @@ def test_the_scan_tells_how_near_what_is_in_its_way_is() -> None:
     )
     put(env, np.stack([flies, back, turned]))
     scan, second = env.observe("scan"), 2 * math.pi / 32
-    assert scan[0, 0] == pytest.approx(1.5 - 5 / 6), "the column right ahead, 5 m away"
-    aside = abs(4 * math.sin(second) - math.cos(second)) - 0.5
-    assert aside < 0 and scan[0, 1] == pytest.approx(1.5 - (math.sqrt(17) - 0.5) / 6), "nearer than the other, and met"
+    assert scan[0, 0] == pytest.approx(1.5 - 5 / 6, abs=1e-5), "the column right ahead, 5 m away"
+    aside, weight = abs(4 * math.sin(second) - math.cos(second)) - 0.5, 2 * 4 / math.sqrt(17) - 1
+    met = weight * (1.5 - (math.sqrt(17) - 0.5) / 6)
+    assert aside < 0 and scan[0, 1] == pytest.approx(met, abs=1e-5), (
+        "nearer than the other, and a little beside the flight"
+    )
     assert scan[0, 8:25].count_nonzero() == 0, "what is beside and behind is not in its way"
-    assert scan[1, 16] == pytest.approx(1.5 - 2.5 / 6) and scan[1, :8].count_nonzero() == 0
+    assert scan[1, 16] == pytest.approx(1.5 - 2.5 / 6, abs=1e-5) and scan[1, :8].count_nonzero() == 0
     assert torch.allclose(scan[2].roll(8), scan[0], atol=1e-5), "what was ahead is to the right"
     put(env, np.stack([state(yaw=math.pi)] * 3))  # at rest, its back to the goal
-    assert env.observe("scan")[0, 16] == pytest.approx(1.5 - 5 / 6)
+    assert env.observe("scan")[0, 16] == pytest.approx(1.5 - 5 / 6, abs=1e-5)
 
 
 @pytest.mark.parametrize("way", ["aside", "ahead"])

@@ -21,7 +21,7 @@ and what it does not, privileged:
                   are touched, 0 at 6 m) and radius (5, m)
     scan [32]     of 32 directions, the first ahead, then leftwards: nearness of what is in its way, 0 at 9 m, 0.5 at
                   6 m and 1.5 where it touches. A column fades where a direction passes it by within 0.75 m, and
-                  from 35 to 50 degrees beside where it flies (at rest, beside the goal)
+                  until 60 degrees beside where it flies (at rest, beside the goal)
 
 Ahead and left are those of the yaw alone: of the camera's axis in the plane.
 Actions, each in [-1, 1]: thrust (0.1 to 1.9 times gravity's) and rates of roll, pitch (5 rad/s) and yaw (3 rad/s); or
@@ -64,7 +64,6 @@ BODY, REACHED = 0.25, 1.5
 SPEED = 3.0
 NEAREST = 5
 BEAMS = 32
-COURSE = math.cos(math.radians(35)), math.cos(math.radians(50))  # between them a column fades out of the course
 VIEW = (16, 12)  # rays, over 90 degrees from left to right
 OWN = {  # what a robot knows of itself, and the units
     **dict.fromkeys(("vel_ahead", "vel_left"), "3 m/s"),
@@ -309,9 +308,8 @@ class Env(NativeEnv):
             x, y, distance, radius = self._columns(state)
             fore, left, near = cos * x + sin * y, cos * y - sin * x, 1 - (distance - radius) / 6
             if group == "scan":
-                return self._scan(
-                    fore, left, radius, (near + 0.5).clip(0, 1.7) * self._in_course(state, x, y, distance)
-                )
+                near = (near + 0.5).clip(0, 1.7) * self._in_course(state, x, y, distance)
+                return self._scan(fore, left, radius, near)
             order = xp.argsort(-near, 0)[:NEAREST], self._tensor_rows(state)
             shown = fore / distance, left / distance, near.clip(-0.5, 1.2), radius
             return xp.concatenate([value[order] for value in shown])
@@ -327,7 +325,7 @@ class Env(NativeEnv):
         goal_x, goal_y, away = self._goal(state)
         to_x, to_y = state[3] + 0.3 * goal_x / (away + 1e-6), state[4] + 0.3 * goal_y / (away + 1e-6)
         cosine = (x * to_x + y * to_y) / (distance * (self._xp.sqrt(to_x * to_x + to_y * to_y) + 1e-6))
-        return ((cosine - COURSE[1]) / (COURSE[0] - COURSE[1])).clip(0, 1)
+        return (2 * cosine - 1).clip(0, 1)  # by degrees: what is beside it must not appear and be gone at once
 
     def _scan(self, *columns: Array) -> Array:
         """In each direction the nearness of the column that is nearest in it; of columns ahead, left, radius, nearness.
