@@ -60,7 +60,7 @@ class Config(DistillConfig, WindowsConfig):
     total_steps: Steps = 200_000
     total_episodes: int | None = Field(None, ge=1, description="Stop after that many episodes; none: only total_steps.")
     num_envs: NumEnvs = 64
-    round_steps: int = Field(32, ge=1, description="Steps per env and round.")
+    round_steps: int = Field(32, ge=1, le=65_536, description="Steps per env and round.")
     updates_per_round: int = Field(16, ge=1, description="Gradient steps after each round.")
     teacher_episodes: int = Field(
         50, ge=1, description="Episodes of the teacher to begin with where there are no collected pairs."

@@ -141,6 +141,8 @@ def main(config: Config, session: Session) -> Run:
 
     teacher, critic, student, proxy = joint.networks(config, teacher_view, student_view, env, config.shared_head)
     parents = joint.begin_from(teacher, config.teacher, session, env)
+    if config.penalty_coef and config.penalty_start >= config.total_steps:
+        session.say("no step is charged a penalty: --total-steps ends before --penalty-start")
     aligned = [p.encoder if config.shared_head else p for p in (student, proxy)]  # A is trained by the teacher's PPO
     optimizer = FlatAdam([*teacher.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
     align_optimizers = [FlatAdam(module.parameters(), config.align_lr, config.max_grad_norm) for module in aligned]

@@ -78,6 +78,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["train-teacher", "cartpole", "--device", "tpu9"], 'device "tpu9" cannot be used here'),
         (["train-teacher", "cartpole", "--num-envs", "5", "--rollout-steps", "5"], "does not divide"),
         (["train-teacher", "cartpole", "--num-envs", "2147483648"], "less than or equal to 1048576"),
+        (["train-teacher", "cartpole", "--rollout-steps", "1000000000000"], "less than or equal to 65536"),
         (["train-teacher", "cartpole", "--eval-episodes", "1000001"], "less than or equal to 1000000"),
         (["train-teacher", "cartpole", "--threads", "2147483648"], "less than or equal to 1024"),
         (

@@ -15,6 +15,7 @@ from stage_tools import TEACHER, call, error_of, metrics_of, weights_hash
 from torch import Tensor
 
 from tscli import streams
+from tscli.cli.app import main
 from tscli.config import NetworkConfig
 from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import Part, ViewSpec
@@ -109,6 +110,11 @@ def test_the_penalty_begins_and_grows_to_its_full_weight(
     rewards, metrics = rewards_of(monkeypatch, *settings)
     for reward, line, share in zip(rewards, metrics, shares, strict=True):
         assert 1 - float(reward.mean()) == pytest.approx(2 * share * line["kl_teacher_proxy"], abs=1e-6)
+
+
+def test_a_penalty_that_would_never_begin_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SITT, "--penalty-start", "100000"]) == 0
+    assert "no step is charged a penalty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("schedule", "falls"), [("linear", True), ("constant", False)])

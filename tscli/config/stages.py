@@ -26,7 +26,7 @@ class StageConfig(Config):
 # A setting whose default differs between stages: the text and the bounds stand here, the value in the stage.
 Steps = Annotated[int, Field(ge=1, description="Env steps over all envs, rounded up to whole iterations.")]
 NumEnvs = Annotated[int, Field(ge=1, le=2**20, description="Envs that step together.")]
-RolloutSteps = Annotated[int, Field(ge=1, description="Steps per env between updates.")]
+RolloutSteps = Annotated[int, Field(ge=1, le=65_536, description="Steps per env between updates.")]
 NumMinibatches = Annotated[int, Field(ge=1, description="Minibatches per epoch.")]
 RandomStart = Annotated[
     bool, Field(description="Let first episodes count as begun some steps ago, so that time limits are spread out.")
