@@ -63,7 +63,7 @@ def test_views_and_network_of_a_role_are_those_of_the_task() -> None:
     settings = cells_of(plan("asymmetric", task="cartpole"), "asymmetric")[0].settings
     assert (settings["obs"], settings["critic_obs"]) == ("partial", "full")
     assert settings["network"]["kind"] == "rnn" and settings["network"]["memory"] == 32
-    without = cells_of(plan("asymmetric", task="color_maze"), "asymmetric")[0].settings
+    without = cells_of(plan("asym", task="color_maze"), "asymmetric")[0].settings  # no other method begins so
     assert without["network"]["kind"] == "mlp"
 
 
