@@ -90,7 +90,7 @@ class EnvConfig(Config):
     num_halls: int = Field(4096, ge=1, le=65536, description="Halls, of which each episode draws one.")
     spread_starts: bool = Field(False, description="Start anywhere, flying to any side at up to 3 m/s.")
     yaw_drift: float = Field(
-        0.0, ge=0, le=5, description="With spread_starts: most rate at which each turns by itself [rad/s]."
+        0.0, ge=0, le=2, description="With spread_starts: most rate at which each turns by itself [rad/s]."
     )
     split: Literal["train", "select", "report"] = Field("train", description="Which halls: no two have any in common.")
     camera_range: float = Field(10.0, gt=0, description="How far the camera sees [m].")
