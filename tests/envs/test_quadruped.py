@@ -13,7 +13,7 @@ from robots import quadruped
 
 from tscli.config import UserError
 from tscli.envs.quadruped import DYNAMICS
-from tscli.envs.terrain import LEVELS, MARGIN, PATCH, Terrain
+from tscli.envs.terrain import KINDS, LEVELS, MARGIN, PATCH, Terrain
 from tscli.envs.walking import turned
 
 STILL = {"added_mass": (0, 0), "com": (0, 0), "gains": (1, 1), "joints": (1, 1), "latency": (0, 0), "push": 0}
@@ -162,7 +162,7 @@ def test_the_height_field_in_mujoco_is_the_one_that_is_looked_up() -> None:
 
 
 def test_terrain_rises_level_by_level_and_starts_stand_on_flat_ground() -> None:
-    terrain = Terrain(patches=True)
+    terrain = Terrain("patches")
     for kind in range(5):
         levels = np.arange(LEVELS)
         middle = terrain.origin(np.full(LEVELS, kind), levels)
@@ -173,6 +173,17 @@ def test_terrain_rises_level_by_level_and_starts_stand_on_flat_ground() -> None:
         assert rough[-1] > 1.5 * rough[0] > 0
     assert terrain.height(np.array([0.0, 1e4])) == 0 and terrain.beyond(terrain.half - 0.5)
     assert terrain.half == pytest.approx([LEVELS * PATCH / 2 + MARGIN, 5 * PATCH / 2 + MARGIN])
+
+
+def test_a_kind_and_a_level_have_the_whole_field() -> None:
+    stairs = Terrain("stairs_up", 3)
+    places = np.stack(np.meshgrid(range(len(KINDS)), range(LEVELS), indexing="ij"), -1).reshape(-1, 2)
+    middle = stairs.height(stairs.origin(places[:, 0], places[:, 1]))
+    assert middle == pytest.approx(-9 * 0.075)  # down into each, by nine steps
+    env = quadruped(4, terrain="stairs_up", level=3)
+    env.reset(0)
+    env._now["went"][:] = 5.0
+    assert env._levels(np.arange(4), np.array([0.1, 0.4, 0.6, 0.9])).tolist() == [0, 2, 3, 5]
 
 
 def test_who_walks_far_goes_up_a_level_and_who_stays_goes_down() -> None:
@@ -191,6 +202,7 @@ def test_who_walks_far_goes_up_a_level_and_who_stays_goes_down() -> None:
         ({"gains": (-1, 1)}, r"gains \(-1, 1\): cannot be negative"),
         ({"model": "none.xml"}, "model 'none.xml': there is no such file"),
         ({"terrain": "hills"}, "terrain"),
+        ({"terrain": "rough", "level": 7}, "level"),
         ({"weights": {"hips": -1}}, 'no term of the reward is called "hips": did you mean "hip"'),
     ],
 )

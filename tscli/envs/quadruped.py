@@ -73,8 +73,11 @@ class EnvConfig(Config):
     """Settings of the quadruped; the ranges are the published ones."""
 
     max_episode_steps: int = time_limit(1000)
-    terrain: Literal["flat", "patches"] = Field(
-        "flat", description="Flat ground, or patches of rough ground, slopes and stairs, harder level by level."
+    terrain: Literal["flat", "patches", "rough", "slope_up", "slope_down", "stairs_up", "stairs_down"] = Field(
+        "flat", description="Flat ground, patches of all other kinds side by side, harder level by level, or one kind."
+    )
+    level: int | None = Field(
+        None, ge=1, le=LEVELS, description="Of all patches: noise of 8 cm, a slope of 0.4, stairs of 10 cm at 6."
     )
     curriculum: bool = Field(
         True, description="On patches: who walks far starts on a harder one next; otherwise levels are drawn."
@@ -169,7 +172,7 @@ class Env(MujocoEnv):
 
     def __init__(self, config: EnvConfig, num_envs: int, device: torch.device | str = "cpu") -> None:
         path = Path(config.model or MODEL)
-        self._config, self._terrain = config, Terrain(config.terrain == "patches")
+        self._config, self._terrain = config, Terrain(config.terrain, config.level)
         self._weights = WEIGHTS | config.weights
         spec = load_spec(path)
         self._terrain.lay(spec)
@@ -248,7 +251,7 @@ class Env(MujocoEnv):
     def _levels(self, rows: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Levels of the next episodes (Rudin et al. 2022): up for who left the patch, down for who hardly moved."""
         drawn, level = np.floor(u * LEVELS), self._now["level"][rows, 0]
-        if not self._config.curriculum:
+        if self._config.level or not self._config.curriculum:
             return drawn
         walked = np.linalg.norm(self._now["went"][rows], axis=-1)
         seconds = self.max_episode_steps * (self.control_dt or 0.0)

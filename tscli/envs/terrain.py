@@ -24,20 +24,22 @@ class Terrain:
     """Heights of the ground [m], on a grid of `CELL`, with its middle at the world's origin.
 
     Args:
-        patches: False gives flat ground, which a plane does.
+        kind: of its patches, all of `KINDS` ("patches"), or "flat", which a plane does.
+        level: of all patches, from 1 to `LEVELS`; None has them rise.
         seed: of the rough patches.
     """
 
-    def __init__(self, patches: bool, seed: int = 0) -> None:
-        self.patches = patches
+    def __init__(self, kind: str = "flat", level: int | None = None, seed: int = 0) -> None:
+        self.patches = kind != "flat"
+        kinds = KINDS if kind == "patches" else (kind,) * len(KINDS)
         inner = round(PATCH / CELL)
         edge = round(MARGIN / CELL)
         self.heights = np.zeros((len(KINDS) * inner + 2 * edge + 1, LEVELS * inner + 2 * edge + 1))
         rng = np.random.default_rng(seed)
-        for i, kind in enumerate(KINDS if patches else ()):
-            for level in range(LEVELS):
-                rows, columns = (slice(edge + j * inner, edge + (j + 1) * inner) for j in (i, level))
-                self.heights[rows, columns] = _patch(kind, (level + 1) / LEVELS, inner, rng)
+        for i, name in enumerate(kinds if self.patches else ()):
+            for j in range(LEVELS):
+                rows, columns = (slice(edge + k * inner, edge + (k + 1) * inner) for k in (i, j))
+                self.heights[rows, columns] = _patch(name, (level or j + 1) / LEVELS, inner, rng)
         self.half = (np.array(self.heights.shape[::-1]) - 1) * CELL / 2  # of the field, along x and y
 
     def origin(self, kind: np.ndarray, level: np.ndarray) -> np.ndarray:
