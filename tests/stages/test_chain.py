@@ -44,7 +44,7 @@ def test_four_commands_find_each_others_runs_and_say_which(folder: Path, capsys:
     ]
     out, said = say(capsys, *TEACHER)
     assert out == "" and said[-1] == "next: tscli collect"
-    assert said[-2].startswith(f"wrote runs/{names[0]}, return ")
+    assert said[-2].startswith(f"wrote runs/{names[0]}, return ") and said[-2].endswith(" over 3 episodes")
     out, said = say(capsys, *COLLECT)
     assert out == "" and said[0] == f"teacher: {names[0]}"
     assert said[-2].startswith(f"wrote runs/{names[1]}, 6 episodes") and "tscli distill" in said[-1]

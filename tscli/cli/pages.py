@@ -90,6 +90,8 @@ def closing_words(run: Run) -> str:
     from tscli.runs.words import headline
 
     result, command = headline(run), next_step(list_runs(run.path.parent), run)
+    if result and "eval_episodes" in run.config:  # few of them may be far from what `eval` finds
+        result += f" over {run.config['eval_episodes']} episodes"
     return f"wrote {escape(str(run.path))}{f', {result}' if result else ''}\nnext: [bold cyan]{escape(command)}[/]"
 
 
