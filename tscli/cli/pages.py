@@ -87,11 +87,9 @@ def closing_words(run: Run) -> str:
     from rich.markup import escape
 
     from tscli.runs import list_runs
-    from tscli.runs.words import headline
+    from tscli.runs.words import outcome
 
-    result, command = headline(run), next_step(list_runs(run.path.parent), run)
-    if result and "eval_episodes" in run.config:  # few of them may be far from what `eval` finds
-        result += f" over {run.config['eval_episodes']} episodes"
+    result, command = outcome(run), next_step(list_runs(run.path.parent), run)
     return f"wrote {escape(str(run.path))}{f', {result}' if result else ''}\nnext: [bold cyan]{escape(command)}[/]"
 
 

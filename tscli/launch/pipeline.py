@@ -26,7 +26,7 @@ from tscli.plain import read_json, read_yaml
 from tscli.runs import Run, Stopped, find_run, list_runs
 from tscli.runs.folder import FINISHED
 from tscli.runs.session import Session
-from tscli.runs.words import headline
+from tscli.runs.words import headline, outcome
 from tscli.tasks import load_task
 from tscli.terminal.progress import short_time
 from tscli.terminal.tables import FitTable
@@ -115,7 +115,7 @@ def run_pipeline(
             title = f"[{position + 1}/{len(stages)}] {stage.script.name}"
             session.note(f"\n{title}{f', resuming {stage.resume}' if stage.resume else ''}")
             stage.run = _start(_plan(stage, description, session), session, again)
-            session.note(f"wrote {', '.join(filter(None, [str(stage.run.path), headline(stage.run)]))}")
+            session.note(f"wrote {', '.join(filter(None, [str(stage.run.path), outcome(stage.run)]))}")
             if session.stop_asked and stage is not stages[-1]:  # too late for that stage, which has ended
                 state.write(stages, "running")
                 session.say(f"the pipeline is not finished; to go on: [bold cyan]{escape(again)}[/]")

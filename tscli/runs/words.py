@@ -21,3 +21,9 @@ def headline(run: Run) -> str:
     if "pairs" in run.holds and "policy" not in run.holds and "episodes" in run.metrics:
         words = f"{run.metrics['episodes']} episodes, {words}"
     return f"{words}, gap {run.metrics['gap']:.{places}f}" if "gap" in run.metrics else words
+
+
+def outcome(run: Run) -> str:
+    """The headline, and over how few episodes a stage has measured it: `tscli eval` may find another figure."""
+    few = run.config.get("eval_episodes")
+    return f"{headline(run)} over {few} episodes" if few and headline(run) else headline(run)
