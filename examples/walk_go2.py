@@ -3,10 +3,13 @@
     python walk_go2.py policy.onnx                        # 100 episodes of 20 s, the task's randomisation, no pushes
     python walk_go2.py policy.onnx --push 1               # pushed every 10 s
     python walk_go2.py policy.onnx --nominal --seed 3     # one body: friction 0.8, nothing added
+    python walk_go2.py policy.onnx --gauge                # the measures of RoboGauge, on flat ground
 
 It draws bodies, commands and sensor noise by itself, and measures what `tscli eval` does: the error of the velocity
 from one second after each command on, falls, and the energy of walking. So the two can be compared, and the file can be
-trusted to hold what was measured. It needs `run_exported.py` beside it, and the robot's model (--model).
+trusted to hold what was measured. `--gauge` takes the goals and measures of RoboGauge (arXiv 2602.00678) with the
+commands that this task has: full speed along each axis and a halt, diagonals and their opposites. It needs
+`run_exported.py` beside it, and the robot's model (--model).
 """
 
 from __future__ import annotations
@@ -145,10 +148,21 @@ def drawn_command(rng: np.random.Generator) -> np.ndarray:
     return command * (rng.uniform() >= 0.1)
 
 
+def noise_of(policy: ExportedPolicy) -> dict[str, float]:
+    """Deviations of the noise that it was trained with."""
+    return {part["group"]: part.get("trained_with", {}).get("noise", 0.0) for part in policy.inputs["vector"]["parts"]}
+
+
+def sensed(robot: Go2, noise: dict[str, float], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Readings with their noise."""
+    seen = robot.readings()
+    return {name: value + noise.get(name, 0.0) * rng.standard_normal(value.shape) for name, value in seen.items()}
+
+
 def episode(policy: ExportedPolicy, robot: Go2, body: dict, rng: np.random.Generator, seconds: float, push: float,
             quiet: bool) -> np.ndarray:  # fmt: skip
     """Sums over an episode: settled steps, their speed and yaw errors, energy, weight x way, falls, minutes."""
-    noise = {part["group"]: part.get("trained_with", {}).get("noise", 0.0) for part in policy.inputs["vector"]["parts"]}
+    noise = {} if quiet else noise_of(policy)
     robot.start(body, None if quiet else rng)
     policy.reset()
     sums, phase = np.zeros(7), rng.uniform(0, PUSH_SECONDS)
@@ -157,9 +171,7 @@ def episode(policy: ExportedPolicy, robot: Go2, body: dict, rng: np.random.Gener
         since = step % round(COMMAND_SECONDS / robot.dt)
         if since == 0:
             robot.command = drawn_command(rng)
-        seen = {name: value if quiet else value + noise.get(name, 0.0) * rng.standard_normal(value.shape)
-                for name, value in robot.readings().items()}  # fmt: skip
-        robot.step(policy.act(seen))
+        robot.step(policy.act(sensed(robot, noise, rng)))
         off, moves = robot.command - robot.velocity(), robot.velocity()
         if since + 1 >= round(SETTLING_SECONDS / robot.dt):
             sums[:3] += [1, np.linalg.norm(off[:2]), abs(off[2])]
@@ -174,6 +186,58 @@ def episode(policy: ExportedPolicy, robot: Go2, body: dict, rng: np.random.Gener
     return sums
 
 
+def goals() -> list[list[tuple[float, np.ndarray]]]:
+    """RoboGauge's: seconds and command, one after the other, each list from a new start."""
+    most = np.array([0.5, 1.0, 1.0])
+    along = [sign * most * axis for axis in np.eye(3) for sign in (-1, 1)]
+    diagonal = [most * [x, y, 0] for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
+    return [[(5.0, way), (2.0, 0 * way)] for way in along] + [[(3.0, way), (3.0, -way)] for way in diagonal]
+
+
+def measures(robot: Go2, torque_before: np.ndarray) -> np.ndarray:
+    """RoboGauge's, each at most 1, which is best; in the order of `MEASURES`."""
+    data, (low, high) = robot.data, robot.model.jnt_range[robot.joint].T
+    angle, soft = data.qpos[robot.q], 0.1 * (high - low)
+    beyond = np.maximum(low + soft - angle, angle - high + soft).clip(0) / (high - low)
+    lin = robot.turned(data.qvel[:3]) - [*robot.command[:2], 0]
+    ang = data.qvel[3:6] - [0, 0, robot.command[2]]
+    torque = data.actuator_force[robot.motor]
+    power, change = torque * data.qvel[robot.v], torque - torque_before
+    return 1 - np.array([
+        np.sqrt(np.mean(beyond**2)), np.linalg.norm(lin) / np.hypot(0.5, 1.0), np.linalg.norm(ang) / 1.0,
+        np.sqrt(np.mean(power**2)) / 100, abs(robot.turned(np.array([0, 0, -1]))[0]),
+        np.sqrt(np.mean(change**2)) / 30,
+    ])  # fmt: skip
+
+
+MEASURES = ("joint limits", "speed", "turning", "power", "upright", "smooth torque")
+
+
+def gauge(policy: ExportedPolicy, robot: Go2, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """All measures ten times a second, over goals, five loads and three frictions: [K, 6]; and how often it fell.
+
+    What is left of a goal after a fall counts 0.
+    """
+    noise, every, rows, falls = noise_of(policy), 5, [], 0
+    for friction in (0.4, 0.7, 1.0):
+        for mass in (-1, 0, 1, 2, 3):
+            for goal in goals():
+                robot.start(NOMINAL | {"friction": friction, "mass": mass, "late": rng.integers(0, 5)}, rng)
+                policy.reset()
+                told = np.concatenate([np.tile(way, (round(seconds / robot.dt), 1)) for seconds, way in goal])
+                torque, out = robot.data.actuator_force[robot.motor].copy(), np.zeros((len(told) // every, 6))
+                for step, robot.command in enumerate(told):
+                    robot.step(policy.act(sensed(robot, noise, rng)))
+                    if robot.fallen():
+                        falls += 1
+                        break
+                    if step % every == every - 1:
+                        out[step // every] = measures(robot, torque)
+                        torque = robot.data.actuator_force[robot.motor].copy()
+                rows.append(out)
+    return np.concatenate(rows), falls
+
+
 def main() -> None:
     """Judge a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -183,6 +247,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of an episode")
     parser.add_argument("--push", type=float, default=0.0, help="most speed that a push gives along x and y [m/s]")
     parser.add_argument("--nominal", action="store_true", help="one body, no noise, no drawn start")
+    parser.add_argument("--gauge", action="store_true", help="RoboGauge's measures in place of the task's")
     parser.add_argument("--gait-hz", type=float, default=2.5, help="as the env's setting in training")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -193,6 +258,15 @@ def main() -> None:
     if missing:
         raise SystemExit(f"{args.path} sees {', '.join(sorted(missing))}, which no robot senses: export the student")
     rng = np.random.default_rng(args.seed)
+    if args.gauge:
+        rows, falls = gauge(policy, robot, rng)
+        worst = np.sort(rows, axis=0)
+        print(f"{'':16}{'mean':>8}{'of the worst half':>20}{'of the worst quarter':>22}")
+        for name, values in zip((*MEASURES, "all"), (*worst.T, worst.mean(1)), strict=True):
+            half, quarter = (values[: len(values) // part].mean() for part in (2, 4))
+            print(f"{name:16}{values.mean():8.3f}{half:20.3f}{quarter:22.3f}")
+        print(f"fell {falls} times in {15 * len(goals())}")
+        return
     sums = np.array([
         episode(policy, robot, NOMINAL if args.nominal else drawn_body(rng), rng, args.seconds, args.push, args.nominal)
         for _ in range(args.episodes)

@@ -55,6 +55,26 @@ def test_the_judges_robot_is_the_envs_on_the_same_body_and_actions(judge: Any) -
     assert robot.fallen()
 
 
+def test_robogauges_measures_by_hand(judge: Any) -> None:
+    robot = judge.Go2(judge.MODEL, 2.5)
+    robot.start(judge.NOMINAL, None)
+    robot.command = np.array([0.5, 0.0, -1.0])
+    low, high = robot.model.jnt_range[robot.joint].T
+    robot.data.qpos[robot.q] = (low + high) / 2
+    robot.data.qpos[robot.q[4]] = high[4]  # a tenth of its range beyond
+    robot.data.qpos[3:7] = [np.cos(0.1), 0.0, np.sin(0.1), 0.0]  # bent forward by 0.2 rad
+    robot.data.qvel[:], robot.data.qvel[4] = 0.0, 0.3
+    robot.data.qvel[robot.v[0]] = 4.0
+    robot.data.actuator_force[:] = 0.0
+    robot.data.actuator_force[robot.motor[0]] = 6.0
+    expected = [0.1 / np.sqrt(12), 0.5 / np.hypot(0.5, 1), np.hypot(0.3, 1), 24 / np.sqrt(12) / 100, np.sin(0.2)]
+    expected.append(np.sqrt((6.0 - 2.0) ** 2 / 12) / 30)
+    before = np.zeros(12)
+    before[0] = 2.0
+    assert judge.measures(robot, before) == pytest.approx(1 - np.array(expected))
+    assert len(judge.goals()) == 14 and sum(seconds for goal in judge.goals() for seconds, _ in goal) == 90.0
+
+
 def test_it_judges_an_exported_student_and_refuses_a_teacher(
     judge: Any, folder: Path, no_plots: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +90,11 @@ def test_it_judges_an_exported_student_and_refuses_a_teacher(
     monkeypatch.setattr(sys, "argv", ["walk_go2.py", str(student), "--episodes", "2", "--seconds", "1.2"])
     judge.main()
     assert "speed error [m/s]" in capsys.readouterr().out
+    monkeypatch.setattr(judge, "goals", lambda: [[(0.3, np.array([0.5, 0, 0]))]])
+    monkeypatch.setattr(sys, "argv", ["walk_go2.py", str(student), "--gauge"])
+    judge.main()
+    out = capsys.readouterr().out
+    assert "smooth torque" in out and "fell 0 times in 15" in out
     monkeypatch.setattr(sys, "argv", ["walk_go2.py", str(teacher)])
     with pytest.raises(SystemExit, match="sees contacts, dynamics, heights, lin_vel, push, which no robot senses"):
         judge.main()
