@@ -63,6 +63,7 @@ AROUND = 0.1 * np.array([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, 
 SCAN = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 17), np.linspace(-0.5, 0.5, 11), indexing="ij"), -1).reshape(-1, 2)
 
 Range = tuple[float, float]
+RANGES = ("lin_x", "lin_y", "yaw", "friction", "added_mass", "com", "gains", "joints", "latency")
 
 
 def _range(low: float, high: float, about: str) -> Any:
@@ -111,9 +112,7 @@ class EnvConfig(Config):
             raise ValueError("there is no such file")
         return str(Path(value).absolute()) if value else ""  # a run is read from other folders than it began in
 
-    @field_validator(
-        "lin_x", "lin_y", "yaw", "friction", "added_mass", "com", "gains", "joints", "latency", mode="before"
-    )
+    @field_validator(*RANGES, mode="before")
     @classmethod
     def _one_number_is_both_ends(cls, value: Any) -> Any:
         return (value, value) if isinstance(value, (int, float)) else value
@@ -126,9 +125,7 @@ class EnvConfig(Config):
                 raise ValueError(f'no term of the reward is called "{name}": {did_you_mean(name, list(WEIGHTS))}')
         return value
 
-    @field_validator(
-        "lin_x", "lin_y", "yaw", "friction", "added_mass", "com", "gains", "joints", "latency", mode="after"
-    )
+    @field_validator(*RANGES, mode="after")
     @classmethod
     def _low_before_high(cls, value: Range) -> Range:
         if value[0] > value[1]:
