@@ -153,7 +153,8 @@ def test_the_teacher_of_a_run_that_trained_both_is_opened_where_a_teacher_is_ask
         assert setup.open_teacher(made, env, torch.device("cpu")).spec.view.name in ("full", "state")
     assert setup.open_policy(both, env, torch.device("cpu")).spec.view.name == "flag"
     assert find_teachers(session, "2", "", "").name == both.name
-    assert find_teachers(session, "", "", "").name == alone.name  # the newest one is of a run for teachers
+    assert find_teachers(session, "", "", "").name == both.name  # it is the newest
+    assert find_teachers(session, "1", "", "").name == alone.name
 
 
 def test_cloning_takes_the_newest_pairs_and_their_own_teacher(session: Session) -> None:

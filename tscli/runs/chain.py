@@ -103,7 +103,7 @@ def newest_run(
         holds: "policy" or "pairs".
         flag: the setting that names such a run, for the error line; "" where it has no flag.
         role: of the policy, "teacher" or "student"; None takes either. A run that trained a teacher together with its
-            student counts as a teacher's where it is named, see `Run.teacher_policy`.
+            student counts as a teacher's where it is named; unnamed ones: `has_teachers`.
         fits: what else it has to be where it is not named.
         commands: only runs of these commands where it is not named; empty takes any.
         task: where the best is looked for; "" is the task of the run that would be taken if none was named.
@@ -181,7 +181,7 @@ def _return_of(run: Run) -> float | None:
 
 def has_teachers(run: Run) -> bool:
     """Whether a student of its own chain would learn from it, or from those that its labels are of."""
-    return run.role == "teacher" or (bool(run.teachers) and run.teacher_policy is None)
+    return run.teacher_policy is not None or bool(run.teachers)
 
 
 def parent_task(runs_dir: Path, command: str, values: dict[str, Any], from_pairs: bool = False) -> str | None:
