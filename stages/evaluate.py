@@ -161,6 +161,8 @@ def main(config: Config, session: Session) -> Run:
         if visits:
             heading = f"{task.name}: {slots * per_slot} greedy episodes"
             session.note(f"visits: {maps.draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")
+        # A film takes its time, and what was measured does not wait for it.
+        write_report(run, report)
         if film_env is not None:
             filmed = policies if config.render_teacher else {main_role: policies[main_role]}
             path = make_film(config.render, config.render_episodes, filmed, film_env, seed, run.path, grid)
@@ -174,7 +176,7 @@ def main(config: Config, session: Session) -> Run:
             run.manifest["artifacts"][path.name] = file_hash(path)
             session.note(f"episodes: {path}")
             record_env.close()
-        atomic_write(run.path / "report.json", json.dumps(report, indent=1))
+        write_report(run, report)
         main_entry = report["policies"][main_role]["greedy"]
         metrics = {"eval/return": main_entry["return"]["mean"], "eval/length": main_entry["length"]["mean"]}
         if "success_rate" in main_entry:
@@ -184,6 +186,11 @@ def main(config: Config, session: Session) -> Run:
     env.close()
     session.show(eval_table(report), report)
     return result
+
+
+def write_report(run: Run, report: dict[str, Any]) -> None:
+    """Into `report.json`, which is whole at any time."""
+    atomic_write(run.path / "report.json", json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

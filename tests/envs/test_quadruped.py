@@ -13,6 +13,7 @@ from robots import quadruped
 
 from tscli.config import UserError
 from tscli.envs.quadruped import DYNAMICS
+from tscli.envs.rays import march
 from tscli.envs.terrain import KINDS, LEVELS, MARGIN, PATCH, Terrain
 from tscli.envs.walking import turned
 
@@ -159,6 +160,25 @@ def test_the_height_field_in_mujoco_is_the_one_that_is_looked_up() -> None:
                              env._robot.trunk, np.zeros(1, np.int32), np.zeros(3))  # fmt: skip
         far.append(9.0 - down - env._terrain.height(point))
     assert np.median(np.abs(far)) < 1e-3 and np.quantile(np.abs(far), 0.95) < 0.06
+
+
+def test_rays_meet_the_height_field_where_they_do_in_mujoco() -> None:
+    mujoco = pytest.importorskip("mujoco")
+    env = quadruped(1, terrain="patches", threads=1)
+    data = mujoco.MjData(env.model)
+    data.qpos[:2] = 100.0  # the robot is out of the way
+    mujoco.mj_forward(env.model, data)
+    rng, off = np.random.default_rng(0), []
+    eye = np.array([3.0, -2.0, 2.0])
+    rays = rng.standard_normal((200, 3)) * [1, 1, 0.3] - [0, 0, 0.6]
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    for ray, far in zip(rays, march(env._terrain, eye, rays), strict=True):
+        theirs = mujoco.mj_ray(env.model, data, eye, ray, None, True, -1, np.zeros(1, np.int32), np.zeros(3))
+        edge = np.abs(eye + theirs * ray)[:2] > env._terrain.half - 0.2
+        if theirs >= 0 and not edge.any():
+            off.append(abs(far - theirs))
+    assert len(off) > 100 and np.median(off) < 0.01 and np.quantile(off, 0.9) < 0.1
+    assert np.isinf(march(env._terrain, eye, np.array([[0.6, 0.0, 0.8]])))
 
 
 def test_terrain_rises_level_by_level_and_starts_stand_on_flat_ground() -> None:

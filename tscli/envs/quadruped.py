@@ -301,12 +301,10 @@ class Env(MujocoEnv):
         now["air"] *= now["touch"][:, :4] == 0
         now["feet_1"][:] = feet.reshape(-1, 12)
         self._tell(terms)
-        reward = sum((self._weights[name] * dt * term for name, term in terms.items()), np.zeros(self.num_envs)).clip(
-            0.0
-        )
+        reward = sum((self._weights[name] * dt * term for name, term in terms.items()), np.zeros(self.num_envs))
         gravity = turned(now["qpos"][:, 3:7], np.array([0.0, 0.0, -1.0]))
         fallen = (now["touch"][:, 12] > 0) | (gravity[:, 2] > -LEAN)
-        return reward, fallen, self._terrain.beyond(now["qpos"][:, :2])
+        return reward.clip(0.0), fallen, self._terrain.beyond(now["qpos"][:, :2])
 
     def _tell(self, terms: Arrays) -> None:
         off = self._now["command"] - self._velocity(self._now)
@@ -392,8 +390,10 @@ class Env(MujocoEnv):
         model, data = self._physics.get_model(row), self._physics.get_data(row)
         mujoco.load_mujoco().mj_forward(model, data)
         look_at = data.qpos[:3] * [1, 1, 0] + [0, 0, self._terrain.height(data.qpos[:2]) + 0.2]
-        draw = rays.draw if self._config.picture == "rays" else rays.draw_gl
-        image = Image.fromarray(draw(model, data, look_at - np.array([0.7, 1.3, -0.55]), look_at, (240, 320)))
+        view = model, data, look_at - np.array([0.7, 1.3, -0.55]), look_at, (240, 320)
+        patches = self._terrain if self._terrain.patches else None
+        picture = rays.draw_gl(*view) if self._config.picture == "gl" else rays.draw(*view, ground=patches)
+        image = Image.fromarray(picture)
         text, moves = ImageDraw.Draw(image), self._velocity(self._now)[row]
         for i, (name, values) in enumerate((("command", self._now["command"][row]), ("moves", moves))):
             text.text((8, 210 + 13 * i), f"{name:8}" + " ".join(f"{v:+.2f}" for v in values), fill="#10151f")

@@ -12,6 +12,7 @@ import numpy as np
 from tscli.config import UserError
 from tscli.envs.contract import first_line
 from tscli.envs.mujoco import load_mujoco
+from tscli.envs.terrain import Terrain
 
 SKY = np.array([0.62, 0.72, 0.84])
 LIGHT = np.array([0.36, 0.27, 0.89])
@@ -30,10 +31,19 @@ class Camera:
         eye, look_at: points in the world [m].
         size: H, W.
         fovy: vertical field of view in degrees.
+        ground: the height field that is the model's ground: MuJoCo takes a minute for a picture of one.
     """
 
-    def __init__(self, model: Any, eye: np.ndarray, look_at: np.ndarray, size: tuple[int, int], fovy: float = 45.0):
-        self._cast = load_mujoco().mj_multiRay
+    def __init__(
+        self,
+        model: Any,
+        eye: np.ndarray,
+        look_at: np.ndarray,
+        size: tuple[int, int],
+        fovy: float = 45.0,
+        ground: Terrain | None = None,
+    ):
+        self._cast, self._ground = load_mujoco().mj_multiRay, ground
         self._eye, self._size = np.asarray(eye, dtype=np.float64), size
         height, width = size
         ahead = _unit(look_at - self._eye)
@@ -52,8 +62,15 @@ class Camera:
         """The shape that each ray meets (-1: none), how far away [m], and its normal there: [P], [P], [P, 3]."""
         count = len(self._rays)
         geom, far, normal = np.empty(count, np.int32), np.empty(count), np.empty(3 * count)
-        self._cast(model, data, self._eye, self._rays.ravel(), SEEN, True, -1, geom, far, normal, count, HORIZON)
-        return geom, far, normal.reshape(-1, 3)
+        still = self._ground is None
+        self._cast(model, data, self._eye, self._rays.ravel(), SEEN, still, -1, geom, far, normal, count, HORIZON)
+        normal = normal.reshape(-1, 3)
+        if self._ground is not None:
+            reached = march(self._ground, self._eye, self._rays)
+            met = np.flatnonzero(reached < np.where(geom < 0, HORIZON, far))
+            geom[met], far[met] = np.flatnonzero(self._is_ground)[0], reached[met]
+            normal[met] = self._ground.normal(self._eye[:2] + reached[met, None] * self._rays[met, :2])
+        return geom, far, normal
 
     def draw(self, model: Any, data: Any) -> np.ndarray:
         """What it sees of data with positions computed."""
@@ -66,11 +83,37 @@ class Camera:
         return (self._color[geom] * shade[:, None]).astype(np.uint8).reshape(*self._size, 3)
 
 
+def march(ground: Terrain, eye: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    """How far from `eye` each of the rays [P, 3] meets the ground [m]; infinite where it does not.
+
+    By steps of most of a ray's height above the ground, which are short where it is near, and back where it is below.
+    """
+    far, (low, high) = np.full(len(rays), np.inf), (ground.heights.min(), ground.heights.max())
+    left = np.flatnonzero(rays[:, 2] < 0)
+    at = ((high - eye[2]) / rays[left, 2]).clip(0)  # where it comes down to the highest place
+    for _ in range(64):
+        point = eye + at[:, None] * rays[left]
+        above = point[:, 2] - ground.height(point[:, :2])
+        met, lost = np.abs(above) < 0.004, (at > HORIZON) | (point[:, 2] < low - 0.1)
+        far[left[met]] = at[met]
+        on = ~(met | lost)
+        left, at, above = left[on], at[on], above[on]
+        at = at + 0.8 * above
+    far[left] = at  # at an edge, which it may go to and fro across
+    return far
+
+
 def draw(
-    model: Any, data: Any, eye: np.ndarray, look_at: np.ndarray, size: tuple[int, int], fovy: float = 45.0
+    model: Any,
+    data: Any,
+    eye: np.ndarray,
+    look_at: np.ndarray,
+    size: tuple[int, int],
+    fovy: float = 45.0,
+    ground: Terrain | None = None,
 ) -> np.ndarray:
     """What a `Camera` there sees, uint8 [H, W, 3]."""
-    return Camera(model, eye, look_at, size, fovy).draw(model, data)
+    return Camera(model, eye, look_at, size, fovy, ground).draw(model, data)
 
 
 def draw_gl(model: Any, data: Any, eye: np.ndarray, look_at: np.ndarray, size: tuple[int, int]) -> np.ndarray:
