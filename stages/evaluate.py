@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -162,7 +163,7 @@ def main(config: Config, session: Session) -> Run:
             heading = f"{task.name}: {slots * per_slot} greedy episodes"
             session.note(f"visits: {maps.draw_visits(run.path / 'visits.png', visits, env.map_marks, heading)}")
         # A film takes its time, and what was measured does not wait for it.
-        write_report(run, report)
+        write_report(run.path, report)
         if film_env is not None:
             filmed = policies if config.render_teacher else {main_role: policies[main_role]}
             path = make_film(config.render, config.render_episodes, filmed, film_env, seed, run.path, grid)
@@ -176,7 +177,7 @@ def main(config: Config, session: Session) -> Run:
             run.manifest["artifacts"][path.name] = file_hash(path)
             session.note(f"episodes: {path}")
             record_env.close()
-        write_report(run, report)
+        write_report(run.path, report)
         main_entry = report["policies"][main_role]["greedy"]
         metrics = {"eval/return": main_entry["return"]["mean"], "eval/length": main_entry["length"]["mean"]}
         if "success_rate" in main_entry:
@@ -188,9 +189,9 @@ def main(config: Config, session: Session) -> Run:
     return result
 
 
-def write_report(run: Run, report: dict[str, Any]) -> None:
+def write_report(folder: Path, report: dict[str, Any]) -> None:
     """Into `report.json`, which is whole at any time."""
-    atomic_write(run.path / "report.json", json.dumps(report, indent=1))
+    atomic_write(folder / "report.json", json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":
