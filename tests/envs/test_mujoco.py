@@ -86,7 +86,7 @@ def test_a_picture_by_rays_shows_what_stands_where() -> None:
     model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody><body>{ball}</body></worldbody></mujoco>")
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    picture = rays.draw(model, data, np.array([-3.0, 0.0, 1.0]), np.array([0.0, 0.0, 1.0]), (9, 11))
+    picture = rays.Camera(model, np.array([-3.0, 0.0, 1.0]), np.array([0.0, 0.0, 1.0]), (9, 11)).draw(model, data)
     assert picture.shape == (9, 11, 3) and picture.dtype == np.uint8
     red = (picture[..., 0] > 60) & (picture[..., 1] == 0)
     assert red[4, 5] and not red[0].any() and not red[:, 0].any()

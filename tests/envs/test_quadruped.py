@@ -223,6 +223,7 @@ def test_who_walks_far_goes_up_a_level_and_who_stays_goes_down() -> None:
         ({"model": "none.xml"}, "model 'none.xml': there is no such file"),
         ({"terrain": "hills"}, "terrain"),
         ({"terrain": "rough", "level": 7}, "level"),
+        ({"level": 3}, "level 3: flat ground has none: give terrain"),
         ({"weights": {"hips": -1}}, 'no term of the reward is called "hips": did you mean "hip"'),
     ],
 )

@@ -390,10 +390,10 @@ class Env(MujocoEnv):
         model, data = self._physics.get_model(row), self._physics.get_data(row)
         mujoco.load_mujoco().mj_forward(model, data)
         look_at = data.qpos[:3] * [1, 1, 0] + [0, 0, self._terrain.height(data.qpos[:2]) + 0.2]
-        view = model, data, look_at - np.array([0.7, 1.3, -0.55]), look_at, (240, 320)
-        patches = self._terrain if self._terrain.patches else None
-        picture = rays.draw_gl(*view) if self._config.picture == "gl" else rays.draw(*view, ground=patches)
-        image = Image.fromarray(picture)
+        view = look_at - np.array([0.7, 1.3, -0.55]), look_at, (240, 320)
+        camera = rays.Camera(model, *view, ground=self._terrain if self._terrain.patches else None)
+        gl = self._config.picture == "gl"
+        image = Image.fromarray(rays.draw_gl(model, data, *view) if gl else camera.draw(model, data))
         text, moves = ImageDraw.Draw(image), self._velocity(self._now)[row]
         for i, (name, values) in enumerate((("command", self._now["command"][row]), ("moves", moves))):
             text.text((8, 210 + 13 * i), f"{name:8}" + " ".join(f"{v:+.2f}" for v in values), fill="#10151f")

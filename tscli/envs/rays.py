@@ -103,19 +103,6 @@ def march(ground: Terrain, eye: np.ndarray, rays: np.ndarray) -> np.ndarray:
     return far
 
 
-def draw(
-    model: Any,
-    data: Any,
-    eye: np.ndarray,
-    look_at: np.ndarray,
-    size: tuple[int, int],
-    fovy: float = 45.0,
-    ground: Terrain | None = None,
-) -> np.ndarray:
-    """What a `Camera` there sees, uint8 [H, W, 3]."""
-    return Camera(model, eye, look_at, size, fovy, ground).draw(model, data)
-
-
 def draw_gl(model: Any, data: Any, eye: np.ndarray, look_at: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The same view by OpenGL, uint8 [H, W, 3].
 

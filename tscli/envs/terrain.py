@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tscli.config import UserError
 from tscli.envs.mujoco import load_mujoco
 
 KINDS = ("rough", "slope_up", "slope_down", "stairs_up", "stairs_down")
@@ -27,10 +28,15 @@ class Terrain:
         kind: of its patches, all of `KINDS` ("patches"), or "flat", which a plane does.
         level: of all patches, from 1 to `LEVELS`; None has them rise.
         seed: of the rough patches.
+
+    Raises:
+        UserError: a level of flat ground.
     """
 
     def __init__(self, kind: str = "flat", level: int | None = None, seed: int = 0) -> None:
         self.patches = kind != "flat"
+        if level and not self.patches:
+            raise UserError(f"level {level}: flat ground has none: give terrain as well, patches or one of their kinds")
         kinds = KINDS if kind == "patches" else (kind,) * len(KINDS)
         inner = round(PATCH / CELL)
         edge = round(MARGIN / CELL)
