@@ -53,8 +53,9 @@ def collect(session: Session, teacher: Run) -> Run:
 
 def test_threads_are_set_also_back_to_all(threads: None) -> None:
     assert setup.prepare(StageConfig(threads=1)).type == "cpu" and torch.get_num_threads() == 1
-    setup.prepare(StageConfig(threads=0))
-    assert torch.get_num_threads() == os.cpu_count()
+    for all_cores in (0, 1024):  # more threads than cores would wait for each other, and each takes memory
+        setup.prepare(StageConfig(threads=all_cores))
+        assert torch.get_num_threads() == os.cpu_count()
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", ""])

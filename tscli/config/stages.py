@@ -16,7 +16,10 @@ class StageConfig(Config):
     seed: int = Field(default=1, ge=0, lt=2**31, description="Seed of every random stream in this run.")
     device: str = Field(default="cpu", description="cpu, cuda, cuda:1, or auto (cuda where there is one).")
     threads: int = Field(
-        default=1, ge=0, le=1024, description="CPU threads of torch; 1 is the fastest for small networks, 0 takes all."
+        default=1,
+        ge=0,
+        le=1024,
+        description="CPU threads of torch, at most one per core; 1 is the fastest for small networks, 0 takes all.",
     )
     checkpoint_every: float = Field(
         default=20.0, ge=0, description="Seconds between checkpoints for --resume; 0 writes one every iteration."

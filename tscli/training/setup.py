@@ -37,10 +37,10 @@ def prepare(config: StageConfig, processes: bool = False) -> torch.device:
     if ranks.size() > 1 and not processes:
         raise UserError("this stage works in one process: leave out --num-processes, or start it without torchrun")
     # Always: an earlier stage of the same process may have set another number.
-    cores, threads = os.cpu_count() or 1, config.threads or os.cpu_count() or 1
-    if ranks.size() > 1:  # those on one machine share its cores: with more threads than cores each waits for the others
-        threads = min(threads, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size()))))
-    torch.set_num_threads(threads)
+    # With more threads than cores each waits for the others, and processes on one machine share its cores.
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size())) if ranks.size() > 1 else 1
+    cores = max(1, (os.cpu_count() or 1) // beside)
+    torch.set_num_threads(min(config.threads or cores, cores))
     # Denormals make a CPU step several times slower when weights decay to nothing.
     torch.set_flush_denormal(True)
     name = config.device
