@@ -67,11 +67,14 @@ def read_mutants() -> list[Mutant]:
     """The list, in its order.
 
     Raises:
-        SystemExit: an old text does not stand in its file exactly once.
+        SystemExit: an old text does not stand in its file exactly once, or a test not in its own.
     """
     found, wrong = [], []
     for file, entry in yaml.safe_load((HERE / "mutants.yaml").read_text()).items():
         text = (ROOT / file).read_text()
+        for path, _, name in (test.partition("::") for test in entry["tests"]):
+            if f"def {name.split('[')[0]}(" not in (ROOT / path).read_text() and name:
+                wrong.append(f"{file}: its test {name} does not stand in {path}")
         for fields in entry["mutants"]:
             breaks, old, new, *why = fields
             mutant = Mutant(file, breaks, old, new, tuple(entry["tests"]), *why)
