@@ -125,6 +125,13 @@ class _Group(BaseModel):
     privileged: bool
     about: str
 
+    @model_validator(mode="after")
+    def _names_its_entries(self) -> _Group:
+        size = math.prod(self.shape)
+        if len(self.fields) not in (0, size) or len(self.units) not in (0, 1, size):
+            raise ValueError(f"{len(self.fields)} fields and {len(self.units)} units of {size} entries")
+        return self
+
 
 class _Action(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -141,6 +148,9 @@ class _Action(BaseModel):
         wanted = counts.get(self.kind, (0, len(self.low), len(self.low)))
         if (len(self.nvec), len(self.low), len(self.high)) != wanted:
             raise ValueError(f"{self.kind} actions with nvec {self.nvec}, low {self.low}, high {self.high}")
+        named = self.nvec[0] if self.kind == "discrete" else len(self.nvec or self.low)
+        if len(self.names) not in (0, named):
+            raise ValueError(f"{len(self.names)} names of {named} {self.kind} actions")
         return self
 
 
