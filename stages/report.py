@@ -17,6 +17,8 @@ from rich.markup import escape
 
 from tscli.config import Config as BaseConfig
 from tscli.config import UserError, positional
+from tscli.report.rerun import write_rerun
+from tscli.report.story import story_of
 from tscli.report.write import write_page
 from tscli.runs import find_run, list_runs
 from tscli.runs.session import Session
@@ -34,6 +36,10 @@ class Config(BaseConfig):
     to: str = Field(
         "", description="Write the page of one run into this file, to be sent alone, instead of its folder."
     )
+    rerun: str = Field(
+        "",
+        description="Also write what `tscli eval --record` has kept into this file, for Rerun's viewer.",
+    )
     open: bool = Field(False, description="Open the pages in a browser.")
 
 
@@ -45,13 +51,17 @@ def main(config: Config, session: Session) -> None:
         chosen = [run for run in list_runs(session.runs_dir) if run.status == "finished"][-1:]
         if not chosen:
             raise UserError(f"no finished run in {session.runs_dir}: run `tscli pipeline cartpole` first, or name one")
-    if config.to and len(chosen) > 1:
-        raise UserError(f"--to {config.to} takes the page of one run, not of {len(chosen)}")
+    for option, text in (("--to", config.to), ("--rerun", config.rerun)):
+        if text and len(chosen) > 1:
+            raise UserError(f"{option} {text} is of one run, not of {len(chosen)}")
+        if text and not Path(text).absolute().parent.is_dir():
+            raise UserError(f"{option} {text}: there is no folder {Path(text).parent}")
     where = Path(config.to) if config.to else None
-    if where is not None and not where.absolute().parent.is_dir():
-        raise UserError(f"--to {config.to}: there is no folder {where.parent}")
+    if config.rerun:
+        write_rerun(story_of(chosen[0]).evaluation, Path(config.rerun))
     pages = [write_page(run, round(1e6 * config.megabytes), where) for run in chosen]
-    session.show(escape("\n".join(map(str, pages))), {"pages": [str(page) for page in pages]})
+    written = {"pages": [str(page) for page in pages]} | ({"rerun": [config.rerun]} if config.rerun else {})
+    session.show(escape("\n".join(path for paths in written.values() for path in paths)), written)
     for page in pages if config.open else ():
         if not webbrowser.open(page.resolve().as_uri()):
             session.note(f"no browser was found here: open {page}")

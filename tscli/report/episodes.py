@@ -95,25 +95,25 @@ def _size(groups: list[Any], header: dict[str, Any], room: float) -> Size:
     """The size at which all pictures together have no more bytes than that."""
     places = [(group, i) for group in groups for i in range(len(group["frame_ends"]))]
     some = [places[i] for i in sample(len(places))]
-    seen = [len(_png(image)) * 3 / 4 for group, i in some for image in _images(group, header, i).values()]
-    images = [Image.open(io.BytesIO(_frame(group, i))) for group, i in some]
+    seen = [len(png_of(image)) for group, i in some for image in _images(group, header, i).values()]
+    images = [Image.open(io.BytesIO(frame_of(group, i))) for group, i in some]
     return fitting(images, len(places), room, sum(seen) / max(1, len(some)))
 
 
 def _add_pictures(episode: dict[str, Any], group: Any, header: dict[str, Any], size: Size) -> None:
     """Put an episode's pictures into it, and the images that its policies saw at the same steps."""
     chosen = range(0, len(group["frame_ends"]), size.every)
-    whole = [_frame(group, i) for i in chosen]
+    whole = [frame_of(group, i) for i in chosen]
     if any(Image.open(io.BytesIO(one)).width > size.width for one in whole[:1]):
         whole = [size.still(Image.open(io.BytesIO(one))) for one in whole]
     episode["pictures"] = [base64.b64encode(one).decode() for one in whole]
     episode["at"] = [int(group["frame_steps"][i]) for i in chosen]
     for i in chosen:
         for (role, name), image in _images(group, header, i).items():
-            episode["seen"][role]["images"].setdefault(name, []).append(_png(image))
+            episode["seen"][role]["images"].setdefault(name, []).append(base64.b64encode(png_of(image)).decode())
 
 
-def _frame(group: Any, i: int) -> bytes:
+def frame_of(group: Any, i: int) -> bytes:
     """A picture, encoded."""
     ends = group["frame_ends"]
     return group["frames"][ends[i - 1] if i else 0 : ends[i]].tobytes()
@@ -189,12 +189,12 @@ def _role(group: Any, role: str, said: dict[str, Any]) -> dict[str, Any]:
     return seen
 
 
-def _png(image: np.ndarray) -> str:
+def png_of(image: np.ndarray) -> bytes:
     """An image that a policy saw, uint8 [H, W, C]; of stacked pictures the last one."""
     channels = 3 if image.shape[-1] >= 3 else 1
     shown, buffer = np.ascontiguousarray(image[..., -channels:]), io.BytesIO()
     Image.fromarray(shown if channels == 3 else shown[..., 0]).save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def _actions(group: Any, header: dict[str, Any]) -> list[dict[str, Any]]:
