@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +154,52 @@ def test_a_student_with_memory_is_measured_on_whole_episodes(tmp_path: Path) -> 
             total, steps = total + length * float(batch_loss(student, batch, "kl")), steps + length
     found = mean_loss(student, pairs, np.arange(pairs.num_episodes), "kl", chunk=7)
     assert found == pytest.approx(total / steps, rel=1e-5)
+
+
+@pytest.mark.parametrize("start", ["anywhere", "full", "tile", "episode"])
+def test_a_window_knows_its_place_in_its_episode_also_where_a_shard_begins(tmp_path: Path, start: Any) -> None:
+    pairs = record(tmp_path, shard_bytes=2000)
+    windows = pairs.windows(3, start=start)[:]
+    step = pairs.gather(windows, ["obs/flag"])["obs/flag"][0]
+    assert len(pairs.shards) > 2 and (windows.cut & (windows.step > 0)).any() == (start != "episode")
+    np.testing.assert_array_equal(windows.step, step)
+    np.testing.assert_array_equal(windows.first[0], step == 0)
+    assert not windows.first[1:].any()
+
+
+def test_a_history_is_measured_where_it_is_whole(tmp_path: Path) -> None:
+    whole = record(tmp_path / "whole", steps=40)
+    student = make_student(whole, "state", kind="history", history=4, normalize=False)
+    each = {}
+    for number, length in enumerate(whole.episodes()["length"].tolist()):
+        windows = whole.windows(length, start="episode", episodes=np.array([number]))[:]
+        batch = read_batch(whole, windows, student.spec.view)
+        with torch.no_grad():
+            dist, _ = student(batch.obs, student.initial_hidden(1), None)
+        each[number] = imitation.imitation_loss(dist, batch.teacher, batch.label, "kl")[:, 0]
+    # In several shards an episode's later part begins without what came before: three steps only fill the history.
+    parts = record(tmp_path / "parts", steps=40, shard_bytes=6000)
+    segments = parts.segments()
+    counted = [
+        each[int(one["episode"])][int(first) + (3 if first else 0) : int(first + one["length"])]
+        for one, first in zip(segments, segments["first_step"], strict=True)
+    ]
+    expected = float(torch.cat(counted).mean())
+    assert (segments["first_step"] > 0).sum() > 2 and sum(map(len, counted)) > 20
+    assert mean_loss(student, parts, np.arange(parts.num_episodes), "kl") == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_carried_memory_is_begun_with_and_given_back(tmp_path: Path) -> None:
+    pairs = record(tmp_path)
+    student = make_student(pairs, "state", kind="gru")
+    batch = read_batch(pairs, pairs.windows(4, start="full")[:], student.spec.view)
+    hidden = torch.randn_like(student.initial_hidden(batch.weight.shape[1]))
+    loss, after = imitation.carried_loss(student, batch, hidden, "kl")
+    dist, expected = student(batch.obs, hidden, None)
+    each = imitation.imitation_loss(dist, batch.teacher, batch.label, "kl") * batch.weight
+    torch.testing.assert_close(loss, each.sum() / batch.weight.sum())
+    torch.testing.assert_close(after, expected)
+    assert not torch.isclose(loss, batch_loss(student, batch, "kl")), "which begins with none"
 
 
 @pytest.mark.parametrize("chunk", [7, 4096])

@@ -115,6 +115,8 @@ def test_pairs_are_of_the_same_rows_and_the_proxys_memory_goes_on(
         assert torch.equal(rollout.paired_obs["vector"], rollout.student_obs["vector"]), "both see all there is"
         resets = torch.stack([rollout.reset[t, rows] for t, rows in enumerate(rollout.rows)])
         assert torch.equal(rollout.paired_reset, resets)
+        whole = {tuple(sorted(rows.tolist())) for rows in rollout.rows}
+        assert (len(whole) > 1) == (not settings), "those who remember are paired in the same envs at every step"
         differ.append(bool((rollout.reset.any(1) & ~rollout.reset.all(1)).any()))
         if name == "optimizer" and watch.updates.get(name, 0) % 4 == 0 and watch.parts["proxy"].is_recurrent:
             obs = {"vector": rollout.obs["vector"][:-1]}

@@ -19,11 +19,13 @@ from tscli.pairs.writer import PairsWriter
 ARM = ActionSpec("continuous", low=(-1.0,), high=(1.0,))
 
 
-def record(folder: Path, action: ActionSpec = DISCRETE, steps: int = 20, **extra: Any) -> Pairs:
+def record(
+    folder: Path, action: ActionSpec = DISCRETE, steps: int = 20, shard_bytes: int = 256 << 20, **extra: Any
+) -> Pairs:
     """Three envs; env 0's episodes last 7 and 3 steps, env 1's 5, env 2's never end. The teacher looks at the step."""
     env = FakeEnv([[7, -3], [-5], [1000]], action)
     viewed = ViewedEnv(env, {}, 0)
-    writer = PairsWriter(folder, PairsSchema(GROUPS, action, extra=extra), 3)
+    writer = PairsWriter(folder, PairsSchema(GROUPS, action, extra=extra), 3, shard_bytes)
     for _ in range(steps):
         obs = {name: env.observe(name) for name in GROUPS}
         step = obs["flag"]

@@ -60,7 +60,7 @@ def train(folder: Path, policy: Policy, *, as_it_is: bool = False, total: int = 
         for iteration in training.iterations():
             with torch.no_grad():
                 policy.head.linear.weight[0, 0] = float(iteration)
-            training.log({"left": training.left, "loss/policy": 0.5})
+            training.log({"left": training.left, "due": float(training.is_due()), "loss/policy": 0.5})
         return training.report((), "toy", spent=3)
 
 
@@ -90,7 +90,7 @@ def test_the_best_is_kept_and_of_equals_the_later(tmp_path: Path, policy: Policy
 def test_what_came_is_kept_unless_something_is_better(
     tmp_path: Path, policy: Policy, returns: Callable[..., None]
 ) -> None:
-    returns(5.0, 5.0, 4.0)
+    returns(5.0, 4.0, 5.0)  # the equal one is the second iteration's, whose weight is 1
     run = train(tmp_path, policy, as_it_is=True, total=20)
     assert weights_hash(run.path / "policy.safetensors") != weights_hash(run.path / "last.safetensors")
     assert frame.load_policy_file(run.path / "policy.safetensors").head.linear.weight[0, 0] < 0.5
@@ -112,6 +112,7 @@ def test_evaluations_come_when_due_and_at_the_end(
     returns()
     run = train(tmp_path, policy, eval_every=every)
     assert [line["iteration"] for line in lines(run) if "eval/return" in line] == measured
+    assert [line["iteration"] for line in lines(run) if line["due"]] == measured
 
 
 def test_the_report_is_of_the_best_policy_on_episodes_that_did_not_choose_it(
