@@ -56,6 +56,8 @@ def main(config: Config, session: Session) -> None:
             raise UserError(f"{option} {text} is of one run, not of {len(chosen)}")
         if text and not Path(text).absolute().parent.is_dir():
             raise UserError(f"{option} {text}: there is no folder {Path(text).parent}")
+        if text and Path(text).is_dir():
+            raise UserError(f"{option} {text} is a folder: name a file in it")
     where = Path(config.to) if config.to else None
     if config.rerun:
         write_rerun(story_of(chosen[0]).evaluation, Path(config.rerun))

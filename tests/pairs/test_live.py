@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tscli import files
 from tscli.config import UserError
 from tscli.pairs import Pairs, live
 from tscli.pairs import writer as writing
+from tscli.pairs.folder import write_header
 from tscli.pairs.sealed import PairsError
 from tscli.pairs.shard import list_shards
 from tscli.pairs.writer import PairsWriter
@@ -257,7 +259,15 @@ def test_a_shard_in_the_place_of_another_is_refused(tmp_path, stopped):
         PairsWriter.resume(folder, stopped[1])
 
 
+def test_a_header_of_other_rows_than_at_the_checkpoint_is_refused(tmp_path, stopped):
+    folder = Path(shutil.copytree(stopped[0], tmp_path / "pairs"))
+    renamed = dict(zip(("seen", "camera", "flag"), SCHEMA.groups.values(), strict=True))
+    write_header(folder, replace(SCHEMA, groups=renamed), 3)
+    with pytest.raises(PairsError, match=r"pairs\.json: is another one than at the checkpoint"):
+        PairsWriter.resume(folder, stopped[1])
+
+
 def test_states_of_versions_without_hashes_go_on(tmp_path, stopped):
     folder = Path(shutil.copytree(stopped[0], tmp_path / "pairs"))
-    old = {key: value for key, value in stopped[1].items() if key not in ("sha256", "shards")}
+    old = {key: value for key, value in stopped[1].items() if key not in ("sha256", "shards", "schema")}
     assert PairsWriter.resume(folder, old).step == 44

@@ -220,7 +220,8 @@ class PairsWriter:
 
     def state_dict(self) -> dict[str, Any]:
         """What `resume` needs besides the files: numbers, strings and lists. Flushes, so that both agree."""
-        counts = {"num_shards": self.num_shards, "num_envs": self.num_envs, "shards": list(self._shards)}
+        counts: dict[str, Any] = {"num_shards": self.num_shards, "num_envs": self.num_envs}
+        counts |= {"shards": list(self._shards), "schema": self.schema.to_json()}
         if self._features:
             counts["features"] = dict(self._features)
         return {**counts, **self._live.state_dict(), **self._tables.state_dict()}
@@ -230,10 +231,13 @@ class PairsWriter:
         """Continue where `state_dict` was taken; whatever was written later is discarded.
 
         Raises:
-            UserError: shards that the state counts on are missing or damaged.
+            UserError: shards that the state counts on are missing or damaged, or the header is another one.
         """
         folder = Path(folder)
         schema, about = read_header(folder)
+        before = PairsSchema.from_json(state["schema"]) if "schema" in state else schema  # which older states lack
+        if replace(schema, has_success=before.has_success) != before:
+            raise PairsError(folder / "pairs.json", "is another one than at the checkpoint")
         if about.num_envs != state["num_envs"]:
             raise PairsError(folder / "pairs.json", f"is of {about.num_envs} envs instead of {state['num_envs']}")
         writer = cls.__new__(cls)
