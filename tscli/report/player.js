@@ -2,7 +2,7 @@
 const unpack = (one) => {
   const bytes = Uint8Array.from(atob(one.data), (letter) => letter.charCodeAt(0)), most = one.most || 65535;
   // No digits that are not known.
-  const span = one.high - one.low, grain = 10 ** Math.floor(Math.log10((3 * span) / most || 1));
+  const span = one.high - one.low, grain = 10 ** Math.ceil(Math.log10(span / most || 1));
   const known = (value) => (span ? Math.round((one.low + (value / most) * span) / grain) * grain : one.low);
   return Array.from(most === 255 ? bytes : new Uint16Array(bytes.buffer), known);
 };
