@@ -181,8 +181,9 @@ def find_source(config: Config, session: Session) -> tuple[Run | None, Run | Non
         teacher = newest_run(session.runs_dir, config.teacher, "policy", "teacher", role="teacher", task=config.task)
     else:
         name = task_stem(config.task)
-        of_task = [run for run in list_runs(session.runs_dir) if run.role == "teacher" and run.task_name == name]
-        teacher = next((run for run in reversed(of_task) if run.status == FINISHED), None)
+        finished = [run for run in list_runs(session.runs_dir) if run.status == FINISHED and run.task_name == name]
+        with_one = [run for run in finished if run.role == "teacher" or run.teacher_policy is not None]
+        teacher = with_one[-1] if with_one else None
     if teacher is None or (resumed is not None and "pairs" not in resumed):
         return teacher, None
     return teacher, find_pairs(session, config.pairs, TeacherRuns((teacher,), "", config.task))

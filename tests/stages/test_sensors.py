@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stage_tools import RUNS, call, error_of
+from stage_tools import RUNS, SITT, call, error_of
 
 from tscli.cli.app import main
 from tscli.compare.crew import Crew
@@ -102,6 +102,12 @@ def test_without_a_teacher_it_trains_one_and_collects_and_a_stopped_search_goes_
     commands = [list_runs(path)[-1].command for path in cells()]
     assert commands.count("train-teacher") == commands.count("collect") == 1
     assert "--teacher runs/cells/" in run.manifest["next"]
+
+
+def test_the_newest_teacher_may_have_been_trained_with_a_student(folder: Path) -> None:
+    joint = call(*SITT)
+    run = call(*SENSORS, "--set=stages.collect.episodes=3", "--modes", "memoryless", "--no-bearing")
+    assert run.parents == [joint.name]
 
 
 def test_what_is_needed_is_kept_and_said(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
