@@ -77,3 +77,13 @@ def test_a_sidecar_that_places_rows_outside_of_its_file_is_refused(dataset, offs
     write_sealed(path, sidecar)
     with pytest.raises(PairsError, match=r"00001\.json: malformed \(fields\.reward\.offset"):
         Pairs(dataset)
+
+
+@pytest.mark.parametrize(("name", "value"), [("episode", 2**31), ("first_step", -1), ("length", 2**31)])
+def test_a_sidecar_whose_segments_cannot_be_is_refused(dataset, name, value):
+    path = dataset / "shards" / "00001.json"
+    sidecar = read_sealed(path)
+    sidecar["segments"][name][0] = value
+    write_sealed(path, sidecar)
+    with pytest.raises(PairsError, match=r"00001\.json: malformed \(ValueError: a segment "):
+        Pairs(dataset)

@@ -299,8 +299,7 @@ def doctor(runs_dir: RunsDir = None, json: Json = False, debug: Debug = False) -
     """Check this machine and this installation."""
     from tscli.cli.doctor import check
 
-    if not check(runs_dir or default_runs_dir(), json):
-        raise typer.Exit(1)
+    check(runs_dir or default_runs_dir(), json)
 
 
 @app.command(cls=Page)

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tscli.cli.pages import console
+from tscli.config import UserError
 
 
 class Finding(NamedTuple):
@@ -29,25 +30,27 @@ class Finding(NamedTuple):
     text: str
 
 
-def check(runs_dir: Path, as_json: bool) -> bool:
-    """Look at everything, print what was found, and tell whether nothing is broken."""
+def check(runs_dir: Path, as_json: bool) -> None:
+    """Look at everything, and print what was found.
+
+    Raises:
+        UserError: something is broken.
+    """
     findings = list(_look(runs_dir))
     broken = [finding for finding in findings if finding.level == "broken"]
     if as_json:
         print(json_module.dumps([finding._asdict() for finding in findings], indent=2))
-        return not broken
-    marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "broken": ("broken", "bold red")}
-    table = Table.grid(padding=(0, 2))
-    for level, about, text in findings:
-        table.add_row(Text(*marks[level]), Text(about, style="bold"), Text(text))
-    out = console()
-    out.print()
-    out.print(table)
-    verdict = (
-        f"[bold red]{len(broken)} broken: see above.[/]" if broken else "[green]Everything that tscli needs works.[/]"
-    )
-    out.print(f"\n{verdict}\n")
-    return not broken
+    else:
+        marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "broken": ("broken", "bold red")}
+        table = Table.grid(padding=(0, 2))
+        for level, about, text in findings:
+            table.add_row(Text(*marks[level]), Text(about, style="bold"), Text(text))
+        out = console()
+        out.print()
+        out.print(table)
+        out.print("" if broken else "\n[green]Everything that tscli needs works.[/]\n")
+    if broken:
+        raise UserError("; ".join(f"{finding.about}: {finding.text}" for finding in broken))
 
 
 def _look(runs_dir: Path) -> Iterator[Finding]:

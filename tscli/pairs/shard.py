@@ -135,11 +135,13 @@ def read_sidecar(folder: Path, index: int, schema: PairsSchema) -> dict[str, Any
             if offset + math.prod(shape) * dtype.itemsize > about.bytes:
                 raise ValueError(f"{name} does not lie within {about.bytes} bytes")
         segments = table_from_columns(about.segments, segment_dtype(schema.action))
-        if any((segments[name] < 0).any() for name in ("row", "length")):
-            raise ValueError("a segment of negative length")
+        if any((segments[name] < 0).any() for name in ("row", "env", "step", "length", "first_step")):
+            raise ValueError("a segment with a negative number")
         if (segments["row"] + segments["length"] > about.rows).any():
             raise ValueError(f"a segment does not lie within {about.rows} rows")
         episodes = table_from_columns(about.episodes, EPISODE)
+        if not np.isin(segments["episode"], episodes["episode"]).all():
+            raise ValueError("a segment of no episode")
     return {**data, "layout": layout, "segments": segments, "episodes": episodes}
 
 
