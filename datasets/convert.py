@@ -206,6 +206,7 @@ def to_pairs(config: Config, session: Session) -> Run:
     if schema.teacher:
         with contextlib.suppress(UserError):  # elsewhere: its labels are here
             parents["teacher"] = find_run(session.runs_dir, schema.teacher)
+            session.say(f"the teacher is taken to be {parents['teacher'].path}: the dataset has its name alone")
     shard_bytes, steps = int(config.shard_mb * 2**20), dataset.num_steps
     with (
         removed_if_it_fails(session.start(config, "convert", task_name, parents=parents, checkpoints=False)) as run,

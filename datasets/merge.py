@@ -22,9 +22,9 @@ from tscli.pairs.folder import read_header, write_header
 from tscli.pairs.hdf5 import write_dataset_file
 from tscli.pairs.shard import list_shards, read_sidecar, shard_path, write_sidecar
 from tscli.pairs.tables import join_episodes
-from tscli.runs import Run, find_run
+from tscli.runs import Run, find_run, task_stem
 from tscli.runs.session import Session
-from tscli.training.teachers import TeacherRuns
+from tscli.training.teachers import TeacherRuns, teachers_of
 
 ORDER = 62
 
@@ -54,24 +54,20 @@ def main(config: Config, session: Session) -> Run:
                 f"{folder} was labelled by {made.teacher}, {folders[0]} by {schema.teacher}: "
                 "merge datasets of one teacher, or name several where they are used"
             )
-    num_envs = max(about.num_envs for _, about in headers)
-    runs: tuple[Run, ...] = ()
-    if schema.teacher:
-        try:
-            runs = tuple(find_run(session.runs_dir, name) for name in schema.teacher.split(", "))
-        except UserError:
-            session.say(
-                f"the teacher's run {schema.teacher} is not in {session.runs_dir}: "
-                "behaviour cloning needs its labels alone, the other methods ask for it"
+        if task_stem(made.task) != task_stem(schema.task):
+            raise UserError(
+                f"{folder} is of task {task_stem(made.task)}, {folders[0]} of {task_stem(schema.task)}: merge datasets "
+                "of one task"
             )
-    teachers = TeacherRuns(runs, schema.extra.get("teacher_by", ""), schema.task)
-    parents, tasks = teachers.parents, []
-    for i, folder in enumerate(folders):
-        if (folder.parent / "manifest.json").exists():
-            source = parents[f"pairs-{i + 1}"] = find_run(session.runs_dir, str(folder.parent))
-            tasks.append(source.task)
-    task = next(iter(tasks), schema.task)
-    with session.start(config, "merge", task, parents=parents) as run:
+    num_envs = max(about.num_envs for _, about in headers)
+    sources = {
+        f"pairs-{i}": find_run(session.runs_dir, str(folder.parent))
+        for i, folder in enumerate(folders, 1)
+        if (folder.parent / "manifest.json").exists()
+    }
+    teachers = teachers_within(session, schema, list(sources.values()))
+    task = next((source.task for source in sources.values()), schema.task)
+    with session.start(config, "merge", task, parents=teachers.parents | sources) as run:
         target = run.fresh_folder("pairs")
         (target / "shards").mkdir()
         write_header(target, schema, num_envs)
@@ -85,6 +81,32 @@ def main(config: Config, session: Session) -> Run:
             raise RuntimeError("the merged dataset does not hold what its sources hold")
         metrics = {"steps": merged.num_steps, "episodes": merged.num_episodes}
         return run.finish(metrics, holds=("pairs",), **teachers.details)
+
+
+def teachers_within(session: Session, schema: PairsSchema, sources: list[Run]) -> TeacherRuns:
+    """The teachers that labelled the sources, where one of these is a run and they are still there.
+
+    Raises:
+        UserError: two sources were labelled by different policies, whose runs have one name.
+    """
+    taught, nobody = [source for source in sources if source.teachers], TeacherRuns((), "", schema.task)
+    alone = "behaviour cloning needs the labels alone, the other methods ask for who gave them"
+    if not taught:
+        if schema.teacher:
+            session.say(f"no source is a run, which would tell where {schema.teacher} is: {alone}")
+        return nobody
+    try:
+        teachers = teachers_of(taught[0])
+    except UserError as error:
+        session.say(f"{error}; {alone}")
+        return nobody
+    for source in taught:
+        if not teachers.taught(source):
+            raise UserError(
+                f"{source.path} was labelled by another policy of the name {teachers.name} than {taught[0].path}: "
+                "merge datasets of one teacher"
+            )
+    return teachers
 
 
 def add(

@@ -81,7 +81,7 @@ def main(config: Config, session: Session) -> Run:
     imitation.check_loss(config.loss, student.spec, teacher.spec.network.head_kind)
     learning = [student.encoder.inner, student.encoder.to_latent]
     if config.actor == "own":
-        learning += [student.encoder.body, student.head]
+        learning += [student.encoder.images, student.encoder.body, student.head]
         actor.requires_grad_(True)
     parameters = [parameter for module in learning for parameter in module.parameters()]
     optimizer = FlatAdam(parameters, config.lr, config.max_grad_norm)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,18 @@ def test_a_cell_that_cannot_be_resumed_is_started_anew(toys: Path) -> None:
     again.run()
     assert "have changed since" in said[0] and "starting it anew" in said[0]
     assert again.failed == {} and calls(toys) == ["1/0", "1/0"]
+
+
+def test_a_cell_whose_process_cannot_begin_keeps_what_was_made(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crew, _ = crew_of(toys)
+    crew.run()
+    (run,) = list_runs(crew.cells[0].folder)
+    (run.path / "manifest.json").write_text(json.dumps({**run.manifest, "status": "stopped"}))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    again, said = crew_of(toys)
+    again.run()
+    assert list(again.failed) == [again.cells[0].key] and "anew" not in " ".join(said)
+    assert run.path.is_dir()
 
 
 def test_a_cell_that_another_process_works_on_is_waited_for(toys: Path) -> None:

@@ -61,6 +61,7 @@ def test_describe_prints_groups_entries_and_actions(tmp_path, capsys):
 def test_verify_finds_nothing_wrong_with_what_the_writer_wrote(tmp_path, capsys):
     write(tmp_path / "toy", steps=60)
     write(tmp_path / "arm", ARM, steps=60, shard_bytes=1000)
+    write(tmp_path / "task", replace(SCHEMA, task="walk.yaml"), steps=5)
     unfinished = PairsWriter(tmp_path / "unfinished", SCHEMA, 3, shard_bytes=70_000)
     for t in range(40):
         unfinished.append(**make_step(SCHEMA, 3, t))
@@ -184,6 +185,7 @@ def test_merge_refuses_what_does_not_belong_together(tmp_path, capsys):
     write(tmp_path / "a", steps=5)
     write(tmp_path / "arm", ARM, steps=5)
     write(tmp_path / "other", replace(SCHEMA, teacher="0002-train-teacher-toy-seed2"), steps=5)
+    write(tmp_path / "task", replace(SCHEMA, task="walk.yaml"), steps=5)
     unfinished = PairsWriter(tmp_path / "unfinished", SCHEMA, 3, shard_bytes=12_000)
     for t in range(5):
         unfinished.append(**make_step(SCHEMA, 3, t))
@@ -191,6 +193,7 @@ def test_merge_refuses_what_does_not_belong_together(tmp_path, capsys):
     for other, message in {
         "arm": "action spaces differ",
         "other": "was labelled by 0002-train-teacher-toy-seed2",
+        "task": "is of task walk, ",
         "unfinished": "unfinished; --resume its run first",
         "a": "name two or more datasets, each once",
     }.items():

@@ -185,6 +185,18 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(session: Session)
         run.finish({})
 
 
+def test_a_run_whose_checkpoint_is_gone_is_not_begun_anew_in_its_place(session: Session) -> None:
+    with pytest.raises(ValueError), start(session, role="teacher") as run:
+        run.log({"step": 1})
+        (run.fresh_folder("pairs") / "half").write_text("made")
+        run.checkpoint({"values": {}})
+        raise ValueError("power cut")
+    (run.path / "checkpoint.pt").unlink()
+    with pytest.raises(UserError, match=r"checkpoint\.pt is gone: restore it, or start anew"):
+        resume(session)
+    assert (run.path / "pairs" / "half").exists() and (run.path / "metrics.jsonl").read_text()
+
+
 def test_a_run_is_resumed_by_a_version_that_knows_more_settings(session: Session) -> None:
     class Newer(Config):
         extra: float = Field(default=1.0, description="A setting that came later.")

@@ -64,6 +64,14 @@ def test_four_commands_find_each_others_runs_and_say_which(folder: Path, capsys:
         assert not [file for file in here if file.endswith(".tmp")]
 
 
+def test_a_student_of_a_teacher_that_had_one_before_is_measured_by_the_teacher(folder: Path) -> None:
+    joint = call(*SITT, "--total-steps", "512", "--student-obs", "partial")
+    assert joint.metrics["eval/return"] != joint.metrics["eval_teacher/return"]
+    learnt = call(*DAGGER, *SMALL, "--pairs", "none")
+    assert learnt.parents == [joint.name]
+    assert learnt.metrics["teacher_return"] == joint.metrics["eval_teacher/return"]
+
+
 @pytest.mark.parametrize("how", ["by itself", "by torchrun"])
 def test_a_script_runs(folder: Path, how: str) -> None:
     if how == "by itself":

@@ -295,6 +295,18 @@ def test_pairs_of_another_teacher_are_not_taken(runs: Path, capsys: pytest.Captu
     assert "no finished run in runs holds pairs" in error
 
 
+def test_teachers_of_one_name_in_two_folders_are_told_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place, lr in (("a", "0.001"), ("b", "0.02")):
+        for words in ((*TEACHER, "--lr", lr), COLLECT):
+            assert main([*words, "--runs-dir", place, "--quiet"]) == 0
+    (taught,), (other,) = Path("a").glob("0002*"), Path("b").glob("0001*")
+    error = error_of(capsys, "merge", str(taught), *map(str, Path("b").glob("0002*")))
+    assert "labelled by another policy of the name" in error
+    for method in (BC, DAGGER):
+        error = error_of(capsys, *method, *SMALL, "--teacher", str(other), "--pairs", str(taught))
+        assert "labelled by another teacher" in error
+
+
 def test_cloning_takes_the_teacher_that_labelled_the_newest_pairs(runs: Path) -> None:
     call(*TEACHER, "--seed", "2")
     run = call(*BC, *SMALL)

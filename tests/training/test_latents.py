@@ -4,9 +4,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from fake_env import DISCRETE, GROUPS
 
-from tscli.training.latents import _probe
+from tscli.config import NetworkConfig, UserError, parse_view
+from tscli.envs.views import ViewSpec, resolve_view
+from tscli.networks import Policy, PolicySpec
+from tscli.training.latents import _probe, inferring_policy, privileged_latent
 
 
 def test_a_probe_is_scored_on_envs_that_it_was_not_fitted_to() -> None:
@@ -19,3 +24,16 @@ def test_a_probe_is_scored_on_envs_that_it_was_not_fitted_to() -> None:
     assert found[3] == 0  # what does not vary cannot be explained
     wanted[:, 4:, 0] = 20 * other[:, 4:]  # elsewhere it is something else
     assert _probe(latent, wanted)[0] < 0.1
+
+
+def view(text: str) -> ViewSpec:
+    return resolve_view(text, parse_view(text), GROUPS, DISCRETE)
+
+
+def test_a_student_sees_by_its_teachers_convolutions_and_pictures_are_not_privileged() -> None:
+    small, full, own = NetworkConfig(hidden=(4,)), view("state + flag + camera"), view("state + camera")
+    teacher = Policy(PolicySpec(full, DISCRETE, small, privileged_latent(full, own, small, 2)))
+    student = inferring_policy(teacher, own, small, 1)
+    assert student.encoder.images is teacher.encoder.images and len(list(student.encoder.images.parameters()))
+    with pytest.raises(UserError, match="a picture cannot be what is privileged"):
+        inferring_policy(teacher, view("state"), small, 1)

@@ -180,7 +180,7 @@ class Crew:
             self._say(self.line(cell, f"finished in {time.monotonic() - worker.started:.0f}s"))
         elif self._signals:
             pass  # stopped, as it was asked to
-        elif worker.resumes and process.returncode > 0 and not _worked_on(cell, process.pid):
+        elif worker.resumes and process.returncode == 2 and not _worked_on(cell, process.pid):
             # It refused before it began to work on its run, so that cannot be continued.
             self._say(
                 f"{escape(cell.title)}: {last_error(cell.log, worker.log_start, process.returncode)}; starting it anew"

@@ -9,7 +9,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-MOST = 10**12  # of any number: two of them multiplied are still one of torch's, whole or not
+MOST = 10**12  # of any whole number: two of them multiplied are still a number of torch's
+LARGEST = 1e30  # of any other: a float32 some way from its end
 
 
 class UserError(Exception):
@@ -71,10 +72,12 @@ class Config(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _no_larger_than_torch_multiplies(cls, value: Any) -> Any:
+    def _no_larger_than_torch_takes(cls, value: Any) -> Any:
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, (int, float)) and abs(number) > MOST:
-                raise ValueError(f"no number here is larger than {MOST}")
+            if isinstance(number, int) and abs(number) > MOST:
+                raise ValueError(f"no whole number here is larger than {MOST}")
+            if isinstance(number, float) and abs(number) > LARGEST:
+                raise ValueError(f"no number here is larger than {LARGEST:g}")
         return value
 
 

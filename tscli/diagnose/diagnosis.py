@@ -186,11 +186,11 @@ def _quick_findings(
 
 def _reached(teacher_run: Run, task: Task) -> Finding:
     """What the teacher's run says of how good it became."""
-    found = teacher_run.metrics.get("eval/return")
-    if not isinstance(found, (int, float)):
+    found = teacher_run.teacher_metric("return")
+    if found is None:
         return Finding("fine", "teacher", "The teacher's run does not say how good it is.")
     estimate = Estimate(found, 0.0, found, found, 0)
-    return teacher_is_good(estimate, None, goal_of(task), teacher_run.metrics.get("eval/success_rate"))
+    return teacher_is_good(estimate, None, goal_of(task), teacher_run.teacher_metric("success_rate"))
 
 
 def students_network(task: Task) -> NetworkConfig:

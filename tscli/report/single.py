@@ -201,8 +201,8 @@ def _learning(story: Story, run: Run) -> Html:
         one += [
             level(teacher.name, float(value), one, TEACHER)
             for teacher in (story.teachers if run.name == story.subject.name else ())
-            for value in [teacher.metrics.get(f"eval_teacher/{what}", teacher.metrics.get(f"eval/{what}"))]
-            if isinstance(value, (int, float)) and _is_number(value)
+            for value in [teacher.teacher_metric(what)]
+            if value is not None and _is_number(value)
         ]
         if any(len(s.x) > (what not in _FIRST) for s in one[:3]):
             chart = curves(what.replace("_", " "), label, one, (0.0, 1.0) if what == "success_rate" else None)

@@ -150,6 +150,11 @@ class Run:
         """Final metrics."""
         return self.manifest["metrics"]
 
+    def teacher_metric(self, name: str) -> float | None:
+        """A figure of its teacher's final evaluation, such as "return"; `metrics` have a student's in its place."""
+        found = self.metrics.get(f"{'eval' if self.role == 'teacher' else 'eval_teacher'}/{name}")
+        return found if isinstance(found, (int, float)) else None
+
     @property
     def note(self) -> str:
         """The line that its user wrote about it, or ""."""

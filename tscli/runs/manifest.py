@@ -42,5 +42,6 @@ class Manifest(BaseModel):
     versions: dict[str, str | None] = {}
     sinks: dict[str, str] = {}
     processes: int = Field(default=1, ge=1)
+    checkpointed: bool = False
     teacher_by: str = ""
     error: str | None = None

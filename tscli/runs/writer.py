@@ -162,17 +162,14 @@ class RunWriter:
             if self.state.get("_run") != self._identity:
                 raise UserError(f"{self._checkpoint} is another run's: restore it, or start anew without --resume")
             self.manifest["seconds"] = self.state["_seconds"]
+        elif self.manifest.get("checkpointed"):
+            raise UserError(f"{self._checkpoint} is gone: restore it, or start anew without --resume")
         ranks.agree((self.path, self.state.get("_token", 0) if self.state else 0))  # the others wait for the folder
         logged = self.state or {"_metrics_bytes": 0}
         self._journal = Journal(self._metrics, logged["_metrics_bytes"], logged.get("_metrics_sha256"))
         self._seconds_before = float(self.manifest["seconds"])
-        self.manifest |= {
-            "status": RUNNING,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "versions": versions(),
-            "git_commit": git_commit(),
-        }
+        self.manifest |= {"status": RUNNING, "pid": os.getpid(), "host": socket.gethostname()}
+        self.manifest |= {"versions": versions(), "git_commit": git_commit()}
         if ranks.size() > 1:
             self.manifest["processes"] = ranks.size()
         self._write_manifest()
@@ -295,12 +292,14 @@ class RunWriter:
 
         with self._telling_of_a_full_disk():
             size, sha256 = self._journal.committed()
-        extra = {"_run": self._identity, "_metrics_bytes": size, "_metrics_sha256": sha256}
-        extra["_seconds"] = self._seconds()
+        extra = {"_run": self._identity, "_metrics_bytes": size, "_metrics_sha256": sha256, "_seconds": self._seconds()}
         if ranks.size() > 1:  # those of the others are named by a token, so that all that is resumed is of one moment
             extra["_token"] = ranks.agree(size)
             ranks.barrier()
         save_state(self._checkpoint, {**state, **extra})
+        if not self.manifest.get("checkpointed"):  # without which there is nothing to be lost by starting again
+            self.manifest["checkpointed"] = True
+            self._write_manifest()
         ranks.barrier()
         self._last_checkpoint, self._best_is_newer = time.monotonic(), False
 
@@ -312,7 +311,7 @@ class RunWriter:
         self.manifest["holds"] = sorted({*self.manifest["holds"], *holds})
         written = [path for path in (self._metrics, self.path / "report.json") if path.is_file()]
         self.manifest["artifacts"] |= {path.name: file_hash(path) for path in written}
-        for name in ("error", "replaced"):
+        for name in ("error", "replaced", "checkpointed"):
             self.manifest.pop(name, None)
         self._write_manifest()
         for path in self.path.glob("checkpoint*.pt"):

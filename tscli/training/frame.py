@@ -303,7 +303,7 @@ class Training:
         if self._start["role"] != "student":
             return None
         if alone is not None and alone.task_name == self._task.name:
-            return alone.metrics.get("eval/return")
+            return alone.teacher_metric("return")
         return final.get("eval_teacher/return")
 
     def _select(self) -> dict[str, float]:

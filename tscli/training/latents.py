@@ -112,11 +112,17 @@ def inferring_policy(teacher: Policy, own_view: ViewSpec, network: NetworkConfig
             f"the teacher's actor does not see just what the student's view \"{own_view.name}\" shows: give --obs the "
             "view that the teacher was trained with"
         )
+    if own_view.images != spec.view.images:
+        raise UserError(
+            f'the actor is shared, and view "{own_view.name}" does not show the same pictures as view '
+            f'"{spec.view.name}": a picture cannot be what is privileged'
+        )
     everything = tuple(range(own_view.vector_size))
     latent = LatentSpec(everything, everything, network, spec.latent.size)
     with streams.seeded_init(seed, "student"):
         student = Policy(PolicySpec(own_view, spec.action, spec.network, latent)).to(teacher.head.linear.weight.device)
-    student.encoder.body, student.head = teacher.encoder.body, teacher.head
+    student.encoder.images, student.encoder.body = teacher.encoder.images, teacher.encoder.body
+    student.head = teacher.head
     take_normalizer(student, teacher)
     return student
 

@@ -73,9 +73,18 @@ class TeacherRuns:
         teachers.teacher_of(View(by, env.action, env, seed=0).observe()["vector"])
         return teachers
 
+    def taught(self, run: Run) -> bool:
+        """Whether a run's labels are of these very policies: runs of several folders may have one name."""
+        theirs = [run.manifest["parents"][role] for role in teacher_roles(run.manifest["parents"])]
+        return len(theirs) == len(self.runs) and all(
+            entry["name"] == own.name
+            and entry.get("sha256") in (None, own.manifest["artifacts"].get("policy.safetensors"))
+            for entry, own in zip(theirs, self.runs, strict=True)
+        )
+
     def labelled(self, run: Run) -> bool:
         """Whether a run's pairs carry the labels of these teachers, row by row."""
-        return run.teachers == [teacher.name for teacher in self.runs] and run.teacher_by == self.by
+        return self.taught(run) and run.teacher_by == self.by
 
     def schema(self, env: VecEnv, groups: Iterable[str], teacher: Actor, seed: int) -> PairsSchema:
         """What the rows of a dataset of this env mean that `teacher`, which these runs hold, labels."""
@@ -165,7 +174,7 @@ def find_pairs(session: Session, ref: str | None, teachers: TeacherRuns) -> Run 
             teachers_of(found)  # refuses a teacher that has changed since
         return found
     run = newest_run(session.runs_dir, ref, "pairs", "pairs", say=session.note)
-    if run.teachers != [teacher.name for teacher in teachers.runs]:
+    if not teachers.taught(run):
         raise _other_teacher(ref, run, teachers.name)
     if run.teacher_by != teachers.by:
         raise UserError(
@@ -192,16 +201,16 @@ def find_pairs_and_teachers(session: Session, pairs_ref: str, refs: str) -> tupl
     Raises:
         UserError: no such runs, or they do not belong together.
     """
-    names = [run.name for run in _teacher_runs(session, refs)] if refs else None
+    teachers = TeacherRuns(_teacher_runs(session, refs), "", "") if refs else None
     pairs_run = newest_run(
         session.runs_dir,
         pairs_ref,
         "pairs",
         "pairs",
-        fits=None if names is None else lambda run: run.teachers == names,
+        fits=None if teachers is None else teachers.taught,
         commands=MAKES_PAIRS,
         say=session.note,
     )
-    if names is not None and pairs_run.teachers != names:
-        raise _other_teacher(pairs_ref, pairs_run, ", ".join(names))
+    if teachers is not None and not teachers.taught(pairs_run):
+        raise _other_teacher(pairs_ref, pairs_run, teachers.name)
     return pairs_run, teachers_of(pairs_run) if pairs_run.teachers else TeacherRuns((), "", pairs_run.task)
