@@ -9,7 +9,6 @@ own env, and must give what the original gave.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from tscli import streams
 from tscli.config import StageConfig, UserError, positional
 from tscli.files import atomic_write, file_hash
 from tscli.interop import export, onnx, torchscript
-from tscli.runs import Run, newest_run
+from tscli.runs import Run, check_target, newest_run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
 from tscli.training import setup
@@ -114,27 +113,18 @@ def check_output(config: Config) -> Path | None:
     """The path to copy the file to, looked at before anything is computed.
 
     Raises:
-        UserError: it is a folder, its folder is not there or not for writing, there is a file already, or its ending is
-            the other format's.
+        UserError: its ending is the other format's, or see `check_target`.
     """
-    output, path = config.output, Path(config.output)
-    if not output:
+    if not config.output:
         return None
+    path = Path(config.output)
     others = {suffix: name for name, suffix in SUFFIX.items() if name != config.format}
     if path.suffix[1:] in others:
         raise UserError(
-            f"--output {output} would hold {config.format}: end it in .{SUFFIX[config.format]}, or "
+            f"--output {path} would hold {config.format}: end it in .{SUFFIX[config.format]}, or "
             f"use --format {others[path.suffix[1:]]}"
         )
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise UserError(f"--output {output}: {reason}: name a file in a folder that exists")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise UserError(f"--output {output}: writing there is not allowed: name another place")
-    if (path.absolute().parent / "manifest.json").exists():
-        raise UserError(f"--output {output} is among the files of a run: name a place outside of its folder")
-    if path.exists() and not config.force:
-        raise UserError(f"--output {output} exists: name another file, or give --force")
+    check_target("--output", path, config.force)
     return path
 
 

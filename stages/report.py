@@ -20,7 +20,7 @@ from tscli.config import UserError, positional
 from tscli.report.rerun import write_rerun
 from tscli.report.story import story_of
 from tscli.report.write import write_page
-from tscli.runs import find_run, list_runs
+from tscli.runs import check_target, find_run, list_runs
 from tscli.runs.session import Session
 
 ORDER = 45
@@ -40,6 +40,7 @@ class Config(BaseConfig):
         "",
         description="Also write what `tscli eval --record` has kept into this file, for Rerun's viewer.",
     )
+    force: bool = Field(False, description="Overwrite what is at these paths.")
     open: bool = Field(False, description="Open the pages in a browser.")
 
 
@@ -51,13 +52,13 @@ def main(config: Config, session: Session) -> None:
         chosen = [run for run in list_runs(session.runs_dir) if run.status == "finished"][-1:]
         if not chosen:
             raise UserError(f"no finished run in {session.runs_dir}: run `tscli pipeline cartpole` first, or name one")
-    for option, text in (("--to", config.to), ("--rerun", config.rerun)):
+    for option, text, ending in (("--to", config.to, ".html"), ("--rerun", config.rerun, ".rrd")):
         if text and len(chosen) > 1:
             raise UserError(f"{option} {text} is of one run, not of {len(chosen)}")
-        if text and not Path(text).absolute().parent.is_dir():
-            raise UserError(f"{option} {text}: there is no folder {Path(text).parent}")
-        if text and Path(text).is_dir():
-            raise UserError(f"{option} {text} is a folder: name a file in it")
+        if text and Path(text).suffix != ending:
+            raise UserError(f"{option} {text}: end it in {ending}")
+        if text:
+            check_target(option, Path(text), config.force)
     where = Path(config.to) if config.to else None
     if config.rerun:
         write_rerun(story_of(chosen[0]).evaluation, Path(config.rerun))

@@ -136,7 +136,10 @@ def test_a_page_that_is_written_elsewhere_has_no_links(session: Session, tmp_pat
     assert all(source.startswith("data:") for source in Elements(path).sources)
     assert not (run.path / "report.html").exists()
     assert main(["report", "1", str(run.number), "--to", str(path), *runs]) == 2
-    assert main(["report", "--to", str(tmp_path / "none" / "page.html"), *runs]) == 2
+    policy = next(run.path.parent.glob("cells/abc/*/policy.safetensors"))
+    for other in (path, tmp_path / "none" / "page.html", policy, policy.with_name("page.html"), tmp_path):
+        assert main(["report", "--to", str(other), *runs]) == 2
+    assert main(["report", "--to", str(path), "--force", *runs]) == 0
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.html")), ids=lambda path: path.stem)

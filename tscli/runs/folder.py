@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import html
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,6 +258,25 @@ def _existing(path: Path, child: str) -> Path:
     if not (path / "manifest.json").exists():
         raise UserError(f"{path.name}, which {child} was made from, is gone: restore it, or make {child} again")
     return path
+
+
+def check_target(option: str, path: Path, force: bool) -> None:
+    """Refuse a file to be written that would cost something, before anything is computed.
+
+    Raises:
+        UserError: it is a folder, its folder is not there or not for writing, a run's, or, without `force`, there is a
+            file already.
+    """
+    whole = path.absolute()
+    if path.is_dir() or not whole.parent.is_dir():
+        reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise UserError(f"{option} {path}: {reason}: name a file in a folder that exists")
+    if not os.access(path if path.exists() else whole.parent, os.W_OK):
+        raise UserError(f"{option} {path}: writing there is not allowed: name another place")
+    if any((folder / "manifest.json").exists() for folder in (whole.parent, whole.parent.parent)):
+        raise UserError(f"{option} {path} is among the files of a run: name a place outside of its folder")
+    if path.exists() and not force:
+        raise UserError(f"{option} {path} exists: name another file, or give --force")
 
 
 def read_run(path: Path) -> Run:
