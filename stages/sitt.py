@@ -190,6 +190,8 @@ def main(config: Config, session: Session) -> Run:
             aligns = (iteration + 1) % config.align_every == 0 and config.align_updates > 0
             pairs_up = aligns or student.is_recurrent  # its hidden state must follow the envs
             teacher_learns = training.done > config.critic_warmup
+            if teacher_learns and training.done - training.per_iteration <= config.critic_warmup:
+                optimizer.forget()
             if config.lr_schedule == "linear":
                 optimizer.lr = config.lr * training.left
             for one in align_optimizers if config.lr_schedule != "constant" else ():
@@ -269,7 +271,7 @@ def main(config: Config, session: Session) -> Run:
                     averages.add({"loss/policy": surrogate.loss, "loss/value": value_loss, "entropy": entropy})
                     averages.add({"approx_kl": surrogate.approx_kl, "clip_fraction": surrogate.clip_fraction})
             # Normalisers move between updates only, so that the first minibatch's ratio is exactly 1.
-            for module in (teacher, critic, proxy):
+            for module in (teacher, critic, proxy) if teacher_learns else (critic, proxy):
                 module.encoder.update_normalizer(teacher_obs)
 
             # --- phase 3: alignment ---------------------------------------------------------------------------------

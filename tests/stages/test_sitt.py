@@ -27,6 +27,7 @@ from tscli.learning.record import Fields, Minibatches
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy, PolicySpec
 from tscli.networks.distributions import Categorical
+from tscli.networks.files import load_policy_file
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -323,6 +324,28 @@ def test_all_that_the_paper_does_not_have_goes_together_and_starts_from_a_teache
     lines = metrics_of(call(*settings, "--lr-schedule", "adaptive", "--critic-warmup", "96"))
     assert abs(lines[0]["approx_kl"]) < 1e-6 < lines[1]["approx_kl"]
     assert lines[0]["lr"] != lines[1]["lr"] and lines[0]["align_lr"] > lines[1]["align_lr"]
+
+
+def test_a_teacher_begins_to_learn_after_the_critics_warm_up_as_if_nothing_had_been_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = call("train-teacher", "pendulum", *PENDULUM)
+    steps: list[float] = []
+    step = FlatAdam.step
+
+    def watched(self: FlatAdam) -> None:
+        step(self)
+        if self.lr == 0.00123:  # the teacher's and the critic's
+            steps.append(float(self._steps))
+
+    monkeypatch.setattr(FlatAdam, "step", watched)
+    settings = ("--teacher", "1", "--critic-warmup", "64", "--lr", "0.00123", "--lr-schedule", "constant")
+    run = call("sitt", "pendulum", *PENDULUM, *PLAIN, *settings, "--student-obs", "partial")
+    assert steps == [1, 2, 3, 4, 1, 2, 3, 4]
+    before, after = (load_policy_file(path / name) for path, name in
+                     ((start.path, "policy.safetensors"), (run.path, "teacher.safetensors")))  # fmt: skip
+    assert before.encoder.norm is not None and after.encoder.norm is not None
+    assert after.encoder.norm.count == before.encoder.norm.count + 64, "it takes in what comes once it learns"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tscli.envs.views import ViewSpec
 from tscli.networks import Policy, PolicySpec
 
 State = Mapping[str, Tensor]
+_SEEN = 1e6  # observations that an imported normaliser counts as having taken in: no file says how many
 ACTIVATIONS: tuple[str, ...] = get_args(NetworkConfig.model_fields["activation"].annotation)
 
 
@@ -265,7 +266,7 @@ def build(found: Found, view: ViewSpec, action: ActionSpec, activation: str, std
         state |= {f"{stack}.{2 * i}.weight": weight, f"{stack}.{2 * i}.bias": bias}
     if found.normalizer is not None:
         state["encoder.norm.mean"], state["encoder.norm.var"] = found.normalizer.mean, found.normalizer.divisor.square()
-        state["encoder.norm.count"] = torch.ones((), dtype=torch.float64)
+        state["encoder.norm.count"] = torch.tensor(_SEEN, dtype=torch.float64)
     state |= _head(found, action, std)
     policy.load_state_dict(state)
     return policy.eval().requires_grad_(False)

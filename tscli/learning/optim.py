@@ -82,6 +82,16 @@ class FlatOptimizer(ABC):
     def _moments(self) -> dict[str, Tensor]:
         """What it remembers of earlier gradients, by name: [P] each."""
 
+    def forget(self) -> None:
+        """Forget all earlier gradients, when some of the parameters begin to learn later than the others.
+
+        Steps without a gradient end Adam's correction for its first ones: those that follow would be several times as
+        large.
+        """
+        for moment in self._moments().values():
+            moment.zero_()
+        self._steps = self._number(0)
+
     def state_dict(self) -> dict[str, Any]:
         """For exact resume; the parameters themselves are their modules' to save."""
         return {**self._moments(), "steps": self._steps, "lr": self.lr}
