@@ -80,18 +80,29 @@ def named_code(env: dict[str, Any], folder: Path | None) -> tuple[str, str] | No
         env: with its `kind`.
         folder: of the task's file, where modules may lie beside it.
     """
-    kind = str(env.get("kind"))
-    called = {key: value for key, value in sorted(env.items()) if key in ("entry_point", "id", "kwargs", "wrappers")}
-    written = texts([value for key, value in called.items() if key != "kwargs"])
-    # Gymnasium's GymV21Environment and GymV26Environment import what their arguments name.
-    names = {text for text in written if ":" in text or (kind == "gym" and text.startswith("GymV2"))}
-    names |= {text for text in _words_of(env.get("wrappers")) if "." in text}  # of wrappers with their modules
-    names = sorted(names)
-    if kind not in ("gym", "rsl") or not names:
+    kind, names = str(env.get("kind")), _names(env)
+    if not names:
         return None
-    places = {name: _place(name.replace(":", ".").partition(".")[0], folder) for name in names}
+    called = {key: value for key, value in sorted(env.items()) if key in ("entry_point", "id", "kwargs", "wrappers")}
+    places = {name: _place(name, folder) for name in names}
     content = json.dumps([kind, called, places], sort_keys=True, default=str)
     return ", ".join(names), hashlib.sha256(content.encode()).hexdigest()
+
+
+def own_modules(env: dict[str, Any], folder: Path | None) -> set[Path]:
+    """The files of the modules, or of their whole packages, that such settings name; no installed ones."""
+    places = {Path(one) for name in _names(env) for one in (_place(name, folder) or "").split(os.pathsep) if one}
+    return {file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place])}
+
+
+def _names(env: dict[str, Any]) -> list[str]:
+    """What of an env's settings names code."""
+    kind, wrappers = str(env.get("kind")), env.get("wrappers")
+    written = texts([env[key] for key in ("entry_point", "id", "wrappers") if key in env])
+    # Gymnasium's GymV21Environment and GymV26Environment import what their arguments name.
+    names = {text for text in written if ":" in text or (kind == "gym" and text.startswith("GymV2"))}
+    names |= {text for text in _words_of(wrappers) if "." in text}  # of wrappers with their modules
+    return sorted(names) if kind in ("gym", "rsl") else []
 
 
 def _words_of(wrappers: Any) -> list[str]:
@@ -107,9 +118,9 @@ def texts(value: Any) -> list[str]:
     return [text for part in value for text in texts(part)] if isinstance(value, (list, tuple)) else [str(value)]
 
 
-def _place(module: str, folder: Path | None) -> str | None:
-    """The folder that a module's package would be imported from; None for an installed one. Imports nothing."""
-    package = module.partition(".")[0]
+def _place(name: str, folder: Path | None) -> str | None:
+    """Where the package of what is named would be imported from; None for an installed one. Imports nothing."""
+    package = name.replace(":", ".").partition(".")[0]
     with contextlib.suppress(ValueError, ImportError, OSError):
         spec = importlib.machinery.PathFinder.find_spec(package, [*sys.path, *([str(folder)] if folder else [])])
         if spec is not None:

@@ -45,3 +45,21 @@ def test_the_content_of_a_tasks_file_and_the_code_of_a_script_count(toys: Path) 
     (toys / "learn.py").write_text(LEARN)
     task.write_text('env: {kind: cartpole}\nviews: {full: ["state[0]"]}\n')
     assert not {*keys()} & {*first}
+
+
+def test_the_robot_and_the_code_that_an_env_names_count(toys: Path) -> None:
+    (toys / "my_robot.py").write_text("def make():\n    return 1\n")
+    (toys / "robot.xml").write_text("<mujoco/>")
+    env = "{kind: rsl, entry_point: 'my_robot:make', kwargs: {model: robot.xml, note: cartpole}}"
+    (toys / "mine.yaml").write_text(f"env: {env}\nviews: {{full: [state]}}\n")
+
+    def keys() -> set[str]:
+        comparison = describe("mine.yaml", "weak", "1", Path("methods.yaml"), {})
+        return {cell.key for cell in lay_out(comparison, RUNS).cells}
+
+    first = keys()
+    (toys / "robot.xml").write_text("<mujoco model='other'/>")
+    second = keys()
+    (toys / "my_robot.py").write_text("def make():\n    return 2\n")
+    assert len(first | second | keys()) == 3 * len(first)
+    assert keys() == keys()

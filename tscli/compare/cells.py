@@ -26,7 +26,7 @@ from typing import Any, get_args
 import yaml
 
 from tscli.config import Config, UserError
-from tscli.files import atomic_write
+from tscli.files import atomic_write, file_hash
 from tscli.launch.scripts import Script, script_folders
 from tscli.runs import Run, find_run, list_runs
 from tscli.runs.folder import FINISHED
@@ -174,6 +174,8 @@ def make_step(script: Script, config: Config, task: Task, runs_dir: Path) -> Ste
         "settings": {name: value for name, value in settings.items() if name not in _NOT_HASHED} | named,
         "task": task.model_dump(mode="json", include=set(_ENVS)),
     }
+    if files := task.files():  # robots and code of the user's own
+        content["files"] = sorted(file_hash(path) for path in files)
     return Step(script, settings, tuple(takes), code, _hash(content))
 
 

@@ -5,6 +5,7 @@ Light: no torch, so that listing tasks and reading one's settings stays fast.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,6 +75,19 @@ class Task(Config):
         """What code its envs name, as `trust.check` takes it."""
         folder = Path(self.source).absolute().parent if is_yaml(self.source) else None
         return _codes(dict(self), folder)
+
+    def files(self) -> set[Path]:
+        """The user's own files that its envs name: models, and the modules of their code."""
+        folder = Path(self.source).absolute().parent if is_yaml(self.source) else None
+        envs = [env for env in (self.env, self.teacher_env, self.eval_env, self.report_env) if env]
+        tasks = [env["tasks"] for env in envs if isinstance(env.get("tasks"), dict)]  # of mixtures
+        members = [member for named in tasks for member in named.values() if isinstance(member, dict)]
+        called = [*(self.env | env for env in envs), *members]
+        found = {path for env in called for path in trust.own_modules(env, folder)}
+        for text in trust.texts(envs):
+            with contextlib.suppress(OSError, ValueError):  # what no path can be
+                found |= {path for path in (Path(text), (folder or Path()) / text) if path.is_file()}
+        return found
 
     def view(self, expression: str) -> tuple[ViewPart, ...]:
         """A named view, or one written out (`0,2`, `state[position] + previous_action`)."""
