@@ -117,11 +117,6 @@ def main(config: Config, session: Session) -> Run:
             at.critic_hidden = values.hidden
             ends = rollout.terminated, rollout.done
             advantage, returns = ppo.compute_gae(reward, *values[:2], *ends, config.gamma, config.gae_lambda)
-            with torch.no_grad():  # what the student is to infer in its own envs
-                start = teacher.initial_hidden(num_own)
-                goal, _ = teacher.encoder.latent(
-                    take(rollout.obs, (slice(None), ours)), start, rollout.reset[:-1, ours]
-                )
 
             # --- update: one surrogate of both groups ---------------------------------------------------------------
             fields = {"obs": rollout.obs, "student_obs": rollout.student_obs, "value_obs": rollout.value_obs}
@@ -131,7 +126,7 @@ def main(config: Config, session: Session) -> Run:
             for policy, rows, _ in groups:
                 hidden = rollout.student_hidden if policy is student else rollout.hidden
                 starts = {"hidden": hidden, "critic_hidden": values.hiddens[:, rows]}
-                batches.append(Minibatches(length, starts, of_envs(fields, rows), goal=goal))
+                batches.append(Minibatches(length, starts, of_envs(fields, rows)))
             averages = Averages()
             for _ in range(config.num_epochs):
                 drawn = (batch.shuffled(config.num_minibatches, made.shuffle_stream) for batch in batches)
@@ -160,8 +155,12 @@ def main(config: Config, session: Session) -> Run:
                         student_optimizer.step()
 
             # --- the history encoder follows the privileged one, in its own envs ------------------------------------
+            with torch.no_grad():
+                seen, resets = take(rollout.obs, (slice(None), ours)), rollout.reset[:-1, ours]
+                goal, _ = teacher.encoder.latent(seen, teacher.initial_hidden(num_own), resets)
+            batch = Minibatches(length, {"hidden": rollout.student_hidden}, of_envs(fields, ours), goal=goal)
             for _ in range(config.encoder_epochs):
-                for part in batches[0].shuffled(config.num_minibatches, made.shuffle_stream):
+                for part in batch.shuffled(config.num_minibatches, made.shuffle_stream):
                     guess, _ = student.encoder.latent(part.student_obs, part.hidden, part.reset)
                     latent_loss = (guess - part.goal).square().mean()
                     student_optimizer.zero_grad()

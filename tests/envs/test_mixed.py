@@ -68,6 +68,33 @@ def test_the_tasks_rows_are_the_same_where_no_value_may_be_looked_at() -> None:
         assert torch.equal(looking.final_observation("state", rows), blind.final_observation("state", rows))
 
 
+def test_each_task_measures_its_own_rows() -> None:
+    env, alone = mixed(5, near={"kind": "quadrotor", "num_columns": 8}, far={"kind": "quadrotor"}), make_env({"kind": "quadrotor"}, 2)
+    env.reset(3)
+    alone.reset(streams.derive(3, "mixed/far"))
+    action = torch.zeros(5, env.action.num_params)
+    env.step(action)
+    alone.step(action[:2])
+    found, theirs = env.measures(), alone.measures()
+    assert found.keys() == theirs.keys()
+    for name, (above, below) in theirs.items():
+        whole = found[name]
+        assert whole[1] is not None and below is not None
+        assert torch.equal(whole[0][[1, 3]], above) and torch.equal(whole[1][[1, 3]], below)
+    told = env.metrics()
+    assert {"env/near/speed", "env/far/speed"} <= told.keys()
+    assert told["env/far/speed"] == alone.metrics()["env/speed"]
+
+
+def test_rows_of_several_processes_are_others_or_refused() -> None:
+    first, second, uneven = (mixed(2, usual="cartpole", swapped="cartpole_swapped") for _ in range(3))
+    second.first, uneven.first = 2, 3
+    second.reset(0)
+    assert not torch.equal(first.observe("state"), second.observe("state"))
+    with pytest.raises(UserError, match="2 envs in each process are no multiple of its 2 tasks"):
+        uneven.reset(0)
+
+
 def test_swapped_actions_push_the_other_way() -> None:
     usual, swapped = (make_env(load_task(name).env, 4) for name in ("cartpole", "cartpole_swapped"))
     assert usual.action.names == tuple(reversed(swapped.action.names))

@@ -112,6 +112,11 @@ class Env(VecEnv):
         self.reset(0)
 
     def reset(self, seed: int) -> None:
+        if self.first % len(self._envs):  # a row of one process would be another's again
+            raise UserError(
+                f"env mixed: {self.num_envs} envs in each process are no multiple of its {len(self._envs)} tasks: "
+                "choose another --num-envs"
+            )
         self._seed, self._resumes = seed, 0
         for name, env in zip(self.members, self._envs, strict=True):
             env.first, env.per_slot = self.first // len(self._envs), self.per_slot
@@ -156,6 +161,26 @@ class Env(VecEnv):
             for name, env in zip(self.members, self._envs, strict=True):
                 if env.exact_resume:
                     env.reset(streams.derive(self._seed, f"mixed/{name}/resume{self._resumes}"))
+
+    def metrics(self) -> dict[str, float]:
+        """Of each task, by its name."""
+        told = {name: env.metrics() for name, env in zip(self.members, self._envs, strict=True)}
+        return {f"env/{name}/{what.removeprefix('env/')}": one for name, of in told.items() for what, one in of.items()}
+
+    def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        found: dict[str, tuple[Tensor, Tensor | None]] = {}
+        for env, share in self._playing:
+            for name, parts in env.measures().items():
+                whole = found.setdefault(
+                    name, (self._zeros(parts[0]), None if parts[1] is None else self._zeros(parts[1]))
+                )
+                for into, part in zip(whole, parts, strict=True):
+                    if into is not None and part is not None:
+                        into[share] = part
+        return found
+
+    def _zeros(self, like: Tensor) -> Tensor:
+        return torch.zeros(self.num_envs, dtype=like.dtype, device=self.device)
 
     def render(self, row: int = 0) -> np.ndarray:
         return self._envs[row % len(self._envs)].render(row // len(self._envs))
