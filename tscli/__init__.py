@@ -20,6 +20,7 @@ __all__ = ["load_policy", "open_pairs", "run"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
+        import tscli.interop.gymnasium  # noqa: F401 - and where we were there before Gymnasium was
         from tscli.launch import start
 
         return getattr(start, name)

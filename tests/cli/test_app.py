@@ -84,11 +84,26 @@ def test_a_crash_is_code_1_and_its_traceback_comes_with_debug(capsys: pytest.Cap
 
 def test_ctrl_c_is_code_130_and_the_run_can_be_resumed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train-teacher", "bare.yaml", "--lr", "0.5", "--quiet"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
     assert list_runs(RUNS)[-1].status == "stopped"
     line = error_of(capsys, "train-teacher", "--resume", "--lr", "0.4", "--quiet")
     assert "lr is 0.5 in 0001-train-teacher-bare-seed1, not 0.4" in line.splitlines()[-1]
     assert main(["train-teacher", "bare.yaml", "--resume", "1", "--quiet"]) == 0
     assert [(run.number, run.status, run.config["lr"]) for run in list_runs(RUNS)] == [(1, "finished", 0.5)]
+
+
+def test_ctrl_c_in_the_middle_of_an_import_ends_the_process_whatever_the_module_makes_of_it(tmp_path: Path) -> None:
+    (tmp_path / "stubborn.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    )
+    code = "import signal\nfrom tscli.cli.app import _interrupt\nsignal.signal(signal.SIGINT, _interrupt)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code + "import stubborn\nprint('it went on')"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
 @pytest.mark.parametrize(

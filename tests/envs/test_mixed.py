@@ -69,7 +69,10 @@ def test_the_tasks_rows_are_the_same_where_no_value_may_be_looked_at() -> None:
 
 
 def test_each_task_measures_its_own_rows() -> None:
-    env, alone = mixed(5, near={"kind": "quadrotor", "num_columns": 8}, far={"kind": "quadrotor"}), make_env({"kind": "quadrotor"}, 2)
+    env, alone = (
+        mixed(5, near={"kind": "quadrotor", "num_columns": 8}, far={"kind": "quadrotor"}),
+        make_env({"kind": "quadrotor"}, 2),
+    )
     env.reset(3)
     alone.reset(streams.derive(3, "mixed/far"))
     action = torch.zeros(5, env.action.num_params)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from exported_policies import ACTIONS, exported, make, needs_onnx
 from stage_tools import BC, SMALL, call
 
+import tscli.interop.gymnasium  # noqa: F401 - registers the ids, as importing tscli after Gymnasium does
 from tscli.cli.app import main
 from tscli.interop import export
 
@@ -42,6 +44,8 @@ def test_an_exported_lstm_student_has_the_returns_outside_that_it_has_inside(
     assert main(["eval", "--num-envs", "1", "--episodes", "8", "--no-teacher", "--json", "--quiet"]) == 0
     report = json.loads(capsys.readouterr().out)
     inside = report["policies"]["student"]["greedy"]["return"]
+    Path("examples").mkdir()
+    shutil.copy(RUNNER, "examples")
     assert main(["export", "3"]) == 0
     assert "next: python examples/run_exported.py runs/0005-export" in "".join(capsys.readouterr())
 

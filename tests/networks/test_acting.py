@@ -60,3 +60,7 @@ def test_a_dict_with_nested_names_choices_and_pictures_is_read() -> None:
         policy.act({**obs, "robot": {}})
     with pytest.raises(UserError, match='sees "goal" as 4 numbers, and the observation has 2'):
         policy.act({**obs, "goal": np.zeros(2)})
+    nowhere = {"arm": np.array([0.0, np.nan, 0.0])}
+    with pytest.raises(UserError, match=r'the observation has nan in "robot.arm"'):
+        policy.act({**obs, "robot": nowhere})
+    assert policy.act({**obs, "robot": {"arm": np.array([np.nan, 0.0, np.inf])}}).shape == (2,), "not seen"

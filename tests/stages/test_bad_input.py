@@ -68,6 +68,10 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["train-teacher", "cartpole", "--obs", "state["], "cannot be read"),
         (["train-teacher", "cartpole", "--critic-obs", "fulll"], 'did you mean "full"'),
         (["train-teacher", "cartpole", "--network", "rn"], "--network.kind 'rn'"),
+        (
+            ["train-teacher", "cartpole", "--network.memory", "3"],
+            "--network.memory is for gru and mingru and rnn, and --network is mlp",
+        ),
         (["train-teacher", "cartpole", "--num-env", "3"], 'did you mean "--num-envs"'),
         (["train-teacher", "cartpole", "--set", "gama=0.9"], 'did you mean "gamma"'),
         (["train-teacher", "cartpole", "--set", "network.kid=rnn"], 'did you mean "network.kind"'),
@@ -103,6 +107,16 @@ def test_what_is_not_known_or_out_of_bounds_is_refused(
     assert words in refused(*args)
 
 
+@pytest.mark.parametrize("words", ["total_stpes: 1", "total_steps: 1, network: {kind: lstm}"])
+def test_a_task_is_shown_once_what_it_says_of_commands_is_right(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    Path("mine.yaml").write_text(f"extends: cartpole\nstages: {{train-teacher: {{{words}}}}}\n")
+    assert main(["tasks", "mine.yaml"]) == 2
+    out, err = capsys.readouterr()
+    assert not out and "task mine, stages.train-teacher" in err and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -112,13 +126,15 @@ def test_what_is_not_known_or_out_of_bounds_is_refused(
         (["collect", "--student", "3"], "give --beta below 1 as well"),
         (["collect", "--teacher", "2"], "is a collect run, which does not hold a teacher's policy"),
         (["distill", "--teacher", "2"], "is a collect run, which does not hold a teacher's policy"),
-        (["distill", "--pairs", "1"], "is a train-teacher run, which does not hold pairs"),
+        (["distill", "--pairs", "1"], "which does not hold pairs: `tscli collect --teacher 1` makes some"),
         (["distill", "--student", "transformer"], "--student.kind 'transformer'"),
         (["distill", "--student.kid", "rnn"], 'did you mean "--student.kind"'),
         (["distill", "--obs", "partail"], 'did you mean "partial"'),
         (["distill", "--method", "bc", "--obs", "statee[0]"], 'has no group "statee"'),
         (["distill", "--loss", "l2"], "--loss 'l2'"),
-        (["eval", "2"], "is a collect run, which does not hold a policy"),
+        (["eval", "2"], "which does not hold a policy: its teacher is 0001-train-teacher-cartpole-seed1"),
+        (["eval", "1", "--teacher", "3"], "(3) (--teacher: on or off, without a value): see tscli eval --help"),
+        (["distill", "--method", "bc", "--total-steps", "3"], "see tscli distill --method bc --help"),
         (["eval", "--task", "pendulum"], "this env"),
         (["eval", "--render", "gfi"], "--render 'gfi'"),
     ],

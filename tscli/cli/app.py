@@ -10,8 +10,10 @@ import atexit
 import errno
 import os
 import re
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from tscli import ranks
@@ -57,7 +59,18 @@ def run_script(path: str) -> None:
 
 def entry() -> NoReturn:
     """The `tscli` command."""
+    signal.signal(signal.SIGINT, _interrupt)
     leave(main())
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C, until a run takes it. What a module that is being imported makes of an exception is its own affair."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"stopped\n")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def leave(code: int) -> NoReturn:
@@ -112,6 +125,8 @@ def _dispatch(args: list[str]) -> int:
     from tscli.cli.commands import app
 
     result = typer.main.get_command(app).main(args=args, prog_name="tscli", standalone_mode=False)
+    if result == INTERRUPTED:  # typer has caught it
+        return _say("stopped", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
@@ -168,15 +183,24 @@ def _usage(error: Any) -> str:
 
     context = getattr(error, "ctx", None)
     name = getattr(error, "option_name", None)
+    method = getattr(context.command, "method", None) if context is not None else None
+    page = f"{context.command_path}{f' --method {method}' if method else ''} --help" if context is not None else ""
     if context is not None and type(error).__name__ == "NoSuchOption":
         params = context.command.params
         options = [option for param in params for option in (*param.opts, *param.secondary_opts) if option[:2] == "--"]
         hint = did_you_mean(str(name), options)
-        hint = hint if hint.startswith("did") else f"see {context.command_path} --help"
-        return f"unknown option {name}: {hint}"
+        return f"unknown option {name}: {hint if hint.startswith('did') else f'see {page}'}"
     text = " ".join(error.format_message().split()).rstrip(".")
     text = text[:1].lower() + text[1:]
-    return f"{text}: see {context.command_path} --help" if context is not None else text
+    if "unexpected extra argument" in text and context is not None:  # which may have been meant as a flag's value
+        flags = [param for param in context.command.params if param.secondary_opts]
+        said = [flag.opts[0] for flag in flags if _is_given(context, flag)]
+        text += f" ({' and '.join(said)}: on or off, without a value)" if said else ""
+    return f"{text}: see {page}" if page else text
+
+
+def _is_given(context: Any, param: Any) -> bool:
+    return getattr(context.get_parameter_source(param.name), "name", "") == "COMMANDLINE"
 
 
 def _say(line: str, code: int) -> int:

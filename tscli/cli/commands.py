@@ -133,7 +133,7 @@ def script_command(script: Script, family: list[Script]) -> Any:
         parameters.append(_option(name, kind, option, metavar, text, GENERAL))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     source = f"Source: {script.path}\nA copy to change: tscli cp {script.name} mine.py"
-    page = type("ScriptPage", (Page,), {"source": source})
+    page = type("ScriptPage", (Page,), {"source": source, "method": script.method if len(methods) > 1 else None})
     single = typer.Typer(add_completion=False)
     single.command(script.command, cls=page, help=_about(script))(call)
     return typer.main.get_command(single)
@@ -250,7 +250,8 @@ def runs(
         for removed in manage.remove(where, rest, yes, force):
             print(f"removed {removed.path}")
     elif first == "note":
-        show.runs(where, manage.note(where, rest).name, json)
+        noted = manage.note(where, rest)
+        print(f"{noted.name}: {noted.note or 'no note'}")
     elif rest:
         raise UserError(f"tscli runs shows one run, or all: {first} {' '.join(rest)} are several")
     else:

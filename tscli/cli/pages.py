@@ -112,7 +112,9 @@ def next_step(runs: list[Run], after: Run | None = None) -> str:
     if newest is None:
         return "tscli train-teacher cartpole"
     if "policy.onnx" in newest.manifest["artifacts"]:
-        return f"python examples/run_exported.py {newest.path / 'policy.onnx'}"
+        examples = (Path("examples/run_exported.py"), Path(__file__).parents[2] / "examples/run_exported.py")
+        runner = next((path for path in examples if path.is_file()), None)  # which comes with the source alone
+        return f"python {runner} {newest.path / 'policy.onnx'}" if runner else "tscli report"
     return f"tscli {_following(newest, newest.name != finished[-1].name)}{_elsewhere(newest)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from tscli.cli.pages import console, next_step, status_text
-from tscli.config import UserError
+from tscli.config import UserError, is_yaml
+from tscli.launch.settings import check_stages
 from tscli.runs import Run, find_run, list_runs
 from tscli.runs.watching import trend
 from tscli.runs.words import headline, made_by
@@ -28,6 +30,8 @@ def tasks(name: str | None, as_json: bool) -> None:
         UserError: There is no such task, or its file or its views are wrong.
     """
     chosen = [load_task(name, named=True)] if name else [load_task(each) for each in task_names()]
+    if name and is_yaml(name):
+        check_stages(chosen[0])
     if as_json:
         described = [_describe(task) if name else _describe_or_say(task) for task in chosen]
         print(json_module.dumps(described[0] if name else described, indent=2))
@@ -44,7 +48,9 @@ def _describe(task: Task) -> dict[str, Any]:
     from tscli.envs import make_env
     from tscli.envs.views import resolve_view
 
-    env = make_env(task.env, 1)
+    with warnings.catch_warnings():  # of models that others wrote
+        warnings.simplefilter("ignore")
+        env = make_env(task.env, 1)
     try:
         views = {name: resolve_view(name, parts, env.groups, env.action) for name, parts in task.views.items()}
         groups = {

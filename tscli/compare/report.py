@@ -130,7 +130,9 @@ def remarks(results: Results) -> list[str]:
         notes.append(f"Not in: {len(missing)} of {len(results.found)}. Figures are over the seeds that are in.")
     allowed = {row.allowed_steps for row in results.rows}
     if len(allowed) > 1:
-        notes.append("Env steps allowed differ between methods; --budget N sets those of reinforcement learning.")
+        with_budget = results.comparison.budget is not None
+        more = "the budget is of reinforcement learning alone" if with_budget else "--budget N sets those of RL"
+        notes.append(f"Env steps allowed differ between methods ({more}); those that collect takes come beside them.")
     cells = results.layout.cells
     over = [cell.title for cell in cells if env_steps(cell.finished_run()) > 1.1 * cell.allowed_steps > 0]
     if over:

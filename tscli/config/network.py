@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -47,7 +48,8 @@ def read_bodies(folder: Path) -> dict[str, type[Config]]:
 
 def _about(kind: str) -> str:
     """`gru (a GRU)`, of the first sentence in its file."""
-    sentence = (ast.get_docstring(parse(_FOLDER / f"{kind}.py")) or "").partition(".")[0]
+    text = " ".join((ast.get_docstring(parse(_FOLDER / f"{kind}.py")) or "").split())
+    sentence = re.sub(r" \([^()]*\)", "", re.split(r"\.(?= [A-Z]|$)", text)[0])  # without its source
     return f"{kind} ({sentence[:1].lower()}{sentence[1:]})"
 
 

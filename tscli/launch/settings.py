@@ -145,6 +145,23 @@ def task_layers(task: Task, script: Script, preset: str | None, model: type[Base
     return layers
 
 
+def check_stages(task: Task) -> None:
+    """Validate what a task says of commands, presets included, as if each was called.
+
+    Raises:
+        UserError: The first problem.
+    """
+    for preset in (None, *task.presets):
+        named = {*task.stages, *(task.presets[preset] if preset else ())}
+        for script in find_scripts():
+            if script.command == "train-teacher" or named & {script.command, script.name}:
+                model = light_config(script)
+                own = {"task": task.name} if "task" in model.model_fields else {}
+                build_config(
+                    model, [*task_layers(task, script, preset, model), make_layer("", own, model)], script.command
+                )
+
+
 def _is_own(command: str, task: Task) -> bool:
     """Whether it is a script of the user's own, here or beside the task's file: settings that the others pass over."""
     folders = (Path(), Path(task.source).parent)

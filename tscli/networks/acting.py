@@ -85,4 +85,7 @@ def _checked(value: np.ndarray, part: Part, needed: int) -> np.ndarray:
             f'the policy sees "{part.group}" as {needed} numbers, and the observation has {len(value)} there: use the '
             "env that it was trained on"
         )
+    shown = value if part.index is None else value[list(part.index)]
+    if not np.isfinite(shown).all():
+        raise UserError(f'the observation has {shown[~np.isfinite(shown)][0]} in "{part.group}", and no action follows')
     return value

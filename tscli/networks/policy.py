@@ -156,7 +156,7 @@ class Policy(nn.Module):
             an int for discrete actions, else an array [D], within the bounds of continuous ones.
 
         Raises:
-            UserError: the observation lacks what the policy sees.
+            UserError: the observation lacks what the policy sees, or holds numbers that are not finite.
         """
         self._acting = self._acting or Acting(self)
         return self._acting.act(obs, greedy)

@@ -120,7 +120,9 @@ def newest_run(
         has_role = role in (None, run.role) or (role == "teacher" and run.teacher_policy is not None)
         is_unfinished_collect = holds == "pairs" and run.command == "collect" and run.status != FINISHED
         if not is_unfinished_collect and (holds not in run.holds or not has_role):
-            raise UserError(f"{named}: {run.name} is a {run.command} run, which does not hold {what}")
+            raise UserError(
+                f"{named}: {run.name} is a {run.command} run, which does not hold {what}{_instead(run, holds)}"
+            )
         if run.status != FINISHED:
             raise UserError(f"{named}: {run.name} is {run.status}, not finished: resume it first (--resume)")
         return run
@@ -140,6 +142,16 @@ def newest_run(
         if newest is not None and found.number < newest.number and found not in chain_of(newest, by_name):
             say(f"{newest.name} is newer than {found.name}, but neither it nor what it was made from holds {what}")
     return found
+
+
+def _instead(run: Run, holds: str) -> str:
+    """What to name where a run does not hold that."""
+    if holds == "pairs":
+        made = (
+            f"`tscli collect --teacher {run.number}` makes some" if run.teacher_policy else "tscli collect makes some"
+        )
+        return f": {made}"
+    return f": its teacher is {', '.join(run.teachers)}" if run.teachers else ""
 
 
 def _suits(holds: str, role: str | None, fits: Fits | None = None, commands: tuple[str, ...] = ()) -> Fits:

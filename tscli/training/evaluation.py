@@ -82,10 +82,11 @@ def beside_teacher(student: Actor, env: VecEnv, seed: int, reached: float, goal:
     if share >= FAR_BELOW:
         return found, ""
     places = decimals(max(abs(reached), abs(goal), abs(chance)))
+    memory = "a longer memory or longer windows" if student.is_recurrent else "memory (--student history or rnn)"
     return found, (
         f"the student has {100 * max(share, 0):.0f} % of what its teacher gains over an untrained policy (returns "
-        f"{reached:.{places}f}, {goal:.{places}f} and {chance:.{places}f}): try more steps, memory (--student history "
-        "or rnn), longer windows (--window), or see what `tscli diagnose` finds"
+        f"{reached:.{places}f}, {goal:.{places}f} and {chance:.{places}f}): distill it with more steps, with {memory}, "
+        "or see what `tscli diagnose` finds"
     )
 
 
