@@ -82,7 +82,8 @@ def beside_teacher(student: Actor, env: VecEnv, seed: int, reached: float, goal:
     if share >= FAR_BELOW:
         return found, ""
     places = decimals(max(abs(reached), abs(goal), abs(chance)))
-    memory = "a longer memory or longer windows" if student.is_recurrent else "memory (--student history or rnn)"
+    remembers = student.initial_hidden(1).numel() > 0
+    memory = "a longer memory or longer windows" if remembers else "memory (--student history or rnn)"
     return found, (
         f"the student has {100 * max(share, 0):.0f} % of what its teacher gains over an untrained policy (returns "
         f"{reached:.{places}f}, {goal:.{places}f} and {chance:.{places}f}): distill it with more steps, with {memory}, "
