@@ -87,6 +87,13 @@ def test_what_is_not_there_is_refused_with_a_hint(
         find_script(name, method, find_scripts(folders))
 
 
+def test_a_file_of_settings_is_no_script(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("episodes: 4\n")
+    with pytest.raises(UserError, match=r"does not end in \.py: settings go with --config"):
+        read_script(path)
+
+
 def test_two_scripts_of_one_name_are_refused(folders: list[Path]) -> None:
     (folders[1] / "train_teacher.py").write_text(TEACHER)
     with pytest.raises(UserError, match="are both `tscli train-teacher`"):

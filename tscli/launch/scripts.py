@@ -61,6 +61,8 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _parse(path: Path, read: Callable[[Path], ast.Module] = parse) -> ast.Module:
+    if path.suffix != ".py" and path.is_file():  # of which some, such as `episodes: 4`, are valid Python
+        _refuse(f"{path} does not end in .py: settings go with --config {path}, a pipeline with `tscli pipeline`")
     try:
         return read(path)
     except OSError:
