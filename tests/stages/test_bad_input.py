@@ -68,10 +68,6 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["train-teacher", "cartpole", "--obs", "state["], "cannot be read"),
         (["train-teacher", "cartpole", "--critic-obs", "fulll"], 'did you mean "full"'),
         (["train-teacher", "cartpole", "--network", "rn"], "--network.kind 'rn'"),
-        (
-            ["train-teacher", "cartpole", "--network.memory", "3"],
-            "--network.memory is for gru and mingru and rnn, and --network is mlp",
-        ),
         (["train-teacher", "cartpole", "--num-env", "3"], 'did you mean "--num-envs"'),
         (["train-teacher", "cartpole", "--set", "gama=0.9"], 'did you mean "gamma"'),
         (["train-teacher", "cartpole", "--set", "network.kid=rnn"], 'did you mean "network.kind"'),

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tscli import trust
 from tscli.config import Config, NetworkConfig, StageConfig, UserError, is_yaml
-from tscli.config.network import BODIES
 from tscli.files import file_hash
 from tscli.launch.scripts import Script, find_script, light_config, load_script
-from tscli.launch.settings import Layer, build_config, make_layer, merge, parse_assignments, stage_layers
+from tscli.launch.settings import Layer, build_config, make_layer, parse_assignments, stage_layers
 from tscli.plain import read_yaml
 
 if TYPE_CHECKING:
@@ -64,28 +63,8 @@ def plan(
     if resume is not None:
         return _resumed(script, model, own, preset, runs_dir, resume)
     layers = stage_layers(script, model, own, preset, runs_dir, task)
-    built = build_config(model, layers, script.typed)
-    _check_bodies(built, merge([layer for layer in own if not layer.source]))
-    _check_code(built, layers)
+    _check_code(build_config(model, layers, script.typed), layers)
     return Plan(script, layers)
-
-
-def _check_bodies(config: Config, given: dict[str, Any]) -> None:
-    """Refuse flags for a kind of body that a network is not of: they would change nothing.
-
-    Raises:
-        UserError: says which kinds have it.
-    """
-    for name in type(config).model_fields:
-        network, flags = getattr(config, name), given.get(name)
-        if not isinstance(network, NetworkConfig) or network.is_own or not isinstance(flags, dict):
-            continue
-        for flag in flags.keys() - BODIES[network.kind].model_fields.keys():
-            if kinds := [kind for kind, body in BODIES.items() if flag in body.model_fields]:
-                raise UserError(
-                    f"--{name}.{flag} is for {' and '.join(kinds)}, and --{name} is {network.kind}: leave it out, or "
-                    f"choose with --{name}"
-                )
 
 
 def _with_task_file(layer: Layer) -> Layer:
