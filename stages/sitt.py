@@ -54,6 +54,7 @@ from tscli.tasks import load_task
 from tscli.training import State, Training, joint, setup
 
 ORDER = 50
+SCORE = ("eval/success_rate", "eval/return")  # the first that the env tells
 CURVES = (
     curves.Panel("rollout/return", "task return of training episodes"),
     curves.Panel("eval/return", "return, greedy student"),
@@ -158,9 +159,8 @@ def main(config: Config, session: Session) -> Run:
     steps = config.rollout_steps
     length = setup.sequence_length(config, teacher.is_recurrent or critic.is_recurrent)
     span = steps if teacher.is_recurrent or proxy.is_recurrent or student.is_recurrent else 1  # of a pair of sequences
-    # Rows that are paired in a step: drawn anew each time, or the first envs for good.
-    num_rows = max(1, round(config.paired_fraction * num_envs))
-    fixed_rows = torch.arange(num_rows, device=device)
+    num_rows = max(1, round(config.paired_fraction * num_envs))  # that are paired in a step
+    fixed_rows = torch.arange(num_rows, device=device)  # where they are not drawn anew each time
     views = {"teacher": teacher_view, "student": student_view}
     start_stream = streams.generator(config.seed, "teacher/start", device) if config.random_start else None
     viewed = ViewedEnv(env, views, config.seed, ("teacher",), start_stream)
@@ -180,9 +180,8 @@ def main(config: Config, session: Session) -> Run:
     parts |= {"episodes": episodes, "scale": reward_scale}
     per_iteration = steps * (num_envs + (practice.env.num_envs if practice else 0))
     frame = (parts, {"policy": student, "teacher": teacher}, "student", config.total_steps, per_iteration)
-    score = ("eval/success_rate", "eval/return")
 
-    with Training(session, config, task, *frame, parents=parents, score=score, blame="--lr or --align-lr") as training:
+    with Training(session, config, task, *frame, parents=parents, score=SCORE, blame="--lr or --align-lr") as training:
         for iteration in training.iterations():
             begun = alignment.grown(training.done, config.penalty_warmup, config.penalty_start)
             penalty_coef = config.penalty_coef * begun
