@@ -62,7 +62,9 @@ class Config(StageConfig):
         "none", description="Film the greedy policy, or show it live."
     )
     render_episodes: int = Field(1, ge=1, le=1_000, description="Episodes in the film.")
-    render_teacher: bool = Field(False, description="Film a student's teacher beside it, in the same episodes.")
+    beside: str = Field(
+        "", description="Who is filmed beside it, in the same episodes: teacher, or other runs: teacher,3."
+    )
     grid: str = Field("", description="Film as many episodes at once, such as 3x3: rows x columns; empty films one.")
     record: int = Field(
         0, ge=0, le=100, description="Episodes to keep step by step, pictures included, for the page of `tscli report`."
@@ -81,9 +83,11 @@ class Config(StageConfig):
         return value
 
     @model_validator(mode="after")
-    def _grid_is_filmed(self) -> Config:
+    def _what_is_of_a_film_is_filmed(self) -> Config:
         if self.grid and self.render not in ("gif", "mp4"):
             raise ValueError("--grid is of a film: give --render gif, or mp4")
+        if self.beside and self.render == "none":
+            raise ValueError("--beside is of a film: give --render gif, mp4 or human")
         return self
 
 
@@ -121,6 +125,13 @@ def main(config: Config, session: Session) -> Run:
         except UserError as error:
             raise UserError(f"{error}; or --no-teacher measures the student alone") from None
         policies["teacher"], names["teacher"] = teachers.open(env, device), teachers.name
+    filmed = {main_role: policies[main_role]}
+    for ref in filter(None, map(str.strip, config.beside.split(","))):
+        if ref == "teacher" and "teacher" not in policies:
+            raise UserError(f"--beside teacher: none is measured beside {policy_run.name}: name its run")
+        other = None if ref == "teacher" else newest_run(session.runs_dir, ref, "policy", "beside", say=session.note)
+        name = f"{other.role or 'policy'} of run {other.number}" if other else ref
+        filmed[name] = setup.open_policy(other, env, device) if other else policies[ref]
 
     parents = {"policy": policy_run}
     with session.start(config, COMMAND, config.task or policy_run.task, parents=parents, checkpoints=False) as run:
@@ -165,7 +176,6 @@ def main(config: Config, session: Session) -> Run:
         # A film takes its time, and what was measured does not wait for it.
         write_report(run.path, report)
         if film_env is not None:
-            filmed = policies if config.render_teacher else {main_role: policies[main_role]}
             path = make_film(config.render, config.render_episodes, filmed, film_env, seed, run.path, grid)
             if path is not None:
                 report |= {"film": path.name, "film_shows": list(filmed), "film_grid": config.grid}

@@ -192,12 +192,6 @@ def test_a_gif_shows_the_whole_episode_that_was_measured(student: Run) -> None:
         assert (np.asarray(film.convert("RGB")) != first).any()
 
 
-def test_the_teacher_is_filmed_beside_its_student(student: Run) -> None:
-    alone, both = (call("eval", "--episodes", "3", "--render", "gif", *more) for more in ((), ("--render-teacher",)))
-    with Image.open(alone.path / "film.gif") as one, Image.open(both.path / "film.gif") as two:
-        assert two.size == (2 * one.size[0] + 8, one.size[1])
-
-
 def test_a_map_of_visits_is_drawn_where_the_env_has_one(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, torch.Tensor] = {}
     monkeypatch.setattr(maps, "draw_visits", lambda path, found, *_: drawn.update(found) or path)
@@ -266,6 +260,21 @@ def test_a_grid_shows_as_many_episodes_at_once(student: Run, capsys: pytest.Capt
         assert film.size[0] == 3 * 320 + 2 * 8
     assert "give rows x columns, each from 1 to 9, such as 3x3" in error_of(capsys, "eval", "--grid", "3")
     assert "--grid is of a film" in error_of(capsys, "eval", "--grid", "3x3")
+
+
+def test_a_film_shows_others_beside_it_in_the_same_episodes(student: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = student.teachers[0]
+    run = call("eval", student.name, "--episodes", "1", "--render", "gif", "--beside", f"teacher, {teacher}")
+    assert report_of(run)["film_shows"] == ["student", "teacher", "teacher of run 1"]
+    with Image.open(run.path / "film.gif") as film:
+        assert film.size[0] == 3 * 600 + 2 * 8
+        film.seek(film.n_frames // 2)  # type: ignore[attr-defined]
+        frame = np.asarray(film.convert("RGB"))[60:]  # below the captions
+    first, second, third = frame[:, :600], frame[:, 608:1208], frame[:, 1216:]
+    assert np.array_equal(second, third) and not np.array_equal(first, second)  # one policy, twice
+    assert "--beside is of a film" in error_of(capsys, "eval", "--beside", "teacher")
+    alone = error_of(capsys, "eval", teacher, "--render", "gif", "--beside", "teacher")
+    assert "none is measured beside" in alone
 
 
 def test_recorded_episodes_are_those_that_were_measured_and_the_report_says_where_the_two_part(student: Run) -> None:
