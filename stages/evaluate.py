@@ -127,7 +127,7 @@ def main(config: Config, session: Session) -> Run:
         policies["teacher"], names["teacher"] = teachers.open(env, device), teachers.name
     filmed = {main_role: policies[main_role]}
     for ref in filter(None, map(str.strip, config.beside.split(","))):
-        if ref == "teacher" and "teacher" not in policies:
+        if ref == "teacher" and len(policies) == 1:
             raise UserError(f"--beside teacher: none is measured beside {policy_run.name}: name its run")
         other = None if ref == "teacher" else newest_run(session.runs_dir, ref, "policy", "beside", say=session.note)
         name = f"{other.role or 'policy'} of run {other.number}" if other else ref
