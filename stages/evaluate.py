@@ -63,7 +63,7 @@ class Config(StageConfig):
     )
     render_episodes: int = Field(1, ge=1, le=1_000, description="Episodes in the film.")
     beside: str = Field(
-        "", description="Who is filmed beside it, in the same episodes: teacher, or other runs: teacher,3."
+        "", description="Who is filmed beside it, in the same episodes: teacher, or other runs: teacher,3,unaligned=5."
     )
     grid: str = Field("", description="Film as many episodes at once, such as 3x3: rows x columns; empty films one.")
     record: int = Field(
@@ -126,11 +126,14 @@ def main(config: Config, session: Session) -> Run:
             raise UserError(f"{error}; or --no-teacher measures the student alone") from None
         policies["teacher"], names["teacher"] = teachers.open(env, device), teachers.name
     filmed = {main_role: policies[main_role]}
-    for ref in filter(None, map(str.strip, config.beside.split(","))):
+    for part in filter(None, map(str.strip, config.beside.split(","))):
+        name, _, ref = part.rpartition("=")
         if ref == "teacher" and len(policies) == 1:
             raise UserError(f"--beside teacher: none is measured beside {policy_run.name}: name its run")
         other = None if ref == "teacher" else newest_run(session.runs_dir, ref, "policy", "beside", say=session.note)
-        name = f"{other.role or 'policy'} of run {other.number}" if other else ref
+        name = name or (f"{other.role or 'policy'} of run {other.number}" if other else ref)
+        if name in filmed:
+            raise UserError(f'--beside {config.beside}: two would be called "{name}": name one, other={ref}')
         filmed[name] = setup.open_policy(other, env, device) if other else policies[ref]
 
     parents = {"policy": policy_run}

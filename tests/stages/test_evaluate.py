@@ -264,8 +264,8 @@ def test_a_grid_shows_as_many_episodes_at_once(student: Run, capsys: pytest.Capt
 
 def test_a_film_shows_others_beside_it_in_the_same_episodes(student: Run, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = student.teachers[0]
-    run = call("eval", student.name, "--episodes", "1", "--render", "gif", "--beside", f"teacher, {teacher}")
-    assert report_of(run)["film_shows"] == ["student", "teacher", "teacher of run 1"]
+    run = call("eval", student.name, "--episodes", "1", "--render", "gif", "--beside", f"teacher, twin={teacher}")
+    assert report_of(run)["film_shows"] == ["student", "teacher", "twin"]
     with Image.open(run.path / "film.gif") as film:
         assert film.size[0] == 3 * 600 + 2 * 8
         film.seek(film.n_frames // 2)  # type: ignore[attr-defined]
@@ -275,6 +275,8 @@ def test_a_film_shows_others_beside_it_in_the_same_episodes(student: Run, capsys
     assert "--beside is of a film" in error_of(capsys, "eval", "--beside", "teacher")
     alone = error_of(capsys, "eval", teacher, "--render", "gif", "--beside", "teacher")
     assert "none is measured beside" in alone
+    twice = error_of(capsys, "eval", "--render", "gif", "--beside", f"{teacher},{teacher}")
+    assert 'two would be called "teacher of run 1"' in twice
 
 
 def test_recorded_episodes_are_those_that_were_measured_and_the_report_says_where_the_two_part(student: Run) -> None:
