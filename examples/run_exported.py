@@ -138,7 +138,12 @@ def misfit(policy: ExportedPolicy, env: Any) -> str:
     if not fits:
         return f"it takes the actions {space}, the policy gives {wanted['kind']} {wanted['nvec'] or wanted['low']}"
     seen = readings_of(env.observation_space.sample())
-    for entry in policy.inputs.values():
+    for name, entry in policy.inputs.items():
+        if "parts" not in entry and name != "hidden":  # a picture
+            shape, found = tuple(entry["shape"][1:]), seen.get(name)
+            if found is None or found.shape != shape or found.dtype != np.uint8:
+                shown = ", ".join(f"{key} {value.shape} {value.dtype}" for key, value in seen.items())
+                return f"it shows {shown}, the policy sees pictures {name} {shape} uint8"
         for part in entry.get("parts", []):
             group = part["group"]
             if group != "previous_action" and (group not in seen or seen[group].size <= max(part["index"])):

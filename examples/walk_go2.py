@@ -253,7 +253,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.episodes < 2 or args.seconds <= 0 or not args.model.is_file():
         parser.error("give at least 2 --episodes, --seconds above 0, and a --model that there is")
-    policy, robot = ExportedPolicy(args.path), Go2(args.model, args.gait_hz)
+    try:
+        policy = ExportedPolicy(args.path)
+    except Exception as error:  # onnxruntime's own, of which there are many
+        raise SystemExit(f"{args.path} is no policy exported by `tscli export --format onnx`: {error}") from None
+    robot = Go2(args.model, args.gait_hz)
     missing = {part["group"] for part in policy.inputs["vector"]["parts"]} - set(SENSES) - {"previous_action"}
     if missing:
         raise SystemExit(f"{args.path} sees {', '.join(sorted(missing))}, which no robot senses: export the student")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tscli import ranks
 from tscli.config import LatentConfig, UserError
@@ -44,15 +44,6 @@ class Config(LatentConfig):
     student_fraction: float = Field(0.25, gt=0, lt=1, description="Share of the envs in which the student acts.")
     student_rl_gradient: bool = Field(False, description="Let the policy gradient through to the student's encoder.")
 
-    @model_validator(mode="after")
-    def _both_have_envs(self) -> Config:
-        if not 0 < round(self.student_fraction * self.num_envs) < self.num_envs:
-            raise ValueError(
-                f"--student-fraction {self.student_fraction} of --num-envs {self.num_envs} leaves one of the two "
-                "without an env: choose more envs"
-            )
-        return self
-
 
 def main(config: Config, session: Session) -> Run:
     """Roll out both groups, update the actor by both, let the history encoder follow; keep the best student."""
@@ -64,15 +55,11 @@ def main(config: Config, session: Session) -> Run:
     optimizer, student_optimizer = made.optimizer, made.student_optimizer
 
     # The student's envs come first. Every env is cut into sequences that suit both groups.
-    steps, num_own = config.rollout_steps, max(1, round(config.student_fraction * num_envs))
+    steps, num_own = config.rollout_steps, round(config.student_fraction * num_envs)
     ours, theirs = slice(0, num_own), slice(num_own, num_envs)
     groups = ((student, ours, num_own / num_envs), (teacher, theirs, 1 - num_own / num_envs))
     length = setup.sequence_length(config, student.is_recurrent or made.are_recurrent)
-    if steps // length * num_own % config.num_minibatches:
-        raise UserError(
-            f"--student-fraction {config.student_fraction}: --num-minibatches {config.num_minibatches} does not divide "
-            f"the student's {steps // length * num_own} sequences of {length} steps: choose one that does"
-        )
+    check_groups(config, num_own, num_envs, length)
     episodes, teacher_episodes = EpisodeStats(num_own), EpisodeStats(num_envs - num_own)
     at = State(
         reset=torch.ones(num_envs, dtype=torch.bool, device=device),
@@ -176,6 +163,34 @@ def main(config: Config, session: Session) -> Run:
             metrics |= {name.replace("rollout/", "rollout_teacher/"): value for name, value in others.items()}
             training.log(metrics, show=("loss/latent",))
         return training.report(CURVES, f"{task.name}: concurrent teacher-student")
+
+
+def check_groups(config: Config, num_own: int, num_envs: int, length: int) -> None:
+    """Refuse groups that cannot learn side by side.
+
+    Args:
+        config: of the run.
+        num_own, num_envs: the student's envs, and all, of one process.
+        length: of a sequence.
+
+    Raises:
+        UserError: one is without an env, or of minibatches that nothing can be made of.
+    """
+    share = f"--student-fraction {config.student_fraction}"
+    if not 0 < num_own < num_envs:
+        raise UserError(f"{share} of {num_envs} envs leaves one of the two without an env: choose more envs")
+    for who, envs in (("student", num_own), ("teacher", num_envs - num_own)):
+        sequences = config.rollout_steps // length * envs
+        if sequences % config.num_minibatches:
+            raise UserError(
+                f"{share}: --num-minibatches {config.num_minibatches} does not divide the {who}'s {sequences} "
+                f"sequences of {length} steps: choose one that does"
+            )
+        if sequences * length == config.num_minibatches:
+            raise UserError(
+                f"{share}: --num-minibatches {config.num_minibatches} leaves the {who} minibatches of one step, which "
+                "have no deviation to normalize their advantage by: choose fewer"
+            )
 
 
 def of_envs(fields: dict[str, Any], rows: slice) -> Fields:

@@ -9,7 +9,7 @@ actor learns too, from the teacher's weights on: latents and actions are imitate
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -119,10 +119,12 @@ def main(config: Config, session: Session) -> Run:
                     at.reset = step.done
                 rollout = record.stack()
                 goal, _ = teacher.encoder.latent(rollout.teacher_obs, at.teacher_hidden, rollout.reset)
-                label, at.teacher_hidden = teacher(rollout.teacher_obs, at.teacher_hidden, rollout.reset)
+                made: dict[str, Any] = {"goal": goal}
+                if config.actor == "own":
+                    label, at.teacher_hidden = teacher(rollout.teacher_obs, at.teacher_hidden, rollout.reset)
+                    made |= {"wanted": label.mode(), "label": label.params()}
 
             # --- learn ----------------------------------------------------------------------------------------------
-            made = {"goal": goal, "wanted": label.mode(), "label": label.params()}
             batch, averages = Minibatches(length, {"hidden": rollout.hidden}, rollout, **made), Averages()
             for _ in range(config.num_epochs):
                 for part in batch.shuffled(config.num_minibatches, shuffle_stream):

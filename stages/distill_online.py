@@ -183,7 +183,7 @@ def main(config: Config, session: Session) -> Run:
                     optimizer.step()
                     carried = carried.detach()
                     losses.append(loss.detach())
-            if config.num_epochs == 1:
+            if config.num_epochs == 1 and augment.stream is None:
                 at.hidden = carried  # of the weights as they are now, rather than of those that acted
             student.encoder.update_normalizer(rollout.obs)
             metrics = episodes.update(rollout.reward, rollout.done) | {"lr": float(optimizer.lr)}

@@ -25,12 +25,11 @@ from torch import Tensor
 from tscli import ranks, streams
 from tscli.config import JointConfig, Steps
 from tscli.envs import ActionSpec
-from tscli.envs.views import Obs
 from tscli.learning import ppo
 from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Averages, Minibatches, Recorder
-from tscli.learning.rollout import ViewedEnv, rollout_values, take
+from tscli.learning.rollout import ViewedEnv, rollout_values, states_before, take
 from tscli.networks import Critic, Policy, PolicySpec
 from tscli.networks.distributions import Distribution, from_params, kl
 from tscli.networks.normalize import ReturnScale
@@ -110,7 +109,8 @@ def main(config: Config, session: Session) -> Run:
             with torch.no_grad():
                 for t in range(steps):
                     obs = viewed.observe("teacher")
-                    record.add(obs=obs, student_obs=viewed.observe("student"), reset=at.reset)
+                    seen = learner.encoder.features_of(viewed.observe("student"))
+                    record.add(obs=obs, student_obs=seen, reset=at.reset)
                     if t % length == 0:
                         record.add(hidden=at.hidden)
                     dist, at.hidden = guider.step(obs, at.hidden, at.reset)
@@ -130,8 +130,8 @@ def main(config: Config, session: Session) -> Run:
             ends = rollout.terminated, rollout.done
             advantage, returns = ppo.compute_gae(reward, *values[:2], *ends, config.gamma, config.gae_lambda)
             # The learner's memory is carried through what the guider did.
-            learner_hiddens, at.learner_hidden = hidden_at_starts(
-                learner, rollout.student_obs, at.learner_hidden, rollout.reset, length
+            learner_hiddens, at.learner_hidden = states_before(
+                learner.encoder, rollout.student_obs, at.learner_hidden, rollout.reset[:-1], length
             )
 
             # --- update ---------------------------------------------------------------------------------------------
@@ -220,18 +220,6 @@ def steered(beta: float, distance: float, config: Config) -> float:
     if distance < config.target_kl / 1.2:
         beta /= 1.2
     return min(beta, config.max_beta)
-
-
-@torch.no_grad()
-def hidden_at_starts(learner: Policy, obs: Obs, hidden: Tensor, resets: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """The learner's hidden states where the training sequences begin, [T / length, N, S], and after the last step."""
-    starts = []
-    for begin in range(0, len(resets) - 1, length):
-        starts.append(hidden)
-        if learner.is_recurrent:
-            window = slice(begin, begin + length)
-            hidden = learner.encoder(take(obs, window), hidden, resets[window])[1]
-    return torch.stack(starts), hidden
 
 
 if __name__ == "__main__":

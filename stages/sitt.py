@@ -91,8 +91,10 @@ class Config(PenaltyConfig):
     )
     align_every: int = Field(1, ge=1, description="Iterations between alignments.")
     align_updates: int = Field(10, ge=0, description="Gradient steps of an alignment; 0 aligns nothing.")
-    align_batch: int = Field(4096, ge=1, description="Pairs per gradient step of the alignment.")
-    align_lr: float = Field(1e-3, gt=0, description="Adam's learning rate in the alignment; it falls as lr does.")
+    align_batch: int = Field(4096, ge=1, description="Pairs per gradient step of the alignment, of all processes.")
+    align_lr: float = Field(
+        1e-3, gt=0, description="Adam's learning rate in the alignment; it falls to 0 unless lr is constant."
+    )
     augment: Augment = AugmentConfig()
     latent_coef: float = Field(
         1.0, ge=0, description="Weight of the distance of latents in the alignment, beside that of actions."
@@ -111,17 +113,8 @@ class Config(PenaltyConfig):
         student = self.student or self.network
         if student.std != self.network.std:
             raise ValueError("--student.std must equal --network.std: the KL compares like with like")
-        kinds = {student.kind, self.network.kind} - {"mlp"}
-        if kinds and self.paired == "steps":
-            raise ValueError(
-                f"a network with memory ({kinds.pop()}) learns from whole sequences, which random steps are not: "
-                "give --paired envs"
-            )
-        if kinds and (self.student_envs or self.memory or self.teacher):
-            raise ValueError(
-                f"--student-envs, --memory and --teacher are for networks without memory, and {kinds.pop()} has one: "
-                "leave them out"
-            )
+        if self.student_envs and (self.align_every > 1 or not self.align_updates):
+            raise ValueError("--student-envs act where every iteration aligns: give --align-every 1 and some updates")
         if self.critic_warmup >= self.total_steps:
             raise ValueError("--critic-warmup takes all of --total-steps, and nobody else would learn: give less")
         return self
@@ -134,13 +127,8 @@ def main(config: Config, session: Session) -> Run:
     env = setup.task_env(task, num_envs, device)
     teacher_view = setup.resolve(task, config.obs or task.teacher, env)
     student_view = setup.resolve(task, config.student_obs or task.student, env)
-    if student_view.has_memory:
-        raise UserError(
-            f'the view "{student_view.name}" has a delay, but the student observes only a part of the steps: '
-            "take a view without one"
-        )
-
     teacher, critic, student, proxy = joint.networks(config, teacher_view, student_view, env, config.shared_head)
+    check_memory(config, teacher, student)
     parents = joint.begin_from(teacher, config.teacher, session, env)
     if config.penalty_coef and config.penalty_start >= config.total_steps:
         session.say("no step is charged a penalty: --total-steps ends before --penalty-start")
@@ -154,7 +142,7 @@ def main(config: Config, session: Session) -> Run:
     augment = Augmentation(config.augment, student, streams.generator(config.seed, "sitt/augment", device))
     reward_scale = ReturnScale(num_envs, config.gamma, device) if config.normalize_reward else None
     std = alignment.reference_std(config.penalty_std, env.action, config.network, device)
-    memory = alignment.PairMemory(config.memory) if config.memory else None
+    memory = alignment.PairMemory(ranks.share(config.memory, "--memory"), device) if config.memory else None
 
     steps = config.rollout_steps
     length = setup.sequence_length(config, teacher.is_recurrent or critic.is_recurrent)
@@ -299,6 +287,21 @@ def main(config: Config, session: Session) -> Run:
         return training.report(CURVES, f"{task.name}: SITT")
 
 
+def check_memory(config: Config, teacher: Policy, student: Policy) -> None:
+    """Refuse, with a `UserError`, a memory that cannot follow where a part of the steps is observed, and drawn from."""
+    if student.spec.view.has_memory:
+        raise UserError(
+            f'the view "{student.spec.view.name}" has a delay, but the student observes only a part of the steps: take '
+            "a view without one"
+        )
+    apart = config.paired == "steps" or config.student_envs or config.memory or config.teacher
+    if (teacher.is_recurrent or student.is_recurrent) and apart:
+        raise UserError(
+            "a network with memory learns from whole sequences: give --paired envs, and leave out --student-envs, "
+            "--memory and --teacher"
+        )
+
+
 def align(
     config: Config,
     pairs: Minibatches,
@@ -326,7 +329,7 @@ def align(
     train = torch.ones(count, dtype=torch.bool, device=device)
     train[held_out] = False
     train = train.nonzero().squeeze(1)
-    size = min(len(train), max(1, config.align_batch // len(teacher_latent)))
+    size = min(len(train), max(1, config.align_batch // (len(teacher_latent) * ranks.size())))
     losses = torch.zeros(2)
     for _ in range(config.align_updates):
         index = train[torch.randint(len(train), (size,), generator=generator, device=device)]

@@ -114,7 +114,7 @@ def main(config: Config, session: Session) -> Run:
                 goal, _ = teacher.encoder.latent(rollout.obs, rollout.hidden[0], resets)
             before = at.student_hidden
             hiddens, at.student_hidden = states_before(
-                student.encoder, rollout.student_obs, before, resets, student_length
+                student.encoder.latent, rollout.student_obs, before, resets, student_length
             )
             batch = Minibatches(student_length, {"hidden": hiddens}, rollout, goal=goal)
             for _ in range(config.encoder_epochs):

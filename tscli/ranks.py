@@ -84,14 +84,17 @@ def mean(value: Tensor) -> Tensor:
 
 
 def mean_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics, those that are floats as means over processes; all have them under the same names."""
+    """Metrics, those that are floats as means over the processes that have them: some are told only now and then."""
     out = dict(metrics)
-    names = [name for name, value in out.items() if isinstance(value, float)]
-    if size() > 1 and names:
-        import torch
+    if size() > 1:
+        import torch.distributed as dist
 
-        means = mean(torch.tensor([out[name] for name in names], dtype=torch.float64))
-        out |= dict(zip(names, means.tolist(), strict=True))
+        everyone: list[Any] = [None] * size()
+        mine = {name: value for name, value in out.items() if isinstance(value, float)}
+        _call(lambda: dist.all_gather_object(everyone, mine))
+        for name in dict.fromkeys(name for one in everyone for name in one):
+            values = [one[name] for one in everyone if name in one]
+            out[name] = sum(values) / len(values)
     return out
 
 

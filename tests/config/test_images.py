@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tscli.config import NetworkConfig, one_line
+from tscli.config import NetworkConfig, images, one_line
 
 
 def checkpoint(folder: Path) -> Path:
@@ -51,5 +51,8 @@ def test_a_checkpoint_is_known_by_its_content(tmp_path: Path, monkeypatch: pytes
     assert NetworkConfig.model_validate(network.model_dump(mode="json")) == network
     checkpoint(tmp_path / "copy")
     assert NetworkConfig(image={"kind": "dinov2", "path": "copy"}).image.sha256 == network.image.sha256
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "checkpoint_hash", lambda path: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        assert f"{folder} cannot be read: Input/output error" in refusal(**network.image.model_dump())
     (folder / "model.safetensors").write_text("others!")
     assert "has changed since: restore it, or start anew" in refusal(**network.image.model_dump())

@@ -17,6 +17,7 @@ from robots import quadruped
 from tscli.config import UserError
 from tscli.envs import make_env, rays
 from tscli.envs.quadruped import MODEL
+from tscli.tasks import load_task
 
 
 def test_threads_give_the_same_bits_as_a_plain_loop() -> None:
@@ -70,14 +71,30 @@ def test_without_mujoco_or_with_an_old_one_it_says_what_to_install(
         ('class="hip" name="RL_hip" joint', 'class="hip" name="rear" joint', 'has no actuator "RL_hip"'),
         ("<worldbody>", "<worldbody", "is no MJCF file that MuJoCo can read"),
         ('axis="0 1 0"', 'axis="0 0 0"', "mine.xml cannot be compiled"),
+        ('name="floor"', 'name="ground"', 'has no geom "floor" that other ground could replace'),
     ],
 )
 def test_a_model_of_ones_own_that_lacks_something_is_one_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "mine.xml"
     path.write_text(MODEL.read_text().replace(old, new))
     with pytest.raises(UserError, match=message) as caught:
-        quadruped(model=str(path))
+        quadruped(model=str(path), terrain="rough")
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_ones_own_keeps_the_tasks_control_rate_and_is_looked_for_beside_the_tasks_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mujoco")
+    folder = tmp_path / "robots"
+    folder.mkdir()
+    text = MODEL.read_text()
+    assert text.count('timestep="0.005"') == 1
+    (folder / "mine.xml").write_text(text.replace('timestep="0.005"', 'timestep="0.02"'))
+    (folder / "mine.yaml").write_text("extends: quadruped\nenv: {model: mine.xml}\n")
+    monkeypatch.chdir(tmp_path)
+    env: Any = make_env(load_task("robots/mine.yaml").env, 1)
+    assert env.control_dt == pytest.approx(0.02) and env.model.opt.timestep == 0.005
 
 
 def test_a_picture_by_rays_shows_what_stands_where() -> None:

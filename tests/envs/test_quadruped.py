@@ -210,16 +210,50 @@ def test_who_walks_far_goes_up_a_level_and_who_stays_goes_down() -> None:
     env = quadruped(3, terrain="patches")
     env.reset(0)
     env._now["level"][:] = 2
-    env._now["command"][:] = [0.5, 0.0, 0.0]
     env._now["went"][:] = [[5.0, 0.0], [3.0, 0.0], [0.1, 0.0]]
+    env._now["asked"][:] = 10.0
     assert env._levels(np.arange(3), np.full(3, 0.9)).tolist() == [3, 2, 1]
+    env._now["asked"][:] = 0.1  # it was told to stand
+    assert env._levels(np.arange(3), np.full(3, 0.9)).tolist() == [3, 2, 2]
+    assert "env/level" in env.metrics() and "env/level" not in quadruped(1, terrain="rough", level=3).metrics()
+
+
+def test_how_far_a_robot_was_told_to_go_is_by_the_commands_that_were_in_force() -> None:
+    env = quadruped(1, lin_x=0.5, lin_y=0, standing=0, max_episode_steps=502)
+    env.reset(0)
+    env._now["asked"][:], env._steps[:] = 3.0, 499
+    for walked in (3.01, 3.02, None):
+        env._now["command"][:, 0] = 0.5
+        env.step(torch.zeros(1, 12))
+        assert walked is None or env._now["asked"][0, 0] == pytest.approx(walked)
+    assert env._now["asked"][0, 0] == 0  # of the next episode
+
+
+def test_ground_is_seen_as_the_robot_looks() -> None:
+    env, half = quadruped(1, terrain="slope_up", level=6), np.sqrt(0.5)
+    at = {name: np.repeat(env._now[name], 3, 0) for name in ("qpos", "geom_xpos")}
+    where = env._terrain.origin(np.array([2]), np.array([2])) + np.array([2.5, 0.3])
+    at["qpos"][:, :2], at["geom_xpos"][..., :2] = where, where
+    at["qpos"][:, 3:7] = [[1, 0, 0, 0], [0, 0, 0, 1], [half, 0, 0, half]]  # uphill, downhill, and along it
+    up, down, along = env._fields("heights", at).reshape(3, 4, 5)
+    assert down == pytest.approx(up[:, [0, 2, 1, 4, 3]]) and (up[:, 1] < up[:, 0] - 0.03).all()
+    assert along == pytest.approx(up[:, [0, 3, 4, 2, 1]])  # uphill is on its right
+    up, down, along = env._fields("normals", at).reshape(3, 4, 3)
+    assert down == pytest.approx(up * [-1, -1, 1]) and (up[:, 0] < -0.3).all()
+    assert along == pytest.approx(np.stack([up[:, 1], -up[:, 0], up[:, 2]], -1))
+    up, down, along = env._fields("height_scan", at).reshape(3, 17, 11)
+    assert down == pytest.approx(up[::-1, ::-1]) and up[0, 5] > up[-1, 5] + 0.5
+    assert along[8, 0] < along[8, -1] - 0.3
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"friction": (2, 1)}, r"friction \(2, 1\): give the lower end first"),
-        ({"gains": (-1, 1)}, r"gains \(-1, 1\): cannot be negative"),
+        ({"gains": (-1, 1)}, r"gains \(-1, 1\): cannot be below 0"),
+        ({"friction": 0}, r"friction 0: cannot be below 0.01"),
+        ({"latency": 0.5}, r"latency 0.5: cannot be above 0.1"),
+        ({"added_mass": -8}, r"added_mass -8.0: leaves a trunk of -1.1 kg: take off less"),
         ({"model": "none.xml"}, "model 'none.xml': there is no such file"),
         ({"terrain": "hills"}, "terrain"),
         ({"terrain": "rough", "level": 7}, "level"),

@@ -10,8 +10,10 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,22 @@ def test_the_example_refuses_what_is_no_exported_policy(folder: Path, monkeypatc
         monkeypatch.setattr(sys, "argv", ["run_exported.py", name])
         with pytest.raises(SystemExit, match=f"^{name} is no policy exported by"):
             module.main()
+
+
+@pytest.mark.parametrize(
+    ("shown", "fits"),
+    [("camera", True), ("other", False), ("small", False), ("float", False)],
+)
+def test_the_example_gives_a_policy_the_pictures_that_it_sees_and_no_others(shown: str, fits: bool) -> None:
+    module = load_runner()
+    shape, dtype = ((4, 4, 3) if shown == "small" else (8, 8, 3)), (np.float32 if shown == "float" else np.uint8)
+    name, high = ("other" if shown == "other" else "camera"), (1.0 if shown == "float" else 255)
+    space = gymnasium.spaces.Dict({name: gymnasium.spaces.Box(0, high, shape, dtype)})  # type: ignore[arg-type]
+    env = SimpleNamespace(action_space=gymnasium.spaces.Discrete(2), observation_space=space)
+    about = {"action": {"kind": "discrete", "nvec": [2]}}
+    policy = SimpleNamespace(about=about, inputs={"camera": {"shape": [1, 8, 8, 3]}, "hidden": {"shape": [1, 4]}})
+    reason = module.misfit(policy, env)
+    assert not reason if fits else "the policy sees pictures camera (8, 8, 3) uint8" in reason
 
 
 def test_the_example_names_what_an_environment_shows_as_tscli_does() -> None:

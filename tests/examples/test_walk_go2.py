@@ -98,3 +98,6 @@ def test_it_judges_an_exported_student_and_refuses_a_teacher(
     monkeypatch.setattr(sys, "argv", ["walk_go2.py", str(teacher)])
     with pytest.raises(SystemExit, match="sees contacts, dynamics, heights, lin_vel, push, which no robot senses"):
         judge.main()
+    monkeypatch.setattr(sys, "argv", ["walk_go2.py", str(task)])
+    with pytest.raises(SystemExit, match="is no policy exported by"):
+        judge.main()

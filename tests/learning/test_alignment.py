@@ -20,6 +20,7 @@ from tscli.networks import Policy, PolicySpec
 from tscli.networks.distributions import Categorical, Gaussian, TanhGaussian, kl, with_std
 from tscli.tasks import load_task
 
+CPU = torch.device("cpu")
 BOUNDED = ActionSpec("continuous", low=(-1.0, -4.0), high=(1.0, 0.0))
 
 
@@ -80,7 +81,7 @@ def test_a_charge_is_the_kl_in_its_unit() -> None:
 
 
 def test_the_memory_keeps_the_newest_pairs_together_and_goes_on_after_a_resume() -> None:
-    memory, generator = alignment.PairMemory(5), torch.Generator().manual_seed(0)
+    memory, generator = alignment.PairMemory(5, CPU), torch.Generator().manual_seed(0)
     for begin, rows in ((0, 3), (3, 4), (7, 1)):
         numbers = torch.arange(begin, begin + rows)
         memory.add(student={"vector": numbers[:, None].float()}, teacher={"vector": -numbers[:, None].float()})
@@ -88,12 +89,15 @@ def test_the_memory_keeps_the_newest_pairs_together_and_goes_on_after_a_resume()
     file = io.BytesIO()
     torch.save(memory.state_dict(), file)
     file.seek(0)
-    other = alignment.PairMemory(5)
+    other = alignment.PairMemory(5, CPU)
     other.load_state_dict(torch.load(file, weights_only=True))
     for each in (memory, other):
         drawn = each.draw(200, generator)
         assert set(drawn["student"]["vector"].flatten().tolist()) == {3, 4, 5, 6, 7}
         assert torch.equal(drawn["teacher"]["vector"], -drawn["student"]["vector"])
+    elsewhere = alignment.PairMemory(5, torch.device("meta"))
+    elsewhere.load_state_dict(memory.state_dict())  # which was read on the CPU
+    assert elsewhere._stored["student"]["vector"].is_meta and not memory._stored["student"]["vector"].is_meta
     memory.add(student={"vector": torch.arange(9.0)[:, None]}, teacher={"vector": torch.arange(9.0)[:, None]})
     assert sorted(set(memory.draw(200, generator)["student"]["vector"].flatten().tolist())) == [4, 5, 6, 7, 8]
 

@@ -80,6 +80,15 @@ def test_pictures_are_counted_as_often_as_a_camera_has_to_take_them() -> None:
     assert again.num_frames == 9
 
 
+def test_an_env_tells_of_the_steps_since_it_was_asked_and_of_none_without_steps() -> None:
+    env = FakeEnv([[9]])
+    env.metrics = lambda: {"env/speed": 2.0}
+    viewed = ViewedEnv(env, {}, 0, name="env_student")
+    assert viewed.tell() == {}
+    viewed.step(zeros(env))
+    assert viewed.tell() == {"env_student/speed": 2.0} and viewed.tell() == {}
+
+
 def test_roles_that_see_the_same_share_a_view() -> None:
     env = FakeEnv([[9]])
     viewed = ViewedEnv(env, {"actor": view("state"), "critic": view("state"), "other": view("goal")}, 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_tools import LATENT, RUNS, TINY_LATENT, Remember, call, error_of, metrics_of
+from stage_tools import LATENT, LATENT_TEACHER, RUNS, TINY_LATENT, Remember, call, error_of, metrics_of
 from updates import TINY, Watch, make_teacher, no_gradient, short_task
 
 from tscli.learning.imitation import imitation_loss
@@ -211,5 +211,10 @@ def test_latents_that_cannot_be_are_refused_before_any_work(folder: Path, capsys
     assert "needs no memory" in error_of(capsys, "cts", *TINY_LATENT, "--encoder", "gru")
     assert "leaves one of the two without an env" in error_of(capsys, "cts", *TINY_LATENT, "--student-fraction", "0.01")
     assert "does not divide the student's" in error_of(capsys, "cts", *TINY_LATENT, "--num-minibatches", "8")
+    one = ("--num-envs", "8", "--rollout-steps", "4", "--num-minibatches", "4", "--student-fraction", "0.125")
+    assert "leaves the student minibatches of one step" in error_of(
+        capsys, "cts", *TINY_LATENT, *one, "--student", "mlp"
+    )
+    assert "needs no memory" in error_of(capsys, *LATENT_TEACHER, "--encoder", "gru")
     make_teacher()
     assert "has no latent to be inferred: train it with --latent-size" in error_of(capsys, *LATENT)

@@ -42,6 +42,27 @@ def test_every_step_of_a_rollout_trains_the_short_last_window_too(runs: Path, mo
     assert {each["kind"] for each in calls} == {"mse"}
 
 
+def test_a_student_with_memory_acts_on_pictures_as_they_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = tuple("toy_envs:toy/Dict-v0" if word == "cartpole" else word for word in TEACHER)
+    call(*camera, "--total-steps", "64", "--obs", "body")
+    first: list[torch.Tensor] = []
+    step = Policy.step
+
+    def watched(self: Policy, obs: Any, hidden: torch.Tensor, reset: torch.Tensor) -> Any:
+        if "camera" in obs and self.training:
+            first.append(hidden)
+        return step(self, obs, hidden, reset)
+
+    monkeypatch.setattr(Policy, "step", watched)
+    found = []
+    for brightness in ("0", "0.8"):
+        first.clear()
+        bright = ("--augment.brightness", brightness, "--obs", "camera", "--no-diagnose", "--lr", "1e-30")
+        call(*ONLINE, "--student", "gru", *SMALL, *bright)
+        found.append(torch.stack(first[:30]))  # those of training, before it is measured
+    assert found[0].any() and torch.allclose(*found)
+
+
 @pytest.mark.parametrize("teacher", [TEACHER, RNN_TEACHER], ids=["mlp", "rnn"])
 def test_labels_made_at_once_are_those_that_the_teacher_gives_step_by_step(
     folder: Path, monkeypatch: pytest.MonkeyPatch, teacher: tuple[str, ...]

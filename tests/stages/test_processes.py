@@ -51,6 +51,19 @@ def test_two_processes_with_half_the_envs_each_learn_what_one_learns(runs: Path)
             assert line[name] == pytest.approx(expected[name], rel=1e-4)
 
 
+def test_what_envs_tell_is_the_mean_over_processes_also_where_one_alone_tells_it(folder: Path) -> None:
+    call("train-teacher", "quadrotor", "--num-envs", "4", "--total-steps", "128", "--eval-every", "0", "--quiet")
+    act = ("--num-envs", "4", "--rollout-steps", "30", "--noise", "0", "--lr", "1e-6", "--no-diagnose")
+    command = ("distill", "--method", "online", "--total-steps", "720", "--eval-every", "0", *act)
+    expected = metrics_of(call(*command))
+    assert forks.wait(*together(*command)) == [0, 0]
+    found = metrics_of(list_runs(RUNS)[-1])
+    told = ["env/crashes" in line for line in found]
+    assert any(told) and told == ["env/crashes" in line for line in expected]
+    for line, one in zip(found, expected, strict=True):
+        assert line["env/speed"] == pytest.approx(one["env/speed"], rel=1e-3)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
 def test_a_killed_process_ends_the_other_in_one_line_and_both_go_on_as_if_nothing_had_happened(folder: Path) -> None:
     command = (*TEACHER, "--network", "gru", "--bptt", "8", "--normalize-reward", "--lr-schedule", "adaptive")

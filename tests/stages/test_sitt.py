@@ -275,7 +275,7 @@ def test_the_hidden_state_of_a_student_with_memory_follows_the_envs_between_alig
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("--student", "rnn"), "learns from whole sequences"),
+        (("--student", "rnn", "--no-shared-head"), "learns from whole sequences"),
         (("--num-minibatches", "64"), "no deviation"),
         (("--student.squash",), "like with like"),
         (("--student", "mlp", "--student.hidden", "16"), "latents of one size"),
@@ -352,7 +352,12 @@ def test_a_teacher_begins_to_learn_after_the_critics_warm_up_as_if_nothing_had_b
     ("settings", "message"),
     [
         (("--penalty-std", "0.2"), "is for Gaussian actions, and these are discrete"),
-        (("--memory", "9", "--student", "rnn", "--paired", "envs"), "for networks without memory"),
+        (
+            ("--memory", "9", "--student", "rnn", "--paired", "envs", "--no-shared-head"),
+            "leave out --student-envs, --memory and --teacher",
+        ),
+        (("--student-envs", "2", "--align-every", "2"), "--student-envs act where every iteration aligns"),
+        (("--penalty-failure", "--gamma", "1"), "give --gamma below 1"),
         (("--critic-warmup", "384"), "nobody else would learn"),
     ],
 )

@@ -31,6 +31,7 @@ from tscli.cli.app import main
 from tscli.envs.spaces import ActionSpec
 from tscli.launch.scripts import find_script, load_script
 from tscli.learning import imitation, ppo
+from tscli.learning.rollout import states_before
 from tscli.networks import Policy
 from tscli.networks.distributions import Gaussian, from_params
 from tscli.runs import Run, find_run, list_runs
@@ -284,13 +285,12 @@ def test_the_learners_memory_is_carried_through_what_the_guider_did(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call(*GPO, *SMALL, "--student", "gru")
-    gpo = script("gpo")
     policy = setup.load_policy_file(find_run(Path("runs"), "1").path / "policy.safetensors")
     obs = {"vector": torch.randn(16, 3, policy.spec.view.vector_size)}
     resets = torch.zeros(17, 3, dtype=torch.bool)
     resets[5, 1] = resets[8, 2] = True
     hidden = torch.randn(3, policy.encoder.hidden_size)
-    starts, last = gpo.hidden_at_starts(policy, obs, hidden, resets, 8)
+    starts, last = states_before(policy.encoder, obs, hidden, resets[:-1], 8)
     assert torch.equal(starts[0], hidden)
     for t in range(16):
         if t == 8:

@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from fake_env import DISCRETE, GROUPS, FakeEnv
 from torch import Tensor
 
 from tscli import streams
-from tscli.config import NetworkConfig
+from tscli.config import NetworkConfig, parse_view
 from tscli.diagnose.diagnosis import random_policy
 from tscli.envs import VecEnv
 from tscli.envs.color_maze import Env as ColorMaze
+from tscli.envs.views import resolve_view
 from tscli.learning.episodes import run_episodes
 from tscli.networks import Policy, PolicySpec
 from tscli.tasks import load_task, task_names
 from tscli.training import setup
-from tscli.training.evaluation import beside_teacher
+from tscli.training.evaluation import beside_teacher, measure
 
 CPU = torch.device("cpu")
 KINDS = {"tiger_door": 2, "tiger_door_alt": 2, "poisoned_doors": 3}  # of starts, where there are but a few
@@ -81,6 +83,15 @@ def test_every_evaluation_episode_is_another_one_also_by_another_seed(name: str)
     every = [start for worlds in found.values() for start in worlds]
     # Two seeds draw from the same quarter of all mazes, where a few coincide.
     assert len(set(every)) == len(every) if name != "color_maze" else len(set(every)) > 0.9 * len(every)
+
+
+def test_what_an_evaluation_measures_is_of_the_episodes_that_it_counts() -> None:
+    env = FakeEnv([[2, 2, 2], [6]])
+    env.measures = lambda: {"first slot": (torch.tensor([1.0, 0.0]), torch.ones(2))}
+    env.metrics = lambda: {"env/speed": 1.0}
+    view = resolve_view("state", parse_view("state"), GROUPS, DISCRETE)
+    found = measure({"eval": random_policy(view, env.action)}, env, 3)
+    assert found["eval/first slot"] == 2 / 8 and "eval/speed" not in found
 
 
 def test_a_student_with_less_than_four_fifths_of_its_teachers_gain_is_said_to_be_far_below_it() -> None:

@@ -11,7 +11,7 @@ from fake_env import DISCRETE, GROUPS
 from tscli.config import NetworkConfig, UserError, parse_view
 from tscli.envs.views import ViewSpec, resolve_view
 from tscli.networks import Policy, PolicySpec
-from tscli.training.latents import _probe, inferring_policy, privileged_latent
+from tscli.training.latents import _probe, inferring_policy, numbered, privileged_latent
 
 
 def test_a_probe_is_scored_on_envs_that_it_was_not_fitted_to() -> None:
@@ -37,3 +37,9 @@ def test_a_student_sees_by_its_teachers_convolutions_and_pictures_are_not_privil
     assert student.encoder.images is teacher.encoder.images and len(list(student.encoder.images.parameters()))
     with pytest.raises(UserError, match="a picture cannot be what is privileged"):
         inferring_policy(teacher, view("state"), small, 1)
+    with pytest.raises(UserError, match="a picture cannot be what is privileged"):
+        privileged_latent(full, view("state"), small, 2)
+
+
+def test_probes_of_entries_with_one_name_are_told_apart() -> None:
+    assert numbered(["mass", "height", "mass", "mass"]) == ["mass", "height", "mass 2", "mass 3"]

@@ -57,7 +57,10 @@ class ImageConfig(Config):
         path = info.data.get("path")
         if not path:
             return ""
-        found = checkpoint_hash(Path(path))
+        try:
+            found = checkpoint_hash(Path(path))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
         if value not in ("", found):
             raise ValueError(f"{path} has changed since: restore it, or start anew")
         return found

@@ -177,6 +177,12 @@ class PenaltyConfig(JointConfig):
         "teacher_proxy", description="KL(teacher || proxy), or the other way round, in penalty and gradient."
     )
 
+    @model_validator(mode="after")
+    def _a_failure_has_a_price(self) -> PenaltyConfig:
+        if self.penalty_failure and self.gamma == 1:
+            raise ValueError("--penalty-failure discounts the time that a failure cuts off: give --gamma below 1")
+        return self
+
 
 class LatentConfig(PPOConfig):
     """Settings of the loops in which a student infers the latent that is privileged to its teacher."""

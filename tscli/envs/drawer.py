@@ -126,8 +126,6 @@ class Env(MujocoEnv):
         self._now |= {name: np.zeros((num_envs, size)) for name, size in sizes.items()}
         # Another batch, since rays would make the physics compute its positions anew.
         self._eyes: Any = importlib.import_module("mujoco.batch").Batch(model, num_envs, workers)
-        self._sight = np.zeros((2, num_envs))  # the handle's share in sight in a step, and who looked
-        self._looks = np.zeros(2)  # sums of these
         self.reset(0)
 
     # --- episodes -----------------------------------------------------------------------------------------------------
@@ -179,7 +177,6 @@ class Env(MujocoEnv):
         reward += 0.25 * close * (approach + along) + 0.5 * between
         reward += 10 * np.minimum(opening, now["near"][:, 0]) + 100 * gained * near
         reward += 0.5 * (opening > 0.01) + 0.5 * (opening > OPEN) - 0.01 * (self._action**2).sum(-1)
-        self._look()
         return 0.1 * reward, never, never
 
     def between(self, at: Arrays) -> np.ndarray:
@@ -235,32 +232,30 @@ class Env(MujocoEnv):
         self._kinematics(model, data)
         return camera.draw(model, data)
 
-    def visible(self, rows: np.ndarray) -> np.ndarray:
-        """Share of the handle that `camera` sees, [K]: of points along the bar, those before which nothing stands."""
-        now, eye = self._now, np.array(CAMERAS["camera"][0])
-        bar = now["site_xmat"][rows, self._handle].reshape(-1, 3, 3)
-        points = now["site_xpos"][rows][:, [self._handle]] + BAR @ bar.transpose(0, 2, 1)
+    def visible(self, rows: np.ndarray, at: Arrays) -> np.ndarray:
+        """Share of the handle that `camera` sees, [K]: of points along the bar, those before which nothing stands.
+
+        Args:
+            rows: [K], of all.
+            at: of all rows, what `_now` has of them.
+        """
+        eye, bar = np.array(CAMERAS["camera"][0]), at["site_xmat"][rows, self._handle].reshape(-1, 3, 3)
+        points = at["site_xpos"][rows][:, [self._handle]] + BAR @ bar.transpose(0, 2, 1)
         for name, part in (("body_pos", slice(3)), ("body_quat", slice(3, 7))):
-            self._eyes.expand(name)[rows, self._cabinet] = now["cabinet"][rows, part]
-        self._eyes.bind("qpos")[rows] = now["qpos"][rows]
+            self._eyes.expand(name)[rows, self._cabinet] = at["cabinet"][rows, part]
+        self._eyes.bind("qpos")[rows] = at["qpos"][rows]
         _, met = self._eyes.ray(eye, points - eye, geomgroup=SEEN, ids=rows)
         return (met == self._bar).mean(1)
 
-    def _look(self) -> None:
-        """Take note of how much of the handle is seen where the bar has not been between the fingers yet."""
-        rows = np.flatnonzero(self._now["held"][:, 0] == 0)
-        self._sight[:] = 0
-        if len(rows):
-            self._sight[:, rows] = self.visible(rows), np.ones(len(rows))
-            self._looks += self._sight.sum(1)
-
-    def metrics(self) -> dict[str, float]:
-        (seen, count), self._looks = self._looks, np.zeros(2)
-        return {"env/handle_visible": float(seen / count)} if count else {}
-
     def measures(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        seen, looked = torch.from_numpy(self._sight.copy()).to(self.device)
-        return {"share of the handle in sight until it is held": (seen, looked)}
+        at = self._before_reset("qpos", "cabinet", "held", "site_xpos", "site_xmat")
+        # It counts where the bar has not been between the fingers yet.
+        looked = at["held"][:, 0] == 0
+        seen, rows = np.zeros(self.num_envs), np.flatnonzero(looked)
+        if len(rows):
+            seen[rows] = self.visible(rows, at)
+        pair = (torch.from_numpy(x).to(self.device) for x in (seen, looked.astype(np.float64)))
+        return {"share of the handle in sight until it is held": (next(pair), next(pair))}
 
     def render(self, row: int = 0) -> np.ndarray:
         """The scene from the right, with the camera's picture in its corner: uint8 [240, 400, 3]."""

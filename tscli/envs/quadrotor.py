@@ -43,7 +43,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from tscli.config import Config
@@ -62,8 +62,7 @@ DRAG = 0.15
 HALL, HEIGHT = 15.0, 3.0  # half the width; the camera sees no ceiling
 BODY, REACHED = 0.25, 1.5
 SPEED = 3.0
-NEAREST = 5
-BEAMS = 32
+NEAREST, BEAMS = 5, 32
 VIEW = (16, 12)  # rays, over 90 degrees from left to right
 OWN = {  # what a robot knows of itself, and the units
     **dict.fromkeys(("vel_ahead", "vel_left"), "3 m/s"),
@@ -97,6 +96,12 @@ class EnvConfig(Config):
     camera_coef: float = Field(
         0.0, ge=0, description="Reward taken off for flying where the camera does not look, made by hand; 0: none."
     )
+
+    @model_validator(mode="after")
+    def _least_before_largest(self) -> EnvConfig:
+        if self.min_radius > self.max_radius:
+            raise ValueError(f"min_radius {self.min_radius} is above max_radius {self.max_radius}: give less")
+        return self
 
 
 class Env(NativeEnv):

@@ -20,7 +20,7 @@ and what it does not, privileged:
     push [2]          m/s    the latest push, in the trunk's axes, for half a second
     contacts [12]     1      whether each foot, and each thigh and calf, touches something
     heights [20]      m      of each foot above the ground under it and 10 cm before, behind, left and right of it
-    normals [12]      1      of the ground under each foot, in the world
+    normals [12]      1      of the ground under each foot: x ahead, y left, z up
     height_scan [187] m      of the trunk above the ground, 1.6 x 1 m around it, cut off at 1 m
 
 Actions: 12 angles, unbounded: 0.25 rad of each is added to what the motors are told in the default pose, and,
@@ -39,18 +39,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from tscli.config import Config, did_you_mean
+from tscli.config import Config, UserError, did_you_mean
 from tscli.envs import ActionSpec, Group
 from tscli.envs.mujoco import Arrays, MujocoEnv, compiled, load_spec, threads_field
 from tscli.envs.native import time_limit
 from tscli.envs.terrain import KINDS, LEVELS, PATCH, Terrain
-from tscli.envs.walking import JOINTS, LEGS, WEIGHTS, Robot, is_moving, trot, turned
+from tscli.envs.walking import JOINTS, LEGS, WEIGHTS, Robot, is_moving, seen_from_above, trot, turned
 
 MODEL = Path(__file__).parent / "models" / "go2.xml"
+TIMESTEP = 0.005  # s
 DECIMATION = 4
+LATEST = 0.1  # s, the oldest control that is kept
 ACTION_SCALE = 0.25  # rad
 COMMAND_SECONDS = 10.0
 SETTLING_SECONDS = 1.0  # after a command, before an evaluation asks whether it is followed
@@ -64,6 +66,7 @@ SCAN = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 17), np.linspace(-0.5, 0.5, 1
 
 Range = tuple[float, float]
 RANGES = ("lin_x", "lin_y", "yaw", "friction", "added_mass", "com", "gains", "joints", "latency")
+LIMITS = {"friction": (0.01, np.inf), "gains": (0, np.inf), "joints": (0, np.inf), "latency": (0, LATEST)}
 
 
 def _range(low: float, high: float, about: str) -> Any:
@@ -127,16 +130,14 @@ class EnvConfig(Config):
 
     @field_validator(*RANGES, mode="after")
     @classmethod
-    def _low_before_high(cls, value: Range) -> Range:
+    def _possible(cls, value: Range, info: ValidationInfo) -> Range:
+        low, high = LIMITS.get(str(info.field_name), (-np.inf, np.inf))
         if value[0] > value[1]:
             raise ValueError("give the lower end first")
-        return value
-
-    @field_validator("friction", "gains", "joints", "latency", mode="after")
-    @classmethod
-    def _not_negative(cls, value: Range) -> Range:
-        if value[0] < 0:
-            raise ValueError("cannot be negative")
+        if value[0] < low:
+            raise ValueError(f"cannot be below {low:g}")
+        if value[1] > high:
+            raise ValueError(f"cannot be above {high:g}")
         return value
 
 
@@ -172,11 +173,15 @@ class Env(MujocoEnv):
         self._config, self._terrain = config, Terrain(config.terrain, config.level)
         self._weights = WEIGHTS | config.weights
         spec = load_spec(path)
-        self._terrain.lay(spec)
+        spec.option.timestep = TIMESTEP
+        self._terrain.lay(spec, path)
         for actuator in spec.actuators:
-            actuator.delay, actuator.nsample = 1.0, 1 + DECIMATION * 5  # the delay itself is drawn
+            actuator.delay, actuator.nsample = 1.0, 1 + round(LATEST / TIMESTEP)  # the delay itself is drawn
         model = compiled(spec, path)
         self._robot = Robot.find(model, path)
+        lightest = float(model.body_mass[self._robot.trunk]) + config.added_mass[0]
+        if lightest <= 0:
+            raise UserError(f"added_mass {config.added_mass[0]}: leaves a trunk of {lightest:.1f} kg: take off less")
         drawn = ("geom_friction", "body_mass", "body_ipos", "actuator_gainprm", "actuator_biasprm", "actuator_delay",
                  "dof_armature", "dof_frictionloss", "dof_damping")  # fmt: skip
         super().__init__(
@@ -186,7 +191,7 @@ class Env(MujocoEnv):
         )  # fmt: skip
         sizes = {"action": 12, "action_1": 12, "action_2": 12, "joint_vel_1": 12, "feet_1": 12, "air": 4, "touch": 13}
         sizes |= {"command": 3, "push": 2, "push_age": 1, "dynamics": 11, "spot": 2, "went": 2}
-        sizes |= dict.fromkeys(("level", "phase", "turns"), 1)
+        sizes |= dict.fromkeys(("level", "phase", "turns", "asked"), 1)
         self._now |= {name: np.zeros((num_envs, size)) for name, size in sizes.items()}
         self._push_steps = max(round(config.push_seconds / (self.control_dt or 1.0)), 1)
         self._sums: dict[str, float] = {}
@@ -205,7 +210,7 @@ class Env(MujocoEnv):
         ranges = np.array([c.friction, c.added_mass, *(c.com,) * 3, *(c.gains,) * 2, *(c.joints,) * 3, c.latency])
         values = ranges[:, 0] + u * (ranges[:, 1] - ranges[:, 0])
         timestep = self.model.opt.timestep
-        late = np.minimum(np.floor((values[:, 10] + 0.5 * timestep) / timestep), DECIMATION * 5)
+        late = np.floor((values[:, 10] + 0.5 * timestep) / timestep)
         values[:, 10] = late * timestep
         self._now["dynamics"][rows] = values
         friction, mass, kp, kd = (values[:, [i]] for i in (0, 1, 5, 6))
@@ -237,7 +242,7 @@ class Env(MujocoEnv):
         start[:, robot.qpos] += 0.4 * (u[:, 3:15] - 0.5)
         now["qpos"][rows] = start
         now["qvel"][rows, :6] = 0.4 * (u[:, 15:21] - 0.5)
-        for name in ("action", "action_1", "action_2", "joint_vel_1", "air", "push", "push_age"):
+        for name in ("action", "action_1", "action_2", "joint_vel_1", "air", "push", "push_age", "asked"):
             now[name][rows] = 0.0
         self._command(rows)
 
@@ -251,9 +256,7 @@ class Env(MujocoEnv):
         if self._config.level or not self._config.curriculum:
             return drawn
         walked = np.linalg.norm(self._now["went"][rows], axis=-1)
-        seconds = self.max_episode_steps * (self.control_dt or 0.0)
-        asked = np.linalg.norm(self._now["command"][rows, :2], axis=-1) * seconds
-        moved = level + (walked > PATCH / 2) - (walked < np.minimum(0.5 * asked, PATCH / 4))
+        moved = level + (walked > PATCH / 2) - (walked < np.minimum(0.5 * self._now["asked"][rows, 0], PATCH / 4))
         # Whoever masters the last level goes to any.
         moved = np.where(moved >= LEVELS, drawn, moved.clip(0))
         return np.where(level < 0, np.floor(u * 2), moved)
@@ -269,6 +272,7 @@ class Env(MujocoEnv):
     def _happen(self) -> None:
         now, dt = self._now, self.control_dt or 0.0
         now["went"][:] = now["qpos"][:, :2] - now["spot"]
+        now["asked"] += np.linalg.norm(now["command"][:, :2], axis=-1, keepdims=True) * dt
         due = np.flatnonzero(self._steps % round(COMMAND_SECONDS / dt) == 0)
         if len(due):
             self._command(due)
@@ -316,7 +320,7 @@ class Env(MujocoEnv):
 
     def metrics(self) -> dict[str, float]:
         found = {f"env/{name}": total / self._summed for name, total in self._sums.items()}
-        if self._terrain.patches:
+        if self._terrain.patches and not self._config.level:
             found["env/level"] = float(self._now["level"].mean())
         self._sums, self._summed = {}, 0
         return found
@@ -361,25 +365,21 @@ class Env(MujocoEnv):
         if group == "contacts":
             return at["touch"][:, :12]
         if group == "heights":
-            ground = self._terrain.height(feet[:, :, None, :2] + AROUND)
+            ground = self._terrain.height(feet[:, :, None, :2] + (AROUND @ seen_from_above(quat))[:, None])
             return (feet[:, :, None, 2] - ground).reshape(len(feet), 20)
         if group == "normals":
-            return self._terrain.normal(feet[..., :2]).reshape(len(feet), 12)
+            normal = self._terrain.normal(feet[..., :2])
+            normal[..., :2] = normal[..., :2] @ seen_from_above(quat).swapaxes(1, 2)
+            return normal.reshape(len(feet), 12)
         if group == "clock":
             turns = 2 * np.pi * at["turns"][:, 0]
             shown = is_moving(at["command"]) & (self._config.gait_hz > 0)
             wave = np.stack([np.sin(turns), np.cos(turns)], -1) * shown[:, None]
             return np.concatenate([wave, *(wave * command[:, None] for command in at["command"].T)], -1)
         if group == "height_scan":
-            return self._scan(at["qpos"])
+            points = at["qpos"][:, None, :2] + SCAN @ seen_from_above(quat)
+            return (at["qpos"][:, None, 2] - self._terrain.height(points)).clip(-1.0, 1.0)
         return at[group]
-
-    def _scan(self, qpos: np.ndarray) -> np.ndarray:
-        ahead = turned(qpos[:, 3:7] * [1, -1, -1, -1], np.array([1.0, 0.0, 0.0]))[:, :2]
-        ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True).clip(1e-6)
-        left = np.stack([-ahead[:, 1], ahead[:, 0]], -1)
-        points = qpos[:, None, :2] + SCAN[:, :1] * ahead[:, None] + SCAN[:, 1:] * left[:, None]
-        return (qpos[:, None, 2] - self._terrain.height(points)).clip(-1.0, 1.0)
 
     def render(self, row: int = 0) -> np.ndarray:
         """The robot from a camera that follows it, with its command and its velocity: uint8 [240, 320, 3]."""

@@ -5,6 +5,7 @@ Along x the difficulty rises by level, along y stand the kinds; a margin of flat
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,12 @@ class Terrain:
         """Whether points [..., 2] are about to leave the field."""
         return np.asarray((np.abs(points) > self.half - 1.0).any(-1) & self.patches)
 
-    def lay(self, spec: Any, floor: str = "floor") -> None:
-        """Put the field into an `MjSpec` in place of the plane of that name."""
+    def lay(self, spec: Any, path: Path, floor: str = "floor") -> None:
+        """Put the field into an `MjSpec` that came from a file, in place of the plane of that name.
+
+        Raises:
+            UserError: it has no such plane.
+        """
         if not self.patches:
             return
         rows, columns = self.heights.shape
@@ -87,6 +92,8 @@ class Terrain:
         unit = ((self.heights - low) / rise).ravel()
         spec.add_hfield(name=floor, nrow=rows, ncol=columns, size=[*self.half, rise, BASE], userdata=unit)
         geom = spec.geom(floor)
+        if geom is None:
+            raise UserError(f'{path} has no geom "{floor}" that other ground could replace: give its plane that name')
         geom.type, geom.hfieldname, geom.pos = load_mujoco().mjtGeom.mjGEOM_HFIELD, floor, [0.0, 0.0, low]
 
 

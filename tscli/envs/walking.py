@@ -196,6 +196,13 @@ def turned(quat: np.ndarray, vector: np.ndarray) -> np.ndarray:
     return vector + w * cross + _cross(axis, cross)
 
 
+def seen_from_above(quat: np.ndarray) -> np.ndarray:
+    """Where bodies with these rotations [K, 4] look and what is on their left, in the world's x and y: [K, 2, 2]."""
+    ahead = turned(quat * [1, -1, -1, -1], np.array([1.0, 0.0, 0.0]))[:, :2]
+    ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True).clip(1e-6)
+    return np.stack([ahead, np.stack([-ahead[:, 1], ahead[:, 0]], -1)], 1)
+
+
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`np.cross` for rows of three, in a quarter of its time."""
     return a[..., [1, 2, 0]] * b[..., [2, 0, 1]] - a[..., [2, 0, 1]] * b[..., [1, 2, 0]]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tscli import ranks
 from tscli.config import NetworkConfig, PenaltyConfig, UserError
 from tscli.envs.spaces import ActionSpec, action_scale
 from tscli.envs.views import Obs
@@ -69,7 +70,7 @@ def charged(divergence: Tensor, failed: Tensor, cap: float | None, gamma: float 
             an episode's end saves nothing. None: nothing is made up for.
     """
     out = divergence if cap is None else divergence.clamp(max=cap)
-    return out if gamma is None else out + failed * (out.mean() * gamma / (1 - gamma))
+    return out if gamma is None else out + failed * (ranks.mean(out.mean()) * gamma / (1 - gamma))
 
 
 def join(a: Obs, b: Obs) -> Obs:
@@ -98,8 +99,8 @@ def with_own(rollout: Fields, own: Fields) -> Fields:
 class PairMemory:
     """Pairs of earlier rollouts, the newest `capacity` of them: observations by the name of who sees them."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.count, self._next = capacity, 0, 0
+    def __init__(self, capacity: int, device: torch.device) -> None:
+        self.capacity, self.count, self._next, self._device = capacity, 0, 0, device
         self._stored: dict[str, Obs] = {}
 
     def add(self, **pairs: Obs) -> None:
@@ -127,4 +128,5 @@ class PairMemory:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
-        self.count, self._next, self._stored = state["count"], state["next"], state["stored"]
+        self.count, self._next = state["count"], state["next"]
+        self._stored = {who: {k: v.to(self._device) for k, v in obs.items()} for who, obs in state["stored"].items()}

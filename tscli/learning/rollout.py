@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from tscli.config import UserError
 from tscli.envs import VecEnv
 from tscli.envs.spaces import ActionSpec, action_scale
 from tscli.envs.views import Obs, View, ViewSpec
-from tscli.networks import Critic, Encoder
+from tscli.networks import Critic
 
 
 class Step(NamedTuple):
@@ -57,6 +57,7 @@ class ViewedEnv:
         seed: of the env's episodes and the views' noise.
         final_for: roles whose final observations are wanted (to bootstrap truncated episodes).
         start: draws how long ago first episodes count as begun, so that their time limits are spread out; None: now.
+        name: under which metrics tell of the env.
     """
 
     def __init__(
@@ -66,8 +67,9 @@ class ViewedEnv:
         seed: int,
         final_for: Iterable[str] = (),
         start: torch.Generator | None = None,
+        name: str = "env",
     ):
-        self.env, self._start = env, start
+        self.env, self._start, self._name = env, start, name
         self.defers = env.is_native and not devices.host_may_look(env.device)
         env.first = ranks.rank() * env.num_envs
         env.reset(seed)
@@ -83,7 +85,7 @@ class ViewedEnv:
         self._final_for = tuple(final_for)
         self._checked: set[View] = set()  # in this step
         self._taken: set[str] = set()  # pictures of all envs, in this step
-        self.num_steps = self.num_frames = 0
+        self.num_steps = self.num_frames = self._told = 0
         self._finals: dict[str, Final] = {}
         self._unchecked: list[tuple[int, ViewSpec | str, Obs]] = []
         self._bounded = env.action.is_continuous
@@ -153,6 +155,11 @@ class ViewedEnv:
         self.num_steps += 1
         return Step(action, reward, terminated, truncated, done, success)
 
+    def tell(self) -> dict[str, float]:
+        """What the env tells of the steps since this was asked last; nothing where there were none."""
+        found, steps, self._told = self.env.metrics(), self.num_steps - self._told, self.num_steps
+        return {f"{self._name}/{key.removeprefix('env/')}": value for key, value in found.items()} if steps else {}
+
     def check(self) -> None:
         """Where checks are deferred: refuse NaN and infinity among all that the env gave since the last call.
 
@@ -181,6 +188,7 @@ class ViewedEnv:
         """Continue from `state_dict`. Where the env cannot (`exact_resume` is False), its episodes start anew."""
         self.env.load_state_dict(state["env"])
         self.num_steps, self.num_frames = state["num_steps"], state.get("num_frames", 0)
+        self._told = self.num_steps
         self._checked.clear()
         self._taken.clear()
         for view, saved in zip(self._distinct, state["views"], strict=True):
@@ -193,24 +201,28 @@ class ViewedEnv:
 
 
 @torch.no_grad()
-def states_before(encoder: Encoder, obs: Obs, hidden: Tensor, reset: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Run a latent's encoder over a rollout in sequences of `length` steps.
+def states_before(
+    run: Callable[[Obs, Tensor, Tensor], tuple[Tensor, Tensor]], obs: Obs, hidden: Tensor, reset: Tensor, length: int
+) -> tuple[Tensor, Tensor]:
+    """Run an encoder, or a latent's, over a rollout in sequences of `length` steps.
 
     Args:
-        encoder: of a policy that has a latent.
+        run: of observations, hidden state and resets of a sequence; gives what comes out, and the hidden state after.
         obs: [T, N, ...].
-        hidden: of the latent's encoder, before obs[0].
+        hidden: before obs[0], [N, S].
         reset: [T, N] bool.
         length: it divides T.
 
     Returns:
         its hidden states before each sequence [T / length, N, S], and after the last step [N, S].
     """
+    if not hidden.shape[1]:  # nothing to be carried on
+        return hidden.expand(len(reset) // length, *hidden.shape), hidden
     states = []
     for t in range(0, len(reset), length):
         states.append(hidden)
         part = slice(t, t + length)
-        _, hidden = encoder.latent(take(obs, part), hidden, reset[part])
+        _, hidden = run(take(obs, part), hidden, reset[part])
     return torch.stack(states), hidden
 
 

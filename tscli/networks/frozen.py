@@ -185,6 +185,10 @@ def find_copy(sha256: str, folder: Path) -> Path:
         UserError: it is missing or another one.
     """
     found = copy_of(sha256, folder)
-    if any(not (found / name).is_file() for name in FILES) or checkpoint_hash(found) != sha256:
+    try:
+        unchanged = checkpoint_hash(found) == sha256
+    except OSError:  # one is missing, or cannot be read
+        unchanged = False
+    if not unchanged:
         raise UserError(f"{found} is missing, or has changed since the policy was written: restore it")
     return found

@@ -166,6 +166,9 @@ def load_task(name: str, named: bool = False) -> Task:
         data, folder = _with_base(path), path.absolute().parent
         # Before anything is built of it, as the views of a task that has none are.
         _check_code(_codes(data, folder), name, named and not trust.in_run(path))
+        for env in (data.get(name) for name in ("env", "teacher_env", "eval_env", "report_env")):
+            if isinstance(env, dict) and isinstance(env.get("model"), str) and (folder / env["model"]).is_file():
+                env["model"] = str(folder / env["model"])  # a robot's MJCF beside it
         if str(folder) not in sys.path:  # last: a file there must not stand in for a package
             sys.path.append(str(folder))
         task = _task_of(path, data)

@@ -28,13 +28,17 @@ FAR_BELOW = 0.8
 def measure(policies: Mapping[str, Policy], env: VecEnv, seed: int, per_slot: int = 1) -> dict[str, float]:
     """`summary` of several policies on the same episodes, under "<role>/return" and so on.
 
-    And "eval/steps", those of all slots of the env for all of the policies; and what the env tells, without its "env/".
+    And "eval/steps", those of all slots of the env for all of the policies; and what the env measures or else tells,
+    which is of all of these steps, without its "env/".
     """
     out: dict[str, float] = {"eval/steps": 0.0}
     for role, policy in policies.items():
         env.metrics()  # of earlier steps
-        found = run_episodes(policy, env, seed, per_slot)
-        out |= {key.replace("env/", f"{role}/"): value for key, value in env.metrics().items()}
+        tally = Tally(env)
+        found = run_episodes(policy, env, seed, per_slot, tally=tally)
+        told = {name: figure.mean for name, figure in tally.figures().items()}
+        told = told or {name.removeprefix("env/"): value for name, value in env.metrics().items()}
+        out |= {f"{role}/{name}": value for name, value in told.items()}
         out |= {key.replace("eval/", f"{role}/"): value for key, value in summary(found).items()}
         # Every slot steps on until the last one has played all of its episodes.
         out["eval/steps"] += env.num_envs * float(found.lengths.view(-1, per_slot).sum(1).max())

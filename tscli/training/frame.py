@@ -217,8 +217,8 @@ class Training:
         now, config, seconds = self._now, self._config, self.clock.seconds
         for viewed in self._viewed:
             viewed.check()
-        told = {name: value for viewed in self._viewed for name, value in viewed.env.metrics().items()}
-        metrics = {**ranks.mean_of(metrics), **told}
+        told = {name: value for viewed in self._viewed for name, value in viewed.tell().items()}
+        metrics = ranks.mean_of({**metrics, **told})
         line = {self._unit: self.done, self._count: now.iteration, **metrics, **self._frames(), "loop_seconds": seconds}
         if self._unit == "step":
             line["steps_per_second"] = self.done / seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -56,13 +57,19 @@ def begin_from(teacher: Policy, name: str, session: Session, env: VecEnv) -> dic
         return {}
     run = newest_run(session.runs_dir, name, "policy", "--teacher", "teacher")
     start = setup.open_teacher(run, env, teacher.head.linear.weight.device)
-    if start.spec != teacher.spec:
+    if _wherever_its_encoder(start.spec) != _wherever_its_encoder(teacher.spec):
         raise UserError(
             f"--teacher {name}: {run.name} has another view or network than this teacher would: give --obs and "
             "--network as they were there"
         )
     teacher.load_state_dict(start.state_dict())
     return {"start": run}
+
+
+def _wherever_its_encoder(spec: PolicySpec) -> PolicySpec:
+    """A policy brings a frozen encoder along, which is known by its hash."""
+    image = spec.network.image.model_copy(update={"path": ""})
+    return replace(spec, network=spec.network.model_copy(update={"image": image}))
 
 
 def practice(
@@ -81,4 +88,4 @@ def practice(
     if not num_envs:
         return None
     env = setup.task_env(task, ranks.share(num_envs, "--student-envs"), device)
-    return ViewedEnv(env, views, streams.derive(seed, "practice"), start=start)
+    return ViewedEnv(env, views, streams.derive(seed, "practice"), start=start, name="env_student")

@@ -13,11 +13,12 @@ from torch import Tensor
 from tscli import streams
 from tscli.config import LatentConfig, NetworkConfig, UserError
 from tscli.envs import VecEnv
-from tscli.envs.entries import entries_named
+from tscli.envs.entries import entries_named, told_apart
 from tscli.envs.views import ViewSpec, entries_of
 from tscli.learning.optim import FlatAdam
 from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Critic, LatentSpec, Policy, PolicySpec
+from tscli.networks.bodies import build_body
 from tscli.networks.normalize import ReturnScale
 from tscli.pictures.curves import INK, new_figure, save_png, style_axis
 from tscli.tasks import Task
@@ -84,8 +85,10 @@ def privileged_latent(view: ViewSpec, own_view: ViewSpec, encoder: NetworkConfig
     """The teacher's: what its view has beside the student's makes the latent.
 
     Raises:
-        UserError: the student's view is no part of the teacher's, or all of it.
+        UserError: the student's view is no part of the teacher's, or all of it, or shows other pictures; or the body
+            remembers.
     """
+    _check_pictures(view, own_view)
     own = entries_of(view, own_view)
     reads = tuple(sorted(set(range(view.vector_size)) - set(own)))
     if not reads:
@@ -93,7 +96,17 @@ def privileged_latent(view: ViewSpec, own_view: ViewSpec, encoder: NetworkConfig
             f'the teacher\'s view "{view.name}" has nothing that the student\'s view "{own_view.name}" lacks, so there '
             "is nothing to infer: give the teacher a view that sees more"
         )
+    if build_body(len(reads), encoder).hidden_size:
+        raise UserError(f"--encoder.kind {encoder.kind}: what is privileged needs no memory: give it mlp")
     return LatentSpec(own, reads, encoder, size)
+
+
+def _check_pictures(view: ViewSpec, own_view: ViewSpec) -> None:
+    if own_view.images != view.images:
+        raise UserError(
+            f'the actor is shared, and view "{own_view.name}" does not show the same pictures as view '
+            f'"{view.name}": a picture cannot be what is privileged'
+        )
 
 
 def inferring_policy(teacher: Policy, own_view: ViewSpec, network: NetworkConfig, seed: int) -> Policy:
@@ -105,18 +118,12 @@ def inferring_policy(teacher: Policy, own_view: ViewSpec, network: NetworkConfig
     spec = teacher.spec
     if spec.latent is None:
         raise UserError("the teacher has no latent to be inferred: train it with --latent-size")
-    if teacher.encoder.inner_size:
-        raise UserError(f"--encoder.kind {spec.latent.network.kind}: what is privileged needs no memory: give it mlp")
     if entries_of(spec.view, own_view) != spec.latent.own:
         raise UserError(
             f"the teacher's actor does not see just what the student's view \"{own_view.name}\" shows: give --obs the "
             "view that the teacher was trained with"
         )
-    if own_view.images != spec.view.images:
-        raise UserError(
-            f'the actor is shared, and view "{own_view.name}" does not show the same pictures as view '
-            f'"{spec.view.name}": a picture cannot be what is privileged'
-        )
+    _check_pictures(spec.view, own_view)
     everything = tuple(range(own_view.vector_size))
     latent = LatentSpec(everything, everything, network, spec.latent.size)
     with streams.seeded_init(seed, "student"):
@@ -161,31 +168,34 @@ def understood(
     if n < 2:
         return {}
     viewed = ViewedEnv(env, {"student": student.spec.view, "teacher": teacher.spec.view}, seed)
-    hidden, teacher_hidden = student.initial_hidden(n), teacher.initial_hidden(n)
+    hidden, start = student.initial_hidden(n), teacher.initial_hidden(n)
     reset = torch.ones(n, dtype=torch.bool, device=env.device)
     steps = min(steps, env.max_episode_steps or steps)
     inferred, known, truth = [], [], []
     for t in range(steps):
         obs, seen = viewed.observe("student"), viewed.observe("teacher")
         if t >= steps // 2:
-            alone = ({"vector": o["vector"].unsqueeze(0)} for o in (obs, seen))
-            for out, policy, one, state in zip(
-                (inferred, known), (student, teacher), alone, (hidden, teacher_hidden), strict=True
-            ):
-                out.append(policy.encoder.latent(one, state, reset.unsqueeze(0))[0][0])
+            # What is privileged has no memory.
+            for out, policy, one, state in ((inferred, student, obs, hidden), (known, teacher, seen, start)):
+                alone = {"vector": one["vector"].unsqueeze(0)}
+                out.append(policy.encoder.latent(alone, state, reset.unsqueeze(0))[0][0])
             truth.append(seen["vector"][:, list(latent.reads)])
         dist, hidden = student.step(obs, hidden, reset)
-        _, teacher_hidden = teacher.step(seen, teacher_hidden, reset)
         reset = viewed.step(dist.mode()).done
     by_student, by_teacher, wanted = (torch.stack(x).double() for x in (inferred, known, truth))
     entries = entries_named(teacher.spec.view, env.groups)
-    names = [entries[entry].name for entry in latent.reads]
+    names = numbered(told_apart([entries[entry] for entry in latent.reads]))
     found = {name: dict(zip(names, _probe(x, wanted).tolist(), strict=True)) for name, x in
              (("student", by_student), ("teacher", by_teacher))}  # fmt: skip
     _draw(path, found)
     out = {"latent/mse": float((by_student - by_teacher).square().mean())}
     out |= {f"latent/r2_{name}": value for name, value in found["student"].items()}
     return out | {f"latent/r2_teacher_{name}": value for name, value in found["teacher"].items()}
+
+
+def numbered(names: list[str]) -> list[str]:
+    """Each once: where one comes again it gets a number, from 2 on."""
+    return [f"{name} {again}" if (again := names[: i + 1].count(name)) > 1 else name for i, name in enumerate(names)]
 
 
 def _probe(latent: Tensor, wanted: Tensor) -> Tensor:
