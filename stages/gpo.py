@@ -30,14 +30,13 @@ from tscli.learning.episodes import EpisodeStats
 from tscli.learning.optim import FlatAdam
 from tscli.learning.record import Averages, Minibatches, Recorder
 from tscli.learning.rollout import ViewedEnv, rollout_values, states_before, take
-from tscli.networks import Critic, Policy, PolicySpec
 from tscli.networks.distributions import Distribution, from_params, kl
 from tscli.networks.normalize import ReturnScale
 from tscli.pictures import curves
 from tscli.runs import Run
 from tscli.runs.session import Session
 from tscli.tasks import load_task
-from tscli.training import State, Training, setup
+from tscli.training import State, Training, joint, setup
 
 ORDER = 51
 CURVES = (
@@ -71,12 +70,7 @@ def main(config: Config, session: Session) -> Run:
     guider_view = setup.resolve(task, config.obs or task.teacher, env)
     learner_view = setup.resolve(task, config.student_obs or task.student, env)
 
-    with streams.seeded_init(config.seed, "teacher"):
-        guider = Policy(PolicySpec(guider_view, env.action, config.network)).to(device)
-    with streams.seeded_init(config.seed, "student"):
-        learner = Policy(PolicySpec(learner_view, env.action, config.student or config.network)).to(device)
-    with streams.seeded_init(config.seed, "critic"):
-        critic = Critic(guider_view, config.network).to(device)
+    guider, critic, learner, _ = joint.networks(config, guider_view, learner_view, env, shared_head=False)
     optimizer = FlatAdam([*guider.parameters(), *critic.parameters()], config.lr, config.max_grad_norm)
     learner_optimizer = FlatAdam(learner.parameters(), config.lr, config.max_grad_norm)
     act_stream = streams.generator(config.seed, "gpo/act", device)
