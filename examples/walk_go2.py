@@ -280,7 +280,7 @@ def main() -> None:
         value = sums[:, above].sum() / max(sums[:, below].sum(), 1e-9)
         spread = np.std((sums[:, above] - value * sums[:, below]) / max(sums[:, below].mean(), 1e-9), ddof=1)
         print(f"{name:20} {value:.3f} +- {1.96 * spread / np.sqrt(len(sums)):.3f}")
-    print(f"{'without a fall':20} {np.mean(sums[:, 5] == 0):.2f} of {len(sums)} episodes")
+    print(f"{'without a fall':20} {np.sum(sums[:, 5] == 0)} of {len(sums)} episodes")
 
 
 if __name__ == "__main__":
