@@ -128,6 +128,8 @@ def main(config: Config, session: Session) -> Run:
     filmed = {main_role: policies[main_role]}
     for part in filter(None, map(str.strip, config.beside.split(","))):
         name, _, ref = part.rpartition("=")
+        if not ref:
+            raise UserError(f"--beside {config.beside}: {part} names no run: write {part}3, or what its number is")
         if ref == "teacher" and len(policies) == 1:
             raise UserError(f"--beside teacher: none is measured beside {policy_run.name}: name its run")
         other = None if ref == "teacher" else newest_run(session.runs_dir, ref, "policy", "beside", say=session.note)

@@ -275,6 +275,7 @@ def test_a_film_shows_others_beside_it_in_the_same_episodes(student: Run, capsys
     assert "--beside is of a film" in error_of(capsys, "eval", "--beside", "teacher")
     alone = error_of(capsys, "eval", teacher, "--render", "gif", "--beside", "teacher")
     assert "none is measured beside" in alone
+    assert "other= names no run" in error_of(capsys, "eval", "--render", "gif", "--beside", "other=")
     twice = error_of(capsys, "eval", "--render", "gif", "--beside", f"{teacher},{teacher}")
     assert 'two would be called "teacher of run 1"' in twice
 

@@ -254,8 +254,8 @@ class Env(MujocoEnv):
         seen, rows = np.zeros(self.num_envs), np.flatnonzero(looked)
         if len(rows):
             seen[rows] = self.visible(rows, at)
-        pair = (torch.from_numpy(x).to(self.device) for x in (seen, looked.astype(np.float64)))
-        return {"share of the handle in sight until it is held": (next(pair), next(pair))}
+        above, below = torch.from_numpy(np.stack([seen, looked])).to(self.device)
+        return {"share of the handle in sight until it is held": (above, below)}
 
     def render(self, row: int = 0) -> np.ndarray:
         """The scene from the right, with the camera's picture in its corner: uint8 [240, 400, 3]."""
