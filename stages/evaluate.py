@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tscli import streams
 from tscli.config import StageConfig, UserError, positional
+from tscli.envs import VecEnv
 from tscli.files import atomic_write, file_hash
 from tscli.learning import statistics
 from tscli.learning.episodes import Tally, run_episodes
@@ -53,7 +55,7 @@ class Config(StageConfig):
     num_envs: int = Field(100, ge=1, description="Env slots at the most; each plays the same number of episodes.")
     teacher: bool = Field(True, description="Measure a student's teacher beside it.")
     which: Literal["policy", "last", "teacher"] = Field(
-        "policy", description="The run's best policy, its last, or the teacher that was trained with a student."
+        "policy", description="A run's best policy, its last, or a joint run's teacher; of those beside it as well."
     )
     vary: str = Field(
         "", description="Settings of the env and their values, 'friction=0.2,0.6 push=0,1': measure at each as well."
@@ -125,18 +127,7 @@ def main(config: Config, session: Session) -> Run:
         except UserError as error:
             raise UserError(f"{error}; or --no-teacher measures the student alone") from None
         policies["teacher"], names["teacher"] = teachers.open(env, device), teachers.name
-    filmed = {main_role: policies[main_role]}
-    for part in filter(None, map(str.strip, config.beside.split(","))):
-        name, _, ref = part.rpartition("=")
-        if not ref:
-            raise UserError(f"--beside {config.beside}: {part} names no run: write {part}3, or what its number is")
-        if ref == "teacher" and len(policies) == 1:
-            raise UserError(f"--beside teacher: none is measured beside {policy_run.name}: name its run")
-        other = None if ref == "teacher" else newest_run(session.runs_dir, ref, "policy", "beside", say=session.note)
-        name = name or (f"{other.role or 'policy'} of run {other.number}" if other else ref)
-        if name in filmed:
-            raise UserError(f'--beside {config.beside}: two would be called "{name}": name one, other={ref}')
-        filmed[name] = setup.open_policy(other, env, device) if other else policies[ref]
+    filmed = {main_role: policies[main_role]} | open_beside(config, session, policies, env, device)
 
     parents = {"policy": policy_run}
     with session.start(config, COMMAND, config.task or policy_run.task, parents=parents, checkpoints=False) as run:
@@ -202,6 +193,36 @@ def main(config: Config, session: Session) -> Run:
     env.close()
     session.show(eval_table(report), report)
     return result
+
+
+def open_beside(
+    config: Config, session: Session, policies: Mapping[str, Actor], env: VecEnv, device: torch.device
+) -> dict[str, Actor]:
+    """Who is filmed beside the measured policy, by the name that the film gives it.
+
+    Raises:
+        UserError: `--beside` names nobody, somebody twice or whom the env does not fit.
+    """
+    opened: dict[str, Actor] = {}
+    measured = next(iter(policies))
+    for part in filter(None, map(str.strip, config.beside.split(","))):
+        name, _, ref = part.rpartition("=")
+        if not ref:
+            raise UserError(f"--beside {config.beside}: {part} names no run: write {part}3, or what its number is")
+        if ref == "teacher" and len(policies) == 1:
+            raise UserError(f"--beside teacher: none is measured beside the {measured}: name its run")
+        if ref == "teacher":
+            role, actor = ref, policies[ref]
+        else:
+            run = newest_run(session.runs_dir, ref, "policy", "beside", say=session.note)
+            which = run.teacher_policy or config.which if config.which == "teacher" else config.which
+            role = f"{'teacher' if config.which == 'teacher' else run.role or 'policy'} of run {run.number}"
+            actor = setup.open_policy(run, env, device, which)
+        name = name or role
+        if name in opened or name == measured:
+            raise UserError(f'--beside {config.beside}: two would be called "{name}": name one, other={ref}')
+        opened[name] = actor
+    return opened
 
 
 def write_report(folder: Path, report: dict[str, Any]) -> None:

@@ -280,6 +280,18 @@ def test_a_film_shows_others_beside_it_in_the_same_episodes(student: Run, capsys
     assert 'two would be called "teacher of run 1"' in twice
 
 
+def test_teachers_of_joint_runs_are_filmed_beside_each_other_and_beside_one_that_learnt_alone(
+    student: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("--num-envs", "4", "--rollout-steps", "16", "--total-steps", "128", "--eval-episodes", "1")
+    joint = [call("sitt", "cartpole", *settings, "--student", "none", "--seed", seed).name for seed in ("3", "4")]
+    beside = f"{joint[1]},alone={student.teachers[0]}"
+    run = call("eval", joint[0], "--which", "teacher", "--episodes", "1", "--render", "gif", "--beside", beside)
+    assert report_of(run)["film_shows"] == ["teacher", f"teacher of run {int(joint[1][:4])}", "alone"]
+    nobody = error_of(capsys, "eval", joint[0], "--which", "teacher", "--render", "gif", "--beside", student.name)
+    assert "--which teacher" in nobody and "has no such policy" in nobody
+
+
 def test_recorded_episodes_are_those_that_were_measured_and_the_report_says_where_the_two_part(student: Run) -> None:
     run = call("eval", "--episodes", "2", "--num-envs", "1", "--record", "2")
     with h5py.File(run.path / "episodes.h5") as file:
