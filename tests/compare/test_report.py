@@ -51,6 +51,9 @@ def test_the_report_has_the_figures_of_the_cells(toys: Path, capsys: pytest.Capt
         "| weak | 5 | 3.00 ± 1.58 | 1.04 to 4.96 | 1.00, 2.00, 3.00, 4.00, 5.00 | 3.00 |" in text
         and "tscli compare cartpole --methods weak,strong" in text
     )
+    assert weak["measures"] == {"student": {"speed [m/s]": [0.0, 2.0, 4.0, 6.0, 8.0]}}
+    assert rows[1]["speed [m/s]"] == "2.0"
+    assert "| method | policy | speed [m/s] |\n|---|---|---:|\n| weak | student | 4 ± 3.16 |" in text
     for name in ("bars.png", "curves.png"):
         assert f"]({name})" in text
         with Image.open(run.path / name) as image:

@@ -80,6 +80,17 @@ def test_pictures_are_counted_as_often_as_a_camera_has_to_take_them() -> None:
     assert again.num_frames == 9
 
 
+def test_depths_that_come_as_numbers_are_counted_as_pictures() -> None:
+    env = FakeEnv([[9], [9], [-1]])
+    env.camera_vectors = ("flag",)
+    viewed = ViewedEnv(env, {"blind": view("state"), "seeing": view("state + flag")}, 0, final_for=("seeing",))
+    viewed.observe("blind")
+    viewed.observe("seeing", torch.tensor([0, 2]))
+    assert viewed.num_frames == 2
+    viewed.step(zeros(env))  # truncates one
+    assert viewed.num_frames == 3
+
+
 def test_an_env_tells_of_the_steps_since_it_was_asked_and_of_none_without_steps() -> None:
     env = FakeEnv([[9]])
     env.metrics = lambda: {"env/speed": 2.0}

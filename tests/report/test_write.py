@@ -108,7 +108,9 @@ def comparison(session: Session) -> Run:
     row = {"swept": {}, "seeds_in": 2, "sd": 1.0, "iqm": None, "teacher": None, "gap": None, "return": 6.0}
     row |= {"env_steps": 100.0, "seconds": 3.0}
     rows = [
-        row | {"label": "weak", "method": "weak", "mean": 6.0, "values": [5.0, 7.0], "interval": [4.0, 8.0]},
+        row
+        | {"label": "weak", "method": "weak", "mean": 6.0, "values": [5.0, 7.0], "interval": [4.0, 8.0]}
+        | {"measures": {"teacher": {"speed [m/s]": [1.0, 2.0]}}},
         row
         | {"label": "<i>strong", "method": "strong", "mean": 20.0, "values": [19.0, 21.0], "interval": [18.0, 22.0]},
     ]
@@ -124,6 +126,7 @@ def test_a_comparison_says_what_it_found_and_links_to_its_cells(session: Session
     run = comparison(session)
     page = Elements(write_page(run))
     assert "<i>strong has the highest mean return, 20.0, before weak with 6.0; no other interval overlaps" in page.text
+    assert "speed [m/s]" in page.text and "1.5 ± 0.707" in page.text
     links = [source for source in page.sources if not source.startswith("data:")]
     assert links == ["../cells/abc/0002-eval-cartpole-seed3/report.html"]
     assert (run.path / links[0]).is_file()

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from tscli.compare import pictures
-from tscli.compare.results import IQM_FROM, METRICS, Metric, Outcome, Results, Summary, digits_of, env_steps
+from tscli.compare.results import (
+    IQM_FROM,
+    METRICS,
+    Metric,
+    Outcome,
+    Results,
+    Summary,
+    digits_of,
+    env_steps,
+    measures_table,
+)
 from tscli.files import atomic_write
 from tscli.terminal.progress import short_count, short_time
 from tscli.terminal.tables import FitTable, interval
@@ -175,9 +185,9 @@ def write_files(results: Results, folder: Path) -> list[Path]:
 def _markdown(results: Results, pictures: Sequence[Path]) -> str:
     columns = _columns(results)
     lines = [f"# {results.title}", "", f"    {results.command}", ""]
-    lines.append(f"| {' | '.join(title for title, _ in columns)} |")
-    lines.append(f"|---|{'---:|' * (len(columns) - 1)}")
-    lines += [f"| {' | '.join(cell(row) for _, cell in columns)} |" for row in results.rows]
+    lines += _markdown_table(
+        [title for title, _ in columns], [[cell(row) for _, cell in columns] for row in results.rows]
+    )
     lines += ["", *(f"- {note}" for note in (*remarks(results), *explanations(results)))]
     lines += ["", *(f"![{path.stem}]({path.name})" for path in pictures)]
     lines += ["", "## Methods", "", "| method | stages | trains in | |", "|---|---|---|---|"]
@@ -186,10 +196,19 @@ def _markdown(results: Results, pictures: Sequence[Path]) -> str:
         variant = next(row.variant for row in results.rows if row.variant.method == name)
         places = ", ".join(f"{stage}: {place}" for stage, place in results.trains_in(variant))
         lines.append(f"| {name} | {stages} | {places} | {method.about} |")
+    titles, measured = measures_table([_plain_row(row, results) for row in results.rows])
+    if measured:
+        lines += ["", "## What the env measures", "", *_markdown_table(titles, measured, words=2)]
     failures = problems(results)
     if failures:
         lines += ["", "## Failed", "", *(f"- {line}" for line in failures)]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> list[str]:
+    """Lines of a table; all columns but the first ones, which hold words, are flush right."""
+    rule = f"|{'---|' * words}{'---:|' * (len(titles) - words)}"
+    return [f"| {' | '.join(titles)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _stage_text(stage: dict[str, dict[str, Any]]) -> str:
@@ -224,6 +243,7 @@ def _plain_row(row: Summary, results: Results) -> dict[str, Any]:
         "mean": row.estimate.mean if done else None,
         "sd": row.estimate.sd if row.estimate.count > 1 else None,
         "values": [outcome.student[results.metric.name] for outcome in row.finished],
+        "measures": _plain_measures(row),
         "interval": [row.estimate.low, row.estimate.high] if row.estimate.count > 1 else None,
         "iqm": row.iqm,
         "teacher": row.teacher,
@@ -237,12 +257,24 @@ def _plain_row(row: Summary, results: Results) -> dict[str, Any]:
     }
 
 
+def _plain_measures(row: Summary) -> dict[str, dict[str, list[float]]]:
+    """What the env measures of the student, and of its teacher, by name: a figure for each seed."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for outcome in row.finished:
+        for who, measures in outcome.measures.items():
+            for name, value in measures.items():
+                found.setdefault(who, {}).setdefault(name, []).append(value)
+    return found
+
+
 def _plain_outcome(outcome: Outcome, metric: Metric) -> dict[str, Any]:
     """One line of the CSV file."""
     row: dict[str, Any] = {"method": outcome.row.variant.method, "seed": outcome.row.seed}
     row |= outcome.row.variant.swept | {name: outcome.student.get(name) for name in METRICS}
     row |= {f"teacher_{name}": outcome.teacher.get(name) for name in METRICS}
     row |= {"gap": outcome.gap(metric.name), **outcome.extra}
+    row |= outcome.measures.get("student", {})
+    row |= {f"teacher_{name}": value for name, value in outcome.measures.get("teacher", {}).items()}
     row |= {"env_steps": outcome.env_steps, "frames": outcome.frames}
     row |= {"allowed_steps": sum(cell.allowed_steps for cell in outcome.row.cells)}
     row |= {"seconds": round(outcome.seconds, 3), "problem": outcome.problem}

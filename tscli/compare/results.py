@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,9 @@ class Outcome:
     student: dict[str, float] = field(default_factory=dict)  # by metric; empty while its chain is unfinished
     teacher: dict[str, float] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)  # how near the student is to its teacher
+    measures: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # what the env measures, of "student", "teacher"
     env_steps: int = 0
     frames: int = 0
     seconds: float = 0.0
@@ -149,6 +152,9 @@ def _read_report(outcome: Outcome, run: Run) -> None:
             outcome.student = figures
         else:
             outcome.teacher = figures
+        measures = {key: found["mean"] for key, found in entry["greedy"].get("measures", {}).items()}
+        if measures:
+            outcome.measures["student" if name == role else "teacher"] = measures
     outcome.extra = report.get("student_states", {})
 
 
@@ -189,6 +195,25 @@ def _summary(group: list[Outcome], metric: Metric) -> Summary:
         allowed_steps=sum(cell.allowed_steps for cell in group[0].row.cells),
         seconds=_mean([outcome.seconds for outcome in done]),
     )
+
+
+def measures_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """What the env measures, as titles and lines of text: mean ± standard deviation over the seeds that are in.
+
+    Args:
+        rows: of results.json, where an earlier version's have no "measures".
+    """
+    told = [(row["label"], who, found) for row in rows for who, found in row.get("measures", {}).items()]
+    names = list(dict.fromkeys(name for _, _, found in told for name in found))
+    lines = [[label, who, *(_spread(found.get(name, [])) for name in names)] for label, who, found in told]
+    return ["method", "policy", *names], lines
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    sd = f" ± {np.std(values, ddof=1):.3g}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3g}{sd}"
 
 
 def _mean(values: list[float]) -> float:

@@ -51,6 +51,7 @@ class VecEnv(ABC):
     groups: dict[str, Group]
     action: ActionSpec
     max_episode_steps: int | None = None
+    camera_vectors: tuple[str, ...] = ()  # groups that a camera takes though they are vectors, such as depths
     control_dt: float | None = None  # seconds between actions, where the env has a physical time
     has_success: bool = False
     exact_resume: bool = True  # False: load_state_dict starts new episodes

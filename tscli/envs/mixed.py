@@ -101,6 +101,7 @@ class Env(VecEnv):
         self._playing = [(env, share) for env, share, n in zip(self._envs, self._shares, sizes, strict=True) if n]
         self.action = _common_action(self._envs, self.members)
         self.groups = _common_groups(self._envs, self.members)
+        self.camera_vectors = tuple({name for env in self._envs for name in env.camera_vectors})
         self._one_hot = torch.eye(k, device=self.device)[torch.arange(num_envs, device=self.device) % k]
         limits = [env.max_episode_steps for env in self._envs]
         self.max_episode_steps = None if None in limits else max(limit for limit in limits if limit is not None)

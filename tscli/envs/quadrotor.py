@@ -113,7 +113,7 @@ class Env(NativeEnv):
 
     # Of what an episode draws: x, y, z, yaw, the goal's y, the hall.
     starts = ((-13.5, -12.0), (-11.0, 11.0), (1.0, 2.0), (-math.pi, math.pi), (-11.0, 11.0), (0.0, 1.0))
-    control_dt = DT
+    control_dt, camera_vectors = DT, ("depth",)
     groups = {  # noqa: RUF012 - one constant for all instances
         "own": Group((len(OWN),), fields=tuple(OWN), units=tuple(OWN.values())),
         "goal": Group((3,), fields=("goal_ahead", "goal_left", "goal_distance"), units=("1", "1", "15 m")),

@@ -84,6 +84,8 @@ class ViewedEnv:
         self._distinct = list(distinct.values())
         self._final_for = tuple(final_for)
         self._checked: set[View] = set()  # in this step
+        self._cameras = {name for name, group in env.groups.items() if group.is_image} | set(env.camera_vectors)
+        self._pictures = {role: self._cameras & {p.group for p in spec.parts} for role, spec in views.items()}
         self._taken: set[str] = set()  # pictures of all envs, in this step
         self.num_steps = self.num_frames = self._told = 0
         self._finals: dict[str, Final] = {}
@@ -97,7 +99,7 @@ class ViewedEnv:
         """What a role sees now: dict of [N, ...], or of those rows."""
         view = self.views[role]
         obs = view.observe(rows)
-        self._count(view.spec.images, None if rows is None else len(rows))
+        self._count(self._pictures[role], None if rows is None else len(rows))
         if view not in self._checked:
             self._check(view.spec, obs, rows)
             if rows is None:
@@ -111,7 +113,7 @@ class ViewedEnv:
     def record(self, groups: Iterable[str]) -> dict[str, Tensor]:
         """The groups as they are now, [N, ...] on the CPU, to be kept."""
         values = {group: self.env.observe(group).cpu() for group in groups}
-        self._count(group for group in groups if self.env.groups[group].is_image)
+        self._count(self._cameras.intersection(groups))
         check_finite({group: value.unsqueeze(0) for group, value in values.items()}, self.num_steps)
         return values
 
@@ -147,7 +149,7 @@ class ViewedEnv:
             for role, final in self._finals.items():
                 self._check(self.views[role].spec, final.obs, rows)
         for role, final in self._finals.items():
-            self.num_frames += sum(len(final.obs[name]) for name in self.views[role].spec.images)
+            self.num_frames += len(next(iter(final.obs.values()))) * len(self._pictures[role])
         for view in self._distinct:
             view.advance(action, done)
         self._checked.clear()

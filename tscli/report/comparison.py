@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tscli.compare.results import METRICS, Metric, digits_of, mean_curve, run_curves
+from tscli.compare.results import METRICS, Metric, digits_of, mean_curve, measures_table, run_curves
 from tscli.config import UserError
 from tscli.learning import statistics
 from tscli.plain import read_json
@@ -54,6 +54,7 @@ def comparison_page(run: Run, alone: bool = False) -> str:
         tag("p", run.note, class_="note") if run.note else "",
         _what_it_is(run, data),
         section("The figures", _table(data, metric), _charts(data, metric)),
+        section("What the env measures", _measures(data)),
         section("How it was learnt", _curves(data["rows"], measured, metric)),
         section(
             "The sweep",
@@ -150,12 +151,30 @@ def _table(data: dict[str, Any], metric: Metric) -> Html:
         cells += [text(row["iqm"]), text(row["teacher"]), text(row["gap"])]
         cells.append(METRICS["return"].text(row["return"], digits_of([row["return"] or 0.0])))
         cells.append(short_count(row["env_steps"]) if row["env_steps"] is not None else "-")
+        cells.append(short_count(row["frames"]) if row.get("frames") else "-")
         cells.append(short_time(row["seconds"]) if row["seconds"] is not None else "-")
         rows.append(cells)
     heading = f"{metric.heading}{' [%]' if metric.percent else ''}"
-    titles = ["method", "seeds", heading, "95 % interval", "IQM", "teacher", "gap", "return", "env steps", "time"]
+    titles = [
+        "method",
+        "seeds",
+        heading,
+        "95 % interval",
+        "IQM",
+        "teacher",
+        "gap",
+        "return",
+        "env steps",
+        "frames",
+        "time",
+    ]
     kept = [i for i in range(len(titles)) if i < 4 or any(cells[i] != "-" for cells in rows)]
     return table([titles[i] for i in kept], [[cells[i] for i in kept] for cells in rows], "figures")
+
+
+def _measures(data: dict[str, Any]) -> Html:
+    titles, lines = measures_table(data["rows"])
+    return table(titles, [[tag("b", label), *cells] for label, *cells in lines], "figures") if lines else Html()
 
 
 def _charts(data: dict[str, Any], metric: Metric) -> Html:
