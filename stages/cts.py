@@ -98,9 +98,7 @@ def main(config: Config, session: Session) -> Run:
                 record.add(value_obs=viewed.observe("critic"), reset=at.reset)
             rollout = record.stack()
             reward = rollout.reward if made.reward_scale is None else made.reward_scale(rollout.reward, rollout.done)
-            values = rollout_values(
-                critic, rollout.value_obs, rollout.reset, at.critic_hidden, rollout.last_seen, length
-            )
+            values = rollout_values(critic, rollout.value_obs, rollout, at.critic_hidden, length)
             at.critic_hidden = values.hidden
             ends = rollout.terminated, rollout.done
             advantage, returns = ppo.compute_gae(reward, *values[:2], *ends, config.gamma, config.gae_lambda)

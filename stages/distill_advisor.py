@@ -79,10 +79,7 @@ def main(config: Config, session: Session) -> Run:
         raise UserError("--loss cross_entropy is no distance where actions are continuous: use --loss mse, kl or huber")
     imitation.check_loss(loss_kind, spec, teacher.spec.network.head_kind)
     session.say(f"teacher: {teachers.name}")
-    if config.diagnose:
-        before_distillation(
-            session, teachers, task, student_view, config.student, None, env, True, ("bptt", config.bptt)
-        )
+    before_distillation(session, config, teachers, task, student_view, None, env, rewards_teach=True)
 
     with streams.seeded_init(config.seed, "student"):
         policy = Policy(spec).to(device)
@@ -136,9 +133,7 @@ def main(config: Config, session: Session) -> Run:
 
             # --- advantages -----------------------------------------------------------------------------------------
             reward = rollout.reward if reward_scale is None else reward_scale(rollout.reward, rollout.done)
-            values = rollout_values(
-                critic, rollout.value_obs, rollout.reset, at.critic_hidden, rollout.last_seen, length
-            )
+            values = rollout_values(critic, rollout.value_obs, rollout, at.critic_hidden, length)
             at.critic_hidden = values.hidden
             ends = rollout.terminated, rollout.done
             advantage, returns = ppo.compute_gae(reward, *values[:2], *ends, config.gamma, config.gae_lambda)

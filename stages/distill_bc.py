@@ -59,10 +59,7 @@ def main(config: Config, session: Session) -> Run:
     spec = PolicySpec(student_view, action, config.student)
     imitation.check_labels(config.loss, pairs.schema, pairs_run.name)
     imitation.check_loss(config.loss, spec, pairs.schema.head_kind)
-    if config.diagnose:
-        before_distillation(
-            session, teachers, task, student_view, config.student, pairs_run, window=("window", config.window)
-        )
+    before_distillation(session, config, teachers, task, student_view, pairs_run)
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)

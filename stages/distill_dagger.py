@@ -98,9 +98,7 @@ def main(config: Config, session: Session) -> Run:
     groups = Pairs(collected).schema.groups if collected else setup.recorded(task, env, config.groups, student_view)
     spec = PolicySpec(student_view, env.action, config.student)
     imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
-    if config.diagnose:
-        given = session, teachers, task, student_view, config.student, pairs_run, env
-        before_distillation(*given, window=("window", config.window))
+    before_distillation(session, config, teachers, task, student_view, pairs_run, env)
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)
     optimizer = FlatAdam(student.parameters(), config.lr, config.max_grad_norm)

@@ -76,8 +76,7 @@ def main(config: Config, session: Session) -> Run:
     actor = teacher if config.actor == "shared" else teachers.open(env, device)
     assert isinstance(actor, Policy)
     student = latents.inferring_policy(actor, own_view, config.student, config.seed)
-    if config.diagnose:
-        before_distillation(session, teachers, task, own_view, config.student, None, env)
+    before_distillation(session, config, teachers, task, own_view, None, env)
     imitation.check_loss(config.loss, student.spec, teacher.spec.network.head_kind)
     learning = [student.encoder.inner, student.encoder.to_latent]
     if config.actor == "own":

@@ -110,17 +110,7 @@ def main(config: Config, session: Session) -> Run:
     spec = PolicySpec(student_view, env.action, config.student)
     imitation.check_loss(config.loss, spec, teacher.spec.network.head_kind)
     session.say(f"teacher: {teachers.name}")
-    if config.diagnose:
-        before_distillation(
-            session,
-            teachers,
-            task,
-            student_view,
-            config.student,
-            None,
-            env,
-            window=("gradient-length", config.gradient_length),
-        )
+    before_distillation(session, config, teachers, task, student_view, None, env)
 
     with streams.seeded_init(config.seed, "student"):
         student = Policy(spec).to(device)

@@ -65,7 +65,7 @@ class Config(StageConfig):
     )
     render_episodes: int = Field(1, ge=1, le=1_000, description="Episodes in the film.")
     beside: str = Field(
-        "", description="Who is filmed beside it, in the same episodes: teacher, or other runs: teacher,3,unaligned=5."
+        "", description="Policies filmed beside it in the same episodes: teacher, or runs: teacher,3,unaligned=5."
     )
     grid: str = Field("", description="Film as many episodes at once, such as 3x3: rows x columns; empty films one.")
     record: int = Field(

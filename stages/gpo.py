@@ -119,7 +119,7 @@ def main(config: Config, session: Session) -> Run:
 
             # --- advantages -----------------------------------------------------------------------------------------
             reward = rollout.reward if reward_scale is None else reward_scale(rollout.reward, rollout.done)
-            values = rollout_values(critic, rollout.obs, rollout.reset, at.critic_hidden, rollout.last_seen, length)
+            values = rollout_values(critic, rollout.obs, rollout, at.critic_hidden, length)
             at.critic_hidden = values.hidden
             ends = rollout.terminated, rollout.done
             advantage, returns = ppo.compute_gae(reward, *values[:2], *ends, config.gamma, config.gae_lambda)

@@ -67,7 +67,9 @@ class Config(StageConfig):
     loss: float = Field(
         0.05, gt=0, lt=1, description="Share of the return that may be lost, or of its gain over random actions."
     )
-    width: int = Field(2, ge=1, description="Candidates that are distilled before it is looked whether one does.")
+    width: int = Field(
+        2, ge=1, description="Candidates distilled at a time, before checking whether one of them loses nothing."
+    )
     seeds: int = Field(1, ge=1, description="Students of each candidate, with seeds from --seed on.")
     episodes: int = Field(500, ge=2, le=1_000_000, description="Episodes that each policy is measured on.")
     num_envs: int = Field(500, ge=1, description="Env slots at the most in which they are played.")

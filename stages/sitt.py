@@ -75,19 +75,19 @@ class Config(PenaltyConfig):
         "", description="Run of a teacher to start from: number, name, path, task or best; empty: from scratch."
     )
     critic_warmup: int = Field(
-        0, ge=0, description="Env steps in which of teacher and critic the critic alone learns, which is always new."
+        0, ge=0, description="Env steps at the start in which the teacher waits for its critic, which is always new."
     )
     shared_head: bool = Field(True, description="One action head for teacher, proxy and student, trained by PPO alone.")
     feature_coef: float = Field(0.0, ge=0, description="Weight of |F_T - F^_S|, as in the published code; 0: none.")
     paired_fraction: float = Field(0.25, gt=0, le=1, description="Share of the steps for which the student observes.")
     paired: Literal["steps", "envs"] = Field(
-        "steps", description="Random rows at every step, or all steps of a fixed set of envs (students with memory)."
+        "steps", description="What the student sees: random rows at each step, or envs throughout (if it has memory)."
     )
     student_envs: int = Field(
         0, ge=0, description="Envs beside the others in which the student acts, so that its own mistakes are paired."
     )
     memory: int = Field(
-        0, ge=0, description="Earlier pairs that are kept; an alignment's batches take as many of them as of the new."
+        0, ge=0, description="Pairs of earlier rollouts to keep: half of each alignment batch is then of them; 0: none."
     )
     align_every: int = Field(1, ge=1, description="Iterations between alignments.")
     align_updates: int = Field(10, ge=0, description="Gradient steps of an alignment; 0 aligns nothing.")
@@ -219,7 +219,7 @@ def main(config: Config, session: Session) -> Run:
                 divergence = alignment.charge(config, teacher_dist, proxy_dist, rollout.failed, std)
             reward = rollout.reward - penalty_coef * divergence if penalty_coef else rollout.reward
             reward = reward if reward_scale is None else reward_scale(reward, rollout.done)
-            values = rollout_values(critic, rollout.obs, rollout.reset, at.critic_hidden, rollout.last_seen, length)
+            values = rollout_values(critic, rollout.obs, rollout, at.critic_hidden, length)
             at.critic_hidden = values.hidden
             advantage, returns = ppo.compute_gae(reward, *values[:2], *ends, config.gamma, config.gae_lambda)
 

@@ -74,7 +74,9 @@ class Config(PPOConfig):
         "linear", description="Linear falls to 0 over total_steps; adaptive keeps each update near desired_kl."
     )
     desired_kl: float = Field(
-        0.01, gt=0, description="KL(old || new) from which adaptive keeps its distance: above twice this lr falls."
+        0.01,
+        gt=0,
+        description="KL(old || new) that adaptive aims at: above twice this lr falls, below half of it lr rises.",
     )
     target_kl: float | None = Field(None, gt=0, description="End an update early when approx_kl passes 1.5 x this.")
     normalize_advantage: bool = Field(True, description="Give each minibatch's advantages zero mean, unit deviation.")
@@ -148,9 +150,7 @@ def main(config: Config, session: Session) -> Run:
 
             # --- advantages -----------------------------------------------------------------------------------------
             reward = rollout.reward if reward_scale is None else reward_scale(rollout.reward, rollout.done)
-            values = rollout_values(
-                critic, rollout.value_obs, rollout.reset, at.critic_hidden, rollout.last_seen, length
-            )
+            values = rollout_values(critic, rollout.value_obs, rollout, at.critic_hidden, length)
             at.critic_hidden = values.hidden
             ends = rollout.terminated, rollout.done
             advantage, returns = ppo.compute_gae(reward, *values[:2], *ends, config.gamma, config.gae_lambda)

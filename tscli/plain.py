@@ -18,8 +18,8 @@ _MOST_DEPTH, _MOST_ENTRIES = 40, 20_000  # of a YAML file, each use of an alias 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # lone surrogates are bytes that were no UTF-8
 
 
-def _refuse(message: str) -> NoReturn:
-    # pydantic comes with UserError: the first page must not wait for it.
+def refuse(message: str) -> NoReturn:
+    """Raise a UserError. With it comes pydantic, for which the first page and the search for scripts must not wait."""
     from tscli.config import UserError
 
     raise UserError(message) from None
@@ -34,9 +34,9 @@ def check_words(words: Sequence[str]) -> None:
     for word in words:
         start = ascii(word[:40] + "..." * (len(word) > 40))
         if len(word) > MOST_CHARACTERS:
-            _refuse(f"argument {start} has {len(word)} characters: {MOST_CHARACTERS} at most, use --config FILE")
+            refuse(f"argument {start} has {len(word)} characters: {MOST_CHARACTERS} at most, use --config FILE")
         if _CONTROL.search(word) or "\n" in word or "\t" in word:
-            _refuse(f"argument {start} has a line break, a control character or no UTF-8: write it without")
+            refuse(f"argument {start} has a line break, a control character or no UTF-8: write it without")
 
 
 def read_yaml(path: Path) -> Any:
@@ -67,9 +67,9 @@ def read_yaml(path: Path) -> Any:
         _check_plain(data)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        _refuse(f"{path}{line} is not valid YAML: {_brief(error.problem)}")
+        refuse(f"{path}{line} is not valid YAML: {_brief(error.problem)}")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        _refuse(f"{path} is not valid YAML: {_brief(error)}")
+        refuse(f"{path} is not valid YAML: {_brief(error)}")
     return data
 
 
@@ -81,7 +81,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     data = read_yaml(path)
     if not isinstance(data, dict):
-        _refuse(f"{path} holds no mapping: write one `key: value` per line")
+        refuse(f"{path} holds no mapping: write one `key: value` per line")
     return data
 
 
@@ -108,7 +108,7 @@ def parse_json(text: str, owner: str) -> dict[str, Any]:
         if "\\u" in text:
             json.dumps(data, ensure_ascii=False).encode()  # a lone surrogate
     except (ValueError, RecursionError) as error:
-        _refuse(f"{owner} is damaged ({_brief(error)}): restore it from a copy")
+        refuse(f"{owner} is damaged ({_brief(error)}): restore it from a copy")
     return data
 
 
@@ -121,11 +121,11 @@ def _read(path: Path, most: int, kind: str) -> str:
     except FileNotFoundError:
         if kind == "JSON":
             raise
-        _refuse(f"cannot read {path}: No such file")
+        refuse(f"cannot read {path}: No such file")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"it is not valid {kind}, which is UTF-8 text"
-        _refuse(f"cannot read {path}: {reason}")
-    _refuse(f"cannot read {path}: it is larger than {most // 2**20} MiB, which no {kind} file of ours is")
+        refuse(f"cannot read {path}: {reason}")
+    refuse(f"cannot read {path}: it is larger than {most // 2**20} MiB, which no {kind} file of ours is")
 
 
 def _brief(error: Any) -> str:

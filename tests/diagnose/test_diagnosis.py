@@ -15,16 +15,30 @@ from rich.console import Console
 from stage_tools import ADVISOR, BC, COLLECT, DAGGER, ONLINE, SMALL, TEACHER, call, error_of, fingerprint
 
 from tscli.cli.app import main
-from tscli.config import NetworkConfig
+from tscli.config import NetworkConfig, StudentConfig
 from tscli.diagnose import diagnosis
 from tscli.runs import Session, list_runs
 from tscli.streams import generator
 
 
+@pytest.mark.parametrize(
+    ("settings", "window"),
+    [
+        ({"window": 8, "bptt": 4}, ("window", 8)),
+        ({"gradient_length": 15}, ("gradient-length", 15)),
+        ({"bptt": 4}, ("bptt", 4)),
+    ],
+)
+def test_advice_on_memory_names_the_option_that_the_stage_has(
+    settings: dict[str, int], window: tuple[str, int]
+) -> None:
+    assert diagnosis.window_of(settings) == window
+
+
 def test_nothing_is_found_where_all_is_fine() -> None:
     teacher = teacher_of("state", hidden=())
     sample = sample_of(teacher, "state + lone")
-    found = diagnosis.sample_findings(teacher, sample, True, NetworkConfig(), EFFORT, 1)
+    found = diagnosis.sample_findings(teacher, sample, True, NetworkConfig(), EFFORT, 1, ("window", 16))
     assert [finding for finding in found if finding.level != "fine"] == []
 
 
@@ -165,5 +179,5 @@ def test_processes_that_train_together_are_not_kept_waiting_by_checks_of_one(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     session, nothing = Session(log=Console()), SimpleNamespace(runs=[None])  # with which no check can do its work
-    diagnosis.before_distillation(session, nothing, None, None, None, None)  # type: ignore[arg-type]
+    diagnosis.before_distillation(session, StudentConfig(), nothing, None, None, None)  # type: ignore[arg-type]
     assert ("did not work" in capsys.readouterr().out) == (processes == 1)

@@ -15,7 +15,7 @@ from tscli.config import NetworkConfig, UserError, parse_view
 from tscli.envs.spaces import ActionSpec
 from tscli.envs.views import ViewSpec, resolve_view
 from tscli.learning.episodes import run_episodes
-from tscli.learning.record import sequences
+from tscli.learning.record import Fields, sequences
 from tscli.learning.rollout import Final, ViewedEnv, check_finite, perturb, rollout_values, take
 from tscli.networks import Critic, Policy, PolicySpec
 
@@ -205,7 +205,8 @@ def test_values_of_a_rollout_are_those_of_a_slow_loop(kind: str, length: int, de
             terminated.append(step.terminated)
             finals.append(viewed.final("critic"))
         obs.append(viewed.observe("critic")["vector"])
-        found = rollout_values(critic, {"vector": torch.stack(obs)}, torch.stack(resets), start, finals, length)
+        rollout = Fields({"reset": torch.stack(resets), "last_seen": finals})
+        found = rollout_values(critic, {"vector": torch.stack(obs)}, rollout, start, length)
     assert sum(int(f.rows.sum()) if defers else len(f.rows) for f in finals if f is not None) == 7
     torch.testing.assert_close(found.value, expected[0])
     counts = ~torch.stack(terminated)  # a terminated step does not bootstrap

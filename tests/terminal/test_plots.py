@@ -33,7 +33,3 @@ def test_what_has_no_width_or_height_is_drawn_all_the_same(points: list[tuple[fl
     assert [len(line) for line in plot.lines] == [3, 3] and plot.low < plot.high
     dots = sum(bin(ord(char) - 0x2800).count("1") for line in plot.lines for char in line)
     assert (dots > 0) == any(math.isfinite(y) for _, y in points)
-
-
-def test_the_axis_shows_what_it_is_told_to() -> None:
-    assert draw([(0, 1), (1, 2)], 3, 1, include=(5.0,))[1:3] == (1, 5)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from tscli.cli.pages import console, next_step, status_text
 from tscli.config import UserError, is_yaml
+from tscli.config.base import flat
 from tscli.launch.settings import check_stages
 from tscli.runs import Run, find_run, list_runs
 from tscli.runs.watching import trend
@@ -121,7 +122,7 @@ def _task_page(out: Console, task: Task, given: str) -> None:
         table.add_row("view", f"[bold]{name}[/] ({_size(view)}): {escape(' + '.join(view['parts']))}{mark}")
     for name, stages in (("settings", task.stages), *((f"preset {key}", value) for key, value in task.presets.items())):
         for command, settings in stages.items():
-            words = ", ".join(f"{key} {_value(value)}" for key, value in _flat(settings).items())
+            words = ", ".join(f"{key} {_value(value)}" for key, value in flat(settings).items())
             table.add_row(name, f"{command}: {escape(words)}")
     out.print(table)
     out.print(f"\nNext: [bold cyan]tscli train-teacher {escape(given)}[/]\n")
@@ -247,7 +248,7 @@ def _run_page(out: Console, run: Run) -> None:
     table.add_row("holds", ", ".join(run.holds) or "nothing")
     out.print(table)
     files = {name: _bytes(size) for name, size in _files(run).items()}
-    for title, rows in (("metrics", run.metrics), ("settings", _flat(run.config)), ("files", files)):
+    for title, rows in (("metrics", run.metrics), ("settings", flat(run.config)), ("files", files)):
         if rows:
             out.print(f"\n[bold]{title}[/]")
             table = Table.grid(padding=(0, 2))
@@ -255,13 +256,6 @@ def _run_page(out: Console, run: Run) -> None:
                 table.add_row(f"  {name}", escape(_value(value)))
             out.print(table)
     out.print()
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _value(value: Any) -> str:

@@ -34,6 +34,19 @@ def is_yaml(name: str) -> bool:
     return name.endswith((".yaml", ".yml"))
 
 
+def kind_shorthand(value: Any) -> Any:
+    """A word where a mapping is expected is its `kind`: `--student rnn` is short for `--student.kind rnn`."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
 def positional(default: Any = ..., **kwargs: Any) -> Any:
     """A pydantic field that the command line takes without a flag: `tscli train-teacher cartpole`."""
     return Field(default, json_schema_extra={"positional": True}, **kwargs)

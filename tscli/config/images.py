@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from tscli.config.base import Config
+from tscli.config.base import Config, kind_shorthand
 
 FILES = ("config.json", "model.safetensors")  # of a checkpoint, as transformers saves it
 
@@ -18,7 +18,7 @@ class ImageConfig(Config):
     """What pictures go through before the body: a small CNN that learns, or a frozen encoder."""
 
     kind: Literal["cnn", "dinov2"] = Field(
-        default="cnn", description="They go through a small CNN that learns, or a frozen DINOv2 (extra vision)."
+        default="cnn", description="cnn: small, learns with the rest; dinov2: a frozen DINOv2 (needs the extra vision)."
     )
     path: str = Field(
         default="",
@@ -91,9 +91,5 @@ def _hash_version(folder: Path, version: tuple[tuple[int, int], ...]) -> str:
     return hashlib.sha256("".join(file_hash(folder / name) for name in FILES).encode()).hexdigest()
 
 
-def _kind_shorthand(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
 # `--student.image cnn` is short for `--student.image.kind cnn`.
-Image = Annotated[ImageConfig, BeforeValidator(_kind_shorthand)]
+Image = Annotated[ImageConfig, BeforeValidator(kind_shorthand)]

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from tscli.config.base import Config, did_you_mean
+from tscli.config.base import Config, did_you_mean, kind_shorthand
 from tscli.config.images import Image, ImageConfig
 from tscli.light import defining, light_class, parse
 
@@ -114,7 +114,7 @@ class NetworkConfig(_Bodies):
     head_hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(), description="Width of each layer between the body and the actions; a critic has none."
     )
-    image: Image = Field(ImageConfig(), description="A view's pictures come before its body.")
+    image: Image = Field(ImageConfig(), description="What a view's pictures go through before they reach the body.")
     settings: dict[str, Any] = Field(
         default_factory=dict,
         description="Settings of a body of your own: --set network.settings.width=32.",
@@ -179,9 +179,5 @@ class NetworkConfig(_Bodies):
         return {name: data[name] for name in (*FIRST, *later) if name in data}
 
 
-def _kind_shorthand(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
 # `--student rnn` and `student: rnn` are short for `--student.kind rnn`.
-Network = Annotated[NetworkConfig, BeforeValidator(_kind_shorthand)]
+Network = Annotated[NetworkConfig, BeforeValidator(kind_shorthand)]

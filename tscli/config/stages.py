@@ -32,7 +32,7 @@ NumEnvs = Annotated[int, Field(ge=1, le=2**20, description="Envs that step toget
 RolloutSteps = Annotated[int, Field(ge=1, le=65_536, description="Steps per env between updates.")]
 NumMinibatches = Annotated[int, Field(ge=1, description="Minibatches per epoch.")]
 RandomStart = Annotated[
-    bool, Field(description="Let first episodes count as begun some steps ago, so that time limits are spread out.")
+    bool, Field(description="Give first episodes random ages, so that not all envs reach their time limit at once.")
 ]
 LearningRate = Annotated[float, Field(gt=0, description="Adam's learning rate at the start.")]
 Falling = Annotated[
@@ -74,9 +74,7 @@ class TrainingConfig(StageConfig):
     """Settings of every stage that trains: how often it measures, and when it stops early."""
 
     eval_every: EvalEvery = 10
-    eval_episodes: int = Field(
-        100, ge=1, le=1_000_000, description="Episodes of such an evaluation, and of the final one."
-    )
+    eval_episodes: int = Field(100, ge=1, le=1_000_000, description="Episodes per evaluation, the final one included.")
     stop_return: float | None = Field(None, description="Stop once greedy evaluations reach this return.")
     stop_success: float | None = Field(None, gt=0, le=1, description="Stop once greedy evaluations succeed this often.")
     stop_patience: Patience = 1
@@ -154,7 +152,9 @@ class PenaltyConfig(JointConfig):
         "linear", description="Linear falls to 0 over total_steps; adaptive keeps each update near desired_kl."
     )
     desired_kl: float = Field(
-        0.01, gt=0, description="KL(old || new) from which adaptive keeps its distance: above twice this lr falls."
+        0.01,
+        gt=0,
+        description="KL(old || new) that adaptive aims at: above twice this lr falls, below half of it lr rises.",
     )
     penalty_coef: float = Field(0.2, description="lambda1, weight of the KL taken off the reward; 0: none.")
     penalty_start: int = Field(
@@ -164,12 +164,13 @@ class PenaltyConfig(JointConfig):
     penalty_std: float | None = Field(
         None,
         gt=0,
-        description="Deviation [half ranges] at which the KL of Gaussians is taken, in penalty and gradient; none "
-        "takes the policies' own, at which the same difference costs the more the surer the teacher is.",
+        description="Fixed deviation, in half ranges, for the KL of Gaussians in penalty and gradient; none takes the "
+        "policies' own, so that a surer teacher pays more for the same difference.",
     )
     penalty_cap: float | None = Field(None, gt=0, description="Most nats that a step is charged for; none: no bound.")
     penalty_failure: bool = Field(
-        False, description="Charge a failure the mean penalty of all the time that it cut off, so that it saves none."
+        False,
+        description="Charge a failed episode the mean penalty for the time it cut off: failing early saves nothing.",
     )
     gradient_coef: float = Field(0.1, ge=0, description="lambda2, weight of the KL in the teacher's loss; 0: none.")
     gradient_warmup: int = Field(0, ge=0, description="Env steps in which lambda2 grows to full weight; 0: at once.")
@@ -216,7 +217,7 @@ class DistillConfig(StudentConfig):
     """Those in which it acts while it learns."""
 
     teacher_by: str = Field(
-        "", description="Of several teachers: group whose largest entry, or index, tells whose a row is; empty: task."
+        "", description="Of several teachers: group that says whose a row is, by largest entry or index; empty: task."
     )
     task: str = Field("", description="What the student learns; empty takes the teacher's task.")
 

@@ -6,13 +6,16 @@ nothing, at the start of every distillation, and tells what is not as it should 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
 from tscli import ranks, streams
-from tscli.config import Network, NetworkConfig, UserError, WindowsConfig, one_line
+from tscli.config import Network, NetworkConfig, StudentConfig, UserError, WindowsConfig, one_line
 from tscli.diagnose.checks import (
     Finding,
     action_bounds,
@@ -69,7 +72,7 @@ def sample_findings(
     network: NetworkConfig,
     effort: Effort,
     seed: int,
-    window: tuple[str, int] = ("window", 16),
+    window: tuple[str, int],
 ) -> list[Finding]:
     """All that a sample tells; `recorded`: its labels were stored, so that there is something to compare with.
 
@@ -88,20 +91,21 @@ def sample_findings(
     ]
 
 
-# Settings of how many steps a student's memory learns through; a stage has one of them.
-WINDOWS = ("window", "gradient_length")
+def window_of(settings: Mapping[str, Any]) -> tuple[str, int]:
+    """Through how many steps a student's memory learns in a stage with these settings, behind its option's name."""
+    name = next((name for name in ("window", "gradient_length", "bptt") if name in settings), "window")
+    return name.replace("_", "-"), int(settings.get(name, 16))
 
 
 def before_distillation(
     session: Session,
+    config: StudentConfig,
     teachers: TeacherRuns,
     task: Task,
     view: ViewSpec,
-    network: NetworkConfig,
     pairs_run: Run | None,
     env: VecEnv | None = None,
     rewards_teach: bool = False,
-    window: tuple[str, int] = ("window", 16),
 ) -> None:
     """Say what would keep a student from learning, in well under a second; say nothing where all is fine.
 
@@ -112,21 +116,23 @@ def before_distillation(
     Args:
         session: whom to tell. One that is quiet, that resumes a run, or that is one process of several, which must take
             the same gradient steps, is told nothing, and nothing is computed.
+        config: of the stage, which may not want it (`--no-diagnose`).
         teachers: who is to be imitated. Nothing is said of several, each of which is right on its own rows alone, nor
             of demonstrations without a teacher.
-        task, view, network: the student's.
+        task, view: the student's.
         pairs_run: what it starts from; None where it starts from nothing.
         env: which the stage steps; None where it steps none. It is not touched.
-        window: the setting of the steps through which its memory learns, and these.
         rewards_teach: rewards teach what the student's view does not tell of the teacher's action, so that need not be
             said.
     """
-    if session.quiet or session.log is None or session.resume is not None or ranks.size() > 1:
+    if not config.diagnose or session.quiet or session.log is None or session.resume is not None or ranks.size() > 1:
         return
     if len(teachers.runs) != 1:
         return
     try:
-        findings = _quick_findings(teachers.runs[0], task, view, network, pairs_run, env, window)
+        findings = _quick_findings(
+            teachers.runs[0], task, view, config.student, pairs_run, env, window_of(dict(config))
+        )
     except Exception as error:  # whatever is wrong with a check must not keep the student from learning
         session.say(f"[dim]the checks before distillation did not work here: {escape(repr(error))}[/]")
         return
@@ -147,8 +153,7 @@ def findings_of(student: Run) -> list[Finding]:
     if len(runs) != 1 or not (pairs_run.path / "pairs").is_dir():
         return []
     spec = load_policy_file(student.policy_path()).spec
-    steps = next((name, value) for name, value in [*student.config.items(), ("window", 16)] if name in WINDOWS)
-    window = steps[0].replace("_", "-"), int(steps[1])
+    window = window_of(student.config)
     return _quick_findings(runs[0], load_task(student.task), spec.view, spec.network, pairs_run, None, window)
 
 

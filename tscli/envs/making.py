@@ -29,7 +29,7 @@ Wrappers = Sequence[tuple[str, dict[str, Any]]]  # where each one's class is, an
 
 
 def import_named(module: str, owner: str) -> Any:
-    """The module that an env's settings name: all code of other people's that an env runs comes in here.
+    """The module that an env's settings name: code of other people that an env runs comes in here.
 
     Raises:
         UserError: it cannot be imported; begins with the owner.

@@ -42,7 +42,6 @@ through the CPU. Each of them takes the simulator's memory.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import random
 import sys
@@ -59,6 +58,7 @@ from tscli.config import Config, UserError, did_you_mean
 from tscli.envs import EnvStep, managers
 from tscli.envs.contract import RestartedEnv, first_line
 from tscli.envs.globals import GlobalStreams
+from tscli.envs.making import import_named
 from tscli.envs.remote import Remote
 from tscli.envs.spaces import ActionSpec, Group
 
@@ -345,13 +345,7 @@ def _encode(value: Tensor, num_envs: int) -> Tensor:
 def _build(config: EnvConfig, num_envs: int, device: torch.device) -> Any:
     """Call the entry point; what goes wrong in it becomes one line."""
     name, _, function = config.entry_point.partition(":")
-    try:
-        module = importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"entry_point {config.entry_point}: module {name} cannot be imported ({first_line(error)}): install what "
-            "it needs, or name its folder in PYTHONPATH"
-        ) from error
+    module = import_named(name, f"entry_point {config.entry_point}")
     make = getattr(module, function, None)
     if not callable(make):
         functions = [key for key, value in vars(module).items() if callable(value)]

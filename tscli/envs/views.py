@@ -131,8 +131,9 @@ def resolve_view(
     if not resolved:
         raise UserError(f'view "{name}" is empty: give it at least one group of {", ".join(groups)}')
     images = [part.group for part in resolved if part.is_image]
-    if len(images) != len(set(images)):
-        raise UserError(f'view "{name}" names the image group "{images[0]}" twice: name it once')
+    twice = next((image for image in images if images.count(image) > 1), None)
+    if twice is not None:
+        raise UserError(f'view "{name}" names the image group "{twice}" twice: name it once')
     return ViewSpec(name, tuple(resolved))
 
 

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from tscli.light import execute, light_class, parse
+from tscli.plain import refuse
 
 if TYPE_CHECKING:
     from tscli.config import Config
@@ -53,23 +54,16 @@ class Script:
         return self.path.parent.name
 
 
-def _refuse(message: str) -> NoReturn:
-    # pydantic comes with UserError: finding scripts for the first page must not wait for it.
-    from tscli.config import UserError
-
-    raise UserError(message) from None
-
-
 def _parse(path: Path, read: Callable[[Path], ast.Module] = parse) -> ast.Module:
     if path.suffix != ".py" and path.is_file():  # of which some, such as `episodes: 4`, are valid Python
-        _refuse(f"{path} does not end in .py: settings go with --config {path}, a pipeline with `tscli pipeline`")
+        refuse(f"{path} does not end in .py: settings go with --config {path}, a pipeline with `tscli pipeline`")
     try:
         return read(path)
     except OSError:
-        _refuse(f"{path}: there is no such script; `tscli` lists the commands that come with it")
+        refuse(f"{path}: there is no such script; `tscli` lists the commands that come with it")
     except (SyntaxError, UnicodeDecodeError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        _refuse(f"{path}{line} is not valid Python: {error.args[0]}")
+        refuse(f"{path}{line} is not valid Python: {error.args[0]}")
 
 
 def _head(path: Path) -> ast.Module:
@@ -90,7 +84,7 @@ def _constants(tree: ast.Module, path: Path) -> dict[str, Any]:
             continue
         if not isinstance(value, ast.Constant) or not isinstance(value.value, _CONSTANTS[target.id]):
             kind = _CONSTANTS[target.id].__name__
-            _refuse(f"{path}, line {node.lineno}: {target.id} must be a plain {kind}, it is read without running")
+            refuse(f"{path}, line {node.lineno}: {target.id} must be a plain {kind}, it is read without running")
         found[target.id] = value.value
     return found
 
@@ -143,12 +137,12 @@ def find_scripts(folders: list[Path] | None = None) -> list[Script]:
     for script in scripts:
         key = (script.command, script.method)
         if key in seen:
-            _refuse(f"{script.path} and {seen[key].path} are both `tscli {script.name}`: rename one")
+            refuse(f"{script.path} and {seen[key].path} are both `tscli {script.name}`: rename one")
         seen[key] = script
     for command in {script.command for script in scripts}:
         family = methods_of(command, scripts)
         if len(family) > 1 and sum(script.default_method for script in family) != 1:
-            _refuse(f"`tscli {command}` needs exactly one script with DEFAULT_METHOD = True")
+            refuse(f"`tscli {command}` needs exactly one script with DEFAULT_METHOD = True")
     return scripts
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tscli.config import UserError
 from tscli.envs.views import Obs, ViewSpec
-from tscli.learning import imitation
 from tscli.networks import Policy, PolicySpec
 from tscli.networks.distributions import (
     Beta,
@@ -168,7 +167,7 @@ def carried_loss(student: Policy, batch: Batch, hidden: Tensor, kind: str) -> tu
 def _summed_loss(student: Policy, batch: Batch, hidden: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     # A window lies within one episode, so its only reset can be at its start, where hidden is zero anyway.
     dist, hidden = student(batch.obs, hidden, None)
-    return (imitation.imitation_loss(dist, batch.teacher, batch.label, kind) * batch.weight).sum(), hidden
+    return (imitation_loss(dist, batch.teacher, batch.label, kind) * batch.weight).sum(), hidden
 
 
 @torch.no_grad()
@@ -226,17 +225,14 @@ def match_std(student: Policy, pairs: Pairs) -> None:
         student.head.start_from_std(torch.from_numpy(std.reshape(-1, std.shape[-1]).mean(0)))
 
 
-def imitation_loss(
-    student: Distribution, teacher: Distribution, teacher_action: Tensor, kind: str, huber_delta: float = 1.0
-) -> Tensor:
+def imitation_loss(student: Distribution, teacher: Distribution, teacher_action: Tensor, kind: str) -> Tensor:
     """Loss per sample, [...]: how far the student is from the teacher's label.
 
     Args:
         student, teacher: distributions over the same batch.
         teacher_action: the label, [...] or [..., D]; used by "cross_entropy".
         kind: "cross_entropy" (-log student(label)), "kl" (KL(teacher || student), all of the teacher's distribution),
-            "mse" or "huber" (between the greedy actions; for discrete actions between the probabilities).
-        huber_delta: where huber turns from square to linear.
+            "mse" or "huber", linear from 1 on (between the greedy actions; for discrete actions between probabilities).
     """
     if kind == "cross_entropy":
         return -student.log_prob(teacher_action)
@@ -248,7 +244,7 @@ def imitation_loss(
         difference = _probabilities(student) - _probabilities(teacher)
     if kind == "mse":
         return difference.square().mean(-1)
-    return F.huber_loss(difference, torch.zeros_like(difference), reduction="none", delta=huber_delta).mean(-1)
+    return F.huber_loss(difference, torch.zeros_like(difference), reduction="none").mean(-1)
 
 
 def _probabilities(dist: Distribution) -> Tensor:

@@ -1,4 +1,4 @@
-"""The mathematics that has one right answer: advantages, PPO's losses, imitation losses, schedules."""
+"""The mathematics that has one right answer: advantages, PPO's losses, schedules."""
 
 from __future__ import annotations
 

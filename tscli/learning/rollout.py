@@ -14,6 +14,7 @@ from tscli.config import UserError
 from tscli.envs import VecEnv
 from tscli.envs.spaces import ActionSpec, action_scale
 from tscli.envs.views import Obs, View, ViewSpec
+from tscli.learning.record import Fields
 from tscli.networks import Critic
 
 
@@ -245,20 +246,18 @@ class Values(NamedTuple):
 
 
 @torch.no_grad()
-def rollout_values(
-    critic: Critic, obs: Obs, reset: Tensor, hidden: Tensor, last_seen: Sequence[Final | None], length: int
-) -> Values:
+def rollout_values(critic: Critic, obs: Obs, rollout: Fields, hidden: Tensor, length: int) -> Values:
     """One critic pass per rollout.
 
     Args:
         critic: V.
         obs: [T + 1, N, ...], the observation after the last step included.
-        reset: [T + 1, N] bool.
+        rollout: its `reset` [T + 1, N] bool, and `last_seen`: for each step what `ViewedEnv.final` gave.
         hidden: critic's hidden state before obs[0].
-        last_seen: for each step what `ViewedEnv.final` gave.
         length: steps of a training sequence; it divides T.
     """
-    steps, finals = len(reset) - 1, _by_step(last_seen)
+    reset = rollout.reset
+    steps, finals = len(reset) - 1, _by_step(rollout.last_seen)
     if not critic.is_recurrent:
         value, _ = critic(obs, hidden, None)
         hiddens = hidden.expand(steps // length, *hidden.shape)

@@ -1,8 +1,8 @@
 """Paired datasets: their format on disk, writing, reading, and windows.
 
 What a row means is in `schema`, what the files hold in `folder`, `shard`, `tables` and `sealed`; `writer` fills them
-through `live` and `hdf5`, with whole episodes
-alone where a `selection` stands before it; `reader` reads `rows` of `windows`.
+through `live` and `hdf5`, with whole episodes alone where a `selection` stands before it; `reader` reads `rows` of
+`windows`.
 """
 
 from tscli.pairs.folder import find_pairs, pairs_folder

@@ -63,7 +63,7 @@ class _Growing:
         return self._table[: self._count]
 
 
-_COUNTERS = ("step", "num_steps", "num_episodes")
+_COUNTERS = ("step", "num_steps")
 
 
 class TableWriter:
@@ -73,12 +73,11 @@ class TableWriter:
         step: steps recorded so far.
         first_step: of these, how many before this shard.
         num_steps: rows that belong to episodes so far.
-        num_episodes: finished episodes so far.
     """
 
     def __init__(self, schema: PairsSchema, num_envs: int, capacity: int) -> None:
         self._seed, self._action, self._num_envs, self._capacity = schema.seed, schema.action, num_envs, capacity
-        self.step = self.first_step = self.num_steps = self.num_episodes = self._next_episode = 0
+        self.step = self.first_step = self.num_steps = self._next_episode = 0
         names = ("episode", "index", "start", "return", "segment_step", "at_start")
         kinds = {"return": np.float64, "at_start": bool}
         self._env: dict[str, np.ndarray] = {name: np.zeros(num_envs, kinds.get(name, np.int64)) for name in names}
@@ -115,9 +114,7 @@ class TableWriter:
         env["at_start"] = ended if keep is None else ended | (env["at_start"] & ~keep)
         self.step += 1
         if closing.any():
-            rows = np.flatnonzero(closing)
-            self._close(rows, {"finished": closing, **ends})
-            self.num_episodes += len(rows)
+            self._close(np.flatnonzero(closing), {"finished": closing, **ends})
         env["index"] += ended
         return closing
 

@@ -107,11 +107,6 @@ class PairsWriter:
         return self._tables.num_steps
 
     @property
-    def num_episodes(self) -> int:
-        """Finished episodes so far."""
-        return self._tables.num_episodes
-
-    @property
     def _part(self) -> Path:
         return shard_path(self.folder, self.num_shards).with_suffix(".part")
 

@@ -1,1 +1,1 @@
-"""What people look at: the figures of an evaluation."""
+"""What people look at: pages of runs and comparisons, charts, recorded episodes."""

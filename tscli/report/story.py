@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tscli.config import UserError, is_yaml
+from tscli.config.base import flat
 from tscli.launch.scripts import find_script, light_config
 from tscli.launch.settings import merge, task_layers
 from tscli.pairs import Pairs, PairsError
@@ -90,14 +91,6 @@ def story_of(run: Run) -> Story:
     if evaluation is not None and evaluation.name not in chain:
         ordered.append(evaluation)
     return Story(run, ordered, subject, evaluation)
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def setting(value: Any) -> str:

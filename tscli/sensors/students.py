@@ -46,14 +46,12 @@ class Workshop:
         task: whose env it is.
         jobs: processes at a time; None takes as many as there are CPUs for.
         settings: of the stages, by `stage.key` or by stage.
-        preset: one of the task's, or None.
     """
 
     session: Session
     task: Task
     jobs: int | None
     settings: Mapping[str, Any]
-    preset: str | None = None
     cells: list[Cell] = field(default_factory=list)
 
     def step(self, command: str, method: str | None = None, **settings: Any) -> Step:
@@ -70,7 +68,7 @@ class Workshop:
             stage, _, name_of = key.partition(".")
             if stage == command:
                 places.append(("stages of sensors", {name_of: value} if name_of else value))
-        what = plan(script, places, runs_dir=where, preset=self.preset, task=name)
+        what = plan(script, places, runs_dir=where, task=name)
         return make_step(script, build_config(model, what.layers, script.command), self.task, where)
 
     def cell(self, step: Step, seed: int, before: Cell | None, serves: str) -> Cell:

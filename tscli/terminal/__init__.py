@@ -1,1 +1,1 @@
-"""What a terminal shows: progress and tables."""
+"""What a terminal shows: progress, tables and plots."""

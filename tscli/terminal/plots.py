@@ -38,16 +38,15 @@ def sparkline(values: Sequence[float], width: int = 8) -> str:
     return "".join(_BLOCKS[min(7, int(8 * (value - low) / (high - low)))] for value in means)
 
 
-def draw(points: Points, width: int, height: int, include: Sequence[float] = ()) -> Plot:
+def draw(points: Points, width: int, height: int) -> Plot:
     """A curve in braille.
 
     Args:
         points: x and y, in the order of x; values that are not finite are left out.
         width, height: in characters.
-        include: values that the vertical axis shows as well.
     """
     shown = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
-    every = [*(y for _, y in shown), *include] or [0.0]
+    every = [y for _, y in shown] or [0.0]
     low, high = min(every), max(every)
     if high == low:
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)

@@ -31,7 +31,7 @@ from tscli.learning.rollout import ViewedEnv
 from tscli.networks import Policy
 from tscli.networks.files import check_loadable, load_policy_file
 from tscli.pictures import curves
-from tscli.runs import Run
+from tscli.runs import Run, teacher_roles
 from tscli.runs.session import Session
 from tscli.tasks import Task
 from tscli.training import setup
@@ -296,9 +296,7 @@ class Training:
     def _teachers_return(self, final: Mapping[str, float]) -> float | None:
         """What the student's teacher reached in this task; None where there is no student, or not one such figure."""
         parents = self._start["parents"] or {}
-        teachers = {
-            run.name: run for role, run in parents.items() if role.startswith("teacher")
-        }  # also one named twice
+        teachers = {parents[role].name: parents[role] for role in teacher_roles(parents)}  # also one named twice
         alone = next(iter(teachers.values())) if len(teachers) == 1 else None
         if self._start["role"] != "student":
             return None

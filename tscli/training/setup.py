@@ -160,12 +160,10 @@ def film_env(task: Task, render: str, device: torch.device | str = "cpu", rows: 
         film.require_ffmpeg()
     elif render == "human":
         film.require_screen()
-    env = task_env(task, rows, torch.device(device), "report", render=True)
-    if env.members and rows > 1:
-        raise UserError(f"--grid: {task.name} is {len(env.members)} tasks in one, which are filmed side by side anyway")
-    if env.members:
-        env.close()
-        env = task_env(task, len(env.members), torch.device(device), "report", render=True)
+    tasks = number_of_tasks(task)
+    if tasks > 1 and rows > 1:
+        raise UserError(f"--grid: {task.name} is {tasks} tasks in one, which are filmed side by side anyway")
+    env = task_env(task, max(rows, tasks), torch.device(device), "report", render=True)
     for row in range(env.num_envs):
         env.render(row)
     return env

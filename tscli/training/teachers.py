@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from tscli.config import UserError, is_yaml, parse_view
+from tscli.config import UserError, parse_view
 from tscli.envs import VecEnv
 from tscli.envs.mixed import TASK
 from tscli.envs.views import View, resolve_view
 from tscli.networks import Actor, Teachers
 from tscli.pairs import PairsSchema
-from tscli.runs import Run, followed_run, newest_run, run_refs, teacher_roles
+from tscli.runs import Run, followed_run, newest_run, run_refs, task_stem, teacher_roles
 from tscli.runs.chain import MAKES_PAIRS, has_teachers
 from tscli.runs.session import Session
 from tscli.training import setup
@@ -48,7 +47,7 @@ class TeacherRuns:
     @property
     def task_name(self) -> str:
         """The task's name; of a file that without folder and ending."""
-        return Path(self.task).stem if is_yaml(self.task) else self.task
+        return task_stem(self.task)
 
     @property
     def details(self) -> dict[str, Any]:
