@@ -81,10 +81,7 @@ class EnvConfig(Config):
         "flat", description="Flat ground, patches of all other kinds side by side, harder level by level, or one kind."
     )
     level: int | None = Field(
-        None,
-        ge=1,
-        le=LEVELS,
-        description="Of all patches; 6: noise of 8 cm, slopes of 0.4, stairs of 10 cm; none: all.",
+        None, ge=1, le=LEVELS, description="Of all patches; 6: noise of 8 cm, slopes of .4, stairs of 10 cm; none: all."
     )
     curriculum: bool = Field(
         True, description="On patches: who walks far starts on a harder one next; otherwise levels are drawn."
