@@ -151,7 +151,7 @@ def main(config: Config, session: Session) -> Run:
             run.save_if_due(lambda: snapshot(parts), config.checkpoint_every)
         records.close()
 
-        summary = setup.pairs_summary(run.path / "pairs")
+        summary = setup.pairs_summary(run.path / "pairs") | {"env_steps": viewed.num_steps * env.num_envs}
         if viewed.num_frames:
             summary["frames"] = viewed.num_frames
         if selection is not None:

@@ -204,4 +204,4 @@ def test_a_real_chain_hands_teacher_and_pairs_on_and_is_measured_beside_its_teac
     measured = json.loads((evaluation.path / "report.json").read_text())["policies"]
     assert outcome["return"] == measured["student"]["greedy"]["return"]["mean"]
     assert outcome["teacher_return"] == measured["teacher"]["greedy"]["return"]["mean"]
-    assert outcome["env_steps"] == teacher.metrics["step"] + pairs.metrics["steps"]
+    assert outcome["env_steps"] == teacher.metrics["step"] + pairs.metrics["env_steps"]

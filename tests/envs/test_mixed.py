@@ -11,8 +11,11 @@ import torch
 import toy_envs
 
 from tscli import streams
-from tscli.config import UserError
-from tscli.envs import VecEnv, make_env
+from tscli.config import NetworkConfig, UserError, parse_view
+from tscli.envs import EnvStep, VecEnv, make_env
+from tscli.envs.views import resolve_view
+from tscli.learning.episodes import run_episodes
+from tscli.networks import Policy, PolicySpec
 from tscli.tasks import Task, load_task
 from tscli.training import setup
 
@@ -184,8 +187,26 @@ def test_where_a_task_cannot_be_saved_in_the_middle_all_start_anew() -> None:
 def test_success_is_told_where_all_tasks_tell_it() -> None:
     env = mixed(2, a={"kind": "cartpole", "max_episode_steps": 1}, b={"kind": "gym", "id": "CartPole-v1"})
     assert not env.has_success
-    assert not env.step(torch.tensor([1, 1])).success.any()
+    env.step(torch.tensor([1, 1]))
+    assert not env.has_success
     env.close()
+
+
+def test_what_succeeds_before_another_task_has_told_anything_counts() -> None:
+    env = mixed(2, soon={"kind": "cartpole", "max_episode_steps": 1}, late={"kind": "gym", "id": "CartPole-v1"})
+    late = env._playing[1][0]  # type: ignore[attr-defined]
+    step = late.step
+
+    def tells_with_its_first_end(action: torch.Tensor) -> EnvStep:
+        found = step(action)
+        late.has_success |= bool(found.terminated.any())
+        return found
+
+    late.step = tells_with_its_first_end
+    view = resolve_view("task", parse_view("task"), env.groups, env.action)
+    found = run_episodes(Policy(PolicySpec(view, env.action, NetworkConfig(hidden=(2,)))), env, 0, 3)
+    env.close()
+    assert found.success is not None and found.success[:3].all()
 
 
 def test_episodes_may_start_part_way() -> None:

@@ -43,6 +43,8 @@ def test_every_slot_records_its_share_of_the_episodes_and_no_more(
     assert np.bincount(table["env"]).tolist() == per_slot
     assert run.metrics["episodes"] == episodes
     assert run.metrics["steps"] == pairs.num_steps == table["length"].sum()
+    longest = max(np.bincount(table["env"], table["length"]))  # for which the other slots wait
+    assert run.metrics["env_steps"] == len(per_slot) * longest
 
 
 def test_steps_are_counted_over_all_envs_and_the_last_episodes_stay_unfinished(runs: Path) -> None:

@@ -147,6 +147,15 @@ def test_the_first_metric_that_the_env_tells_chooses(tmp_path: Path, policy: Pol
     assert idle(tmp_path, policy, score).metrics["best_selection_score"] == 0.9
 
 
+def test_where_success_is_told_late_it_is_no_rival_of_the_returns_before(
+    tmp_path: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"eval/success_rate": 0.2}
+    left = [{"eval/return": 8.0, "eval/steps": 0} | found for found in ({}, told, {"eval/success_rate": 0.1}, told)]
+    monkeypatch.setattr(frame, "measure", lambda *args: left.pop(0))
+    assert idle(tmp_path, policy, ("eval/success_rate", "eval/return")).metrics["best_selection_score"] == 0.2
+
+
 def test_an_evaluation_can_be_put_off_but_for_the_last(tmp_path: Path, policy: Policy, monkeypatch: Any) -> None:
     monkeypatch.setattr(frame, "measure", lambda *args: {"eval/return": 1.0, "eval/steps": 0})
     run = idle(tmp_path, policy, measure=False)

@@ -118,7 +118,8 @@ def read_results(comparison: Comparison, layout: Layout, failed: Mapping[str, st
 def env_steps(run: Run | None) -> int:
     """Env steps that a run has taken to train or to collect; those of its evaluations are not counted by any stage."""
     metrics = run.metrics if run is not None else {}
-    return int(metrics.get("step", metrics.get("steps", 0)) or 0)
+    # Of collecting, "steps" are those that were kept.
+    return int(next((metrics[name] for name in ("step", "env_steps", "steps") if metrics.get(name)), 0))
 
 
 def _outcomes(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Outcome]:

@@ -29,7 +29,7 @@ class EnvStep(NamedTuple):
     """What one step gives; every tensor is [N].
 
     `terminated` and `truncated` are never both True (terminated wins). `success` is True at most at an episode's last
-    step, and is False throughout where `VecEnv.has_success` is False.
+    step, and means nothing where `VecEnv.has_success` is False once all is done: who tells of it may do so late.
     """
 
     reward: Tensor

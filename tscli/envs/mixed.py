@@ -131,8 +131,7 @@ class Env(VecEnv):
             for whole, part in zip((reward, *flags), found, strict=True):
                 whole[share] = part
         self.has_success = all(env.has_success for env, _ in self._playing)  # Gymnasium's tell once they are stepped
-        terminated, truncated, success = flags
-        return EnvStep(reward, terminated, truncated, success if self.has_success else torch.zeros_like(success))
+        return EnvStep(reward, *flags)
 
     def observe(self, group: str, rows: Tensor | None = None) -> Tensor:
         self.check_group(group)

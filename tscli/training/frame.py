@@ -111,7 +111,14 @@ class Training:
         # A row of a native env costs next to nothing, and its tasks stop early by what evaluations say.
         self._spares = not self._envs[0].is_native
         self._now = State(
-            iteration=0, best=-math.inf, streak=0, seconds=0.0, first=None, eval_steps=0.0, latest_steps=0.0
+            iteration=0,
+            best=-math.inf,
+            score_name="",
+            streak=0,
+            seconds=0.0,
+            first=None,
+            eval_steps=0.0,
+            latest_steps=0.0,
         )
 
     def __enter__(self) -> Training:
@@ -318,7 +325,11 @@ class Training:
         return ranks.agree(found) if purpose == "select" else found
 
     def _score_of(self, found: Mapping[str, float]) -> float:
-        return next(found[name] for name in self._score if name in found)
+        name = next(name for name in self._score if name in found)
+        if self._now.score_name not in ("", name):  # an env may tell success late: what was chosen before is no rival
+            self._now.best = -math.inf
+        self._now.score_name = name
+        return found[name]
 
     def _film(self) -> None:
         """What the policy does by now, in the same episode each time."""
