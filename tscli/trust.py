@@ -90,9 +90,8 @@ def named_code(env: dict[str, Any], folder: Path | None) -> tuple[str, str] | No
 
 
 def own_modules(env: dict[str, Any], folder: Path | None) -> set[Path]:
-    """The files of the modules, or of their whole packages, that such settings name; no installed ones."""
-    places = {Path(one) for name in _names(env) for one in (_place(name, folder) or "").split(os.pathsep) if one}
-    return {file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place])}
+    """The modules that such settings name, by their files or folders; no installed ones."""
+    return {Path(one) for name in _names(env) for one in (_place(name, folder) or "").split(os.pathsep) if one}
 
 
 def _names(env: dict[str, Any]) -> list[str]:

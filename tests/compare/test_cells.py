@@ -11,7 +11,8 @@ from comparisons import LEARN, cells_of, plan
 from stage_tools import RUNS
 
 from tscli.compare.command import describe
-from tscli.compare.plan import lay_out
+from tscli.compare.plan import kept_task, lay_out
+from tscli.tasks import load_task
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -57,9 +58,51 @@ def test_the_robot_and_the_code_that_an_env_names_count(toys: Path) -> None:
         comparison = describe("mine.yaml", "weak", "1", Path("methods.yaml"), {})
         return {cell.key for cell in lay_out(comparison, RUNS).cells}
 
+    found = [keys()]
+    changes = {
+        "robot.xml": "<mujoco><include file='arm.xml'/></mujoco>",
+        "arm.xml": "<mujoco><compiler meshdir='parts'/><asset><mesh file='hand.stl'/></asset></mujoco>",
+        "parts/hand.stl": "a hand",
+        "my_robot.py": "import my_motor\n\n\ndef make():\n    return 2\n",
+        "my_motor.py": "from my_parts.gear import ratio\n",
+        "my_parts/gear.py": "ratio = 2\n",
+    }
+    (toys / "parts").mkdir()
+    (toys / "my_parts").mkdir()
+    for name, text in changes.items():
+        (toys / name).write_text(text)
+        found.append(keys())
+    assert len(set().union(*found)) == len(found) * len(found[0])
+    (toys / "unrelated.py").write_text("")
+    assert keys() == found[-1]
+
+
+def test_what_a_script_imports_from_beside_it_counts(toys: Path) -> None:
+    def keys() -> list[str]:
+        return [cell.key for cell in lay_out(describe("cartpole", "weak", "1", Path("methods.yaml"), {}), RUNS).cells]
+
+    (toys / "learn.py").write_text(LEARN.replace("import json\n", "import json\nimport my_loss\n"))
+    (toys / "my_loss.py").write_text("WEIGHT = 1\n")
     first = keys()
-    (toys / "robot.xml").write_text("<mujoco model='other'/>")
-    second = keys()
-    (toys / "my_robot.py").write_text("def make():\n    return 2\n")
-    assert len(first | second | keys()) == 3 * len(first)
-    assert keys() == keys()
+    (toys / "my_loss.py").write_text("WEIGHT = 2\n")
+    assert not {*keys()} & {*first}
+
+
+def test_a_stage_of_another_task_is_another_cell() -> None:
+    usual, other = plan("bc"), plan("bc", assignments={"eval.task": "poisoned_doors"})
+    same = [a.key == b.key for a, b in zip(cells_of(usual, "bc"), cells_of(other, "bc"), strict=True)]
+    assert same == [True, True, True, False]
+    assert [cell.key for cell in plan("bc", assignments={"eval.task": "color_maze"}).cells] == [
+        c.key for c in usual.cells
+    ]
+
+
+def test_the_copy_of_a_tasks_file_still_finds_what_lies_beside_the_file(toys: Path) -> None:
+    (toys / "robots").mkdir()
+    (toys / "robots" / "arm.xml").write_text("<mujoco/>")
+    source = toys / "robots" / "mine.yaml"
+    source.write_text("env: {kind: quadruped, model: arm.xml}\nviews: {full: [ang_vel]}\nabout: 1:30\nstages: {}\n")
+    copy = load_task(kept_task("robots/mine.yaml", RUNS))
+    assert copy.env["model"] == str(source.with_name("arm.xml"))
+    assert copy.model_dump(exclude={"folder"}) == load_task(str(source)).model_dump(exclude={"folder"})
+    assert copy.files() == load_task(str(source)).files() == {source.with_name("arm.xml")}

@@ -31,7 +31,8 @@ from tscli.launch.scripts import Script, script_folders
 from tscli.runs import Run, find_run, list_runs
 from tscli.runs.folder import FINISHED
 from tscli.runs.watching import CELLS
-from tscli.tasks import Task
+from tscli.tasks import Task, load_task
+from tscli.tasks.files import code_files
 
 # What of a task a cell's figures depend on; its settings are in the cell's own already.
 _ENVS = ("env", "teacher_env", "eval_env", "report_env", "views", "teacher", "student")
@@ -148,7 +149,12 @@ class Step:
 
 
 def make_step(script: Script, config: Config, task: Task, runs_dir: Path) -> Step:
-    """A step from a stage's validated settings; the task's env and views count, since its file may change.
+    """A step from a stage's validated settings; its task's env and views count, since its file may change.
+
+    Args:
+        script, config: the stage.
+        task: of the stages around it, and its own where it names none.
+        runs_dir: where the runs are that its settings name.
 
     Raises:
         UserError: a setting names a run that is not there, or not finished.
@@ -166,6 +172,8 @@ def make_step(script: Script, config: Config, task: Task, runs_dir: Path) -> Ste
             named[name] = [run.manifest[key] for key in ("config_hash", "created", "artifacts")]
         elif settings[name] == "" and name in TAKEN:
             takes.append(name)
+    if settings.get("task"):
+        task = load_task(settings["task"])
     code = code_hash(script.path)
     content = {
         "tscli": metadata.version("tscli"),
@@ -174,8 +182,11 @@ def make_step(script: Script, config: Config, task: Task, runs_dir: Path) -> Ste
         "settings": {name: value for name, value in settings.items() if name not in _NOT_HASHED} | named,
         "task": task.model_dump(mode="json", include=set(_ENVS)),
     }
-    if files := task.files():  # robots and code of the user's own
-        content["files"] = sorted(file_hash(path) for path in files)
+    files = task.files()  # robots and code of the user's own
+    if script.path.resolve().parent not in script_folders():
+        files |= code_files(script.path) - {script.path}
+    if files:
+        content["files"] = sorted(map(file_hash, files))
     return Step(script, settings, tuple(takes), code, _hash(content))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -9,16 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field
 
 from tscli.compare.cells import Cell, Step, make_cell, make_step
 from tscli.config import Config, StageConfig, UserError, did_you_mean, is_yaml
-from tscli.files import atomic_write, file_hash
+from tscli.files import atomic_write
 from tscli.launch.methods import Method
 from tscli.launch.scripts import Script, find_script, find_scripts, light_config
 from tscli.launch.settings import build_config, make_layer
 from tscli.launch.start import Place, plan
-from tscli.tasks import Task, load_task
+from tscli.plain import read_mapping
+from tscli.tasks import Task, load_task, task_place
 
 MAX_SEED = 2**31
 
@@ -266,8 +269,10 @@ def kept_task(name: str, runs_dir: Path) -> str:
     if not is_yaml(name):
         return name
     source = Path(name)
-    kept = runs_dir.absolute() / "cells" / "tasks" / file_hash(source)[:12] / source.name
+    written = read_mapping(source)  # whose modules and models are not copied
+    text = yaml.safe_dump(written | {"folder": str(task_place(source, written.get("folder")))}, sort_keys=False)
+    kept = runs_dir.absolute() / "cells" / "tasks" / hashlib.sha256(text.encode()).hexdigest()[:12] / source.name
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(kept, source.read_bytes())
+        atomic_write(kept, text)
     return str(kept)

@@ -164,7 +164,7 @@ def check_stages(task: Task) -> None:
 
 def _is_own(command: str, task: Task) -> bool:
     """Whether it is a script of the user's own, here or beside the task's file: settings that the others pass over."""
-    folders = (Path(), Path(task.source).parent)
+    folders = (Path(), task.place or Path())
     return any((folder / f"{command.replace('-', '_')}.py").is_file() for folder in folders)
 
 

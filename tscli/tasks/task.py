@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 from tscli import trust
 from tscli.config import Config, UserError, ViewPart, did_you_mean, is_yaml, merge_nested, one_line, parse_view
 from tscli.plain import read_mapping
+from tscli.tasks.files import code_files, model_files
 
 
 class Task(Config):
@@ -23,6 +24,7 @@ class Task(Config):
 
     name: str = Field(description="Short name, as typed on the command line.")
     about: str = Field("", description="One sentence.")
+    folder: str = Field("", description="Where modules and models lie that it names, if not beside it.")
     env: dict[str, Any] = Field(description="`kind`, and the settings of that kind of env.")
     teacher_env: dict[str, Any] = Field(
         default_factory=dict,
@@ -71,22 +73,27 @@ class Task(Config):
                 raise ValueError(f'{role}: there is no view "{view}": {did_you_mean(view, self.views)}')
         return self
 
+    @property
+    def place(self) -> Path | None:
+        """Where the modules and models lie that it names; None where there is no file."""
+        return task_place(Path(self.source), self.folder) if is_yaml(self.source) else None
+
     def code(self) -> set[tuple[str, str]]:
         """What code its envs name, as `trust.check` takes it."""
-        folder = Path(self.source).absolute().parent if is_yaml(self.source) else None
-        return _codes(dict(self), folder)
+        return _codes(dict(self), self.place)
 
     def files(self) -> set[Path]:
-        """The user's own files that its envs name: models, and the modules of their code."""
-        folder = Path(self.source).absolute().parent if is_yaml(self.source) else None
+        """The user's own files that its envs are made of: models and modules, and what these name."""
+        folder = self.place
         envs = [env for env in (self.env, self.teacher_env, self.eval_env, self.report_env) if env]
         tasks = [env["tasks"] for env in envs if isinstance(env.get("tasks"), dict)]  # of mixtures
         members = [member for named in tasks for member in named.values() if isinstance(member, dict)]
         called = [*(self.env | env for env in envs), *members]
-        found = {path for env in called for path in trust.own_modules(env, folder)}
+        found = {path for env in called for module in trust.own_modules(env, folder) for path in code_files(module)}
         for text in trust.texts(envs):
             with contextlib.suppress(OSError, ValueError):  # what no path can be
-                found |= {path for path in (Path(text), (folder or Path()) / text) if path.is_file()}
+                named = {path for path in (Path(text), (folder or Path()) / text) if path.is_file()}
+                found |= {file for path in named for file in model_files(path)}
         return found
 
     def view(self, expression: str) -> tuple[ViewPart, ...]:
@@ -99,6 +106,12 @@ class Task(Config):
         if looks_like_name and did_you_mean(expression, self.views).startswith("did"):
             raise UserError(f'task {self.name} has no view "{expression}": {did_you_mean(expression, self.views)}')
         return parts
+
+
+def task_place(path: Path, folder: Any) -> Path:
+    """The folder that a task's file names as `folder`, relative to its own, which it is else."""
+    beside = path.absolute().parent
+    return beside / folder if isinstance(folder, str) else beside
 
 
 def _codes(task: Mapping[str, Any], folder: Path | None) -> set[tuple[str, str]]:
@@ -163,7 +176,8 @@ def load_task(name: str, named: bool = False) -> Task:
         task = _read(bundled[name])
     elif is_yaml(name):
         path = Path(name)
-        data, folder = _with_base(path), path.absolute().parent
+        data = _with_base(path)
+        folder = task_place(path, data.get("folder"))
         # Before anything is built of it, as the views of a task that has none are.
         _check_code(_codes(data, folder), name, named and not trust.in_run(path))
         for env in (data.get(name) for name in ("env", "teacher_env", "eval_env", "report_env")):
