@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from tscli import ranks
 from tscli.config import LatentConfig, UserError
 from tscli.learning import ppo
 from tscli.learning.episodes import EpisodeStats
@@ -47,7 +46,7 @@ class Config(LatentConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out both groups, update the actor by both, let the history encoder follow; keep the best student."""
-    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
+    device, num_envs = setup.join(config, config.num_envs)
     task = load_task(config.task)
     env = setup.task_env(task, num_envs, device)
     made = latents.one_stage(config, task, env)

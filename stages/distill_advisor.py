@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from tscli import ranks, streams
+from tscli import streams
 from tscli.config import DistillConfig, Network, PPOConfig, UserError
 from tscli.diagnose.diagnosis import before_distillation
 from tscli.learning import imitation, ppo
@@ -66,7 +66,7 @@ class Config(DistillConfig, PPOConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out, weigh, update, repeat; keep the best."""
-    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
+    device, num_envs = setup.join(config, config.num_envs)
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
     task = load_task(teachers.task)
     env = setup.task_env(task, num_envs, device)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from tscli import ranks, streams
+from tscli import streams
 from tscli.config import DistillConfig, Falling, History, LearningRate, NetworkConfig, RolloutConfig, Steps, UserError
 from tscli.diagnose.diagnosis import before_distillation
 from tscli.learning import imitation
@@ -64,7 +64,7 @@ class Config(RolloutConfig, DistillConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Act, label latents, learn them; keep the best."""
-    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
+    device, num_envs = setup.join(config, config.num_envs)
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
     task = load_task(teachers.task)
     env = setup.task_env(task, num_envs, device)

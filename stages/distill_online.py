@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 
-from tscli import ranks, streams
+from tscli import streams
 from tscli.config import (
     Augment,
     AugmentConfig,
@@ -95,7 +95,7 @@ class Config(DistillConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Act, label, learn, forget; keep the best."""
-    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
+    device, num_envs = setup.join(config, config.num_envs)
     teachers = find_teachers(session, config.teacher, config.teacher_by, config.task)
     task = load_task(teachers.task)
     env = setup.task_env(task, num_envs, device)

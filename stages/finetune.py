@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field, model_validator
 
-from tscli import ranks, streams
+from tscli import streams
 from tscli.config import LearningRate, Network, NetworkConfig, PPOConfig, UserError, positional
 from tscli.envs.spaces import action_scale
 from tscli.learning import ppo
@@ -74,7 +74,7 @@ class Config(PPOConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Measure, warm the critic up, then roll out and update; keep the best."""
-    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
+    device, num_envs = setup.join(config, config.num_envs)
     student_run = newest_run(session.runs_dir, config.run, "policy", "", role="student", say=session.note)
     task = load_task(student_run.task)
     env = setup.task_env(task, num_envs, device)

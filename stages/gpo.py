@@ -64,7 +64,7 @@ class Config(JointConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out by the guider, update both, evaluate both; keep the best learner and its guider."""
-    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
+    device, num_envs = setup.join(config, config.num_envs)
     task = load_task(config.task)
     env = setup.task_env(task, num_envs, device)
     guider_view = setup.resolve(task, config.obs or task.teacher, env)

@@ -122,7 +122,7 @@ class Config(PenaltyConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out, update, align, repeat; keep the best student and its teacher."""
-    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
+    device, num_envs = setup.join(config, config.num_envs)
     task = load_task(config.task)
     env = setup.task_env(task, num_envs, device)
     teacher_view = setup.resolve(task, config.obs or task.teacher, env)

@@ -84,7 +84,7 @@ class Config(PPOConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out, update, repeat; keep the best."""
-    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
+    device, num_envs = setup.join(config, config.num_envs)
     task = load_task(config.task)
     env = setup.task_env(task, num_envs, device, "teacher" if config.train_in == "teacher_env" else "train")
     actor_view = setup.resolve(task, config.obs or task.teacher, env)

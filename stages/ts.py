@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 
-from tscli import ranks
 from tscli.config import LatentConfig
 from tscli.learning import ppo
 from tscli.learning.episodes import EpisodeStats
@@ -39,7 +38,7 @@ class Config(LatentConfig):
 
 def main(config: Config, session: Session) -> Run:
     """Roll out by the teacher, update it by PPO, let the history encoder follow; keep the best student."""
-    device, num_envs = setup.prepare(config, processes=True), ranks.share(config.num_envs, "--num-envs")
+    device, num_envs = setup.join(config, config.num_envs)
     task = load_task(config.task)
     env = setup.task_env(task, num_envs, device)
     made = latents.one_stage(config, task, env)

@@ -40,10 +40,10 @@ def begin(device: torch.device) -> None:
 
 
 def share(number: int, flag: str) -> int:
-    """This process's part of so many envs.
+    """This process's part of a number.
 
     Raises:
-        UserError: they cannot be shared out evenly.
+        UserError: it cannot be shared out evenly.
     """
     if number % size():
         from tscli.config import UserError  # which `--help` does without

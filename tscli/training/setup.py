@@ -28,14 +28,27 @@ _DEVICES = ("cpu", "cuda")
 _MOST_COPIES = 16
 
 
-def prepare(config: StageConfig, processes: bool = False) -> torch.device:
-    """Set the number of threads, find the device, and join the other processes, where the stage can use several.
+def prepare(config: StageConfig) -> torch.device:
+    """Set the number of threads and find the device, for a stage that works in one process.
 
     Raises:
-        UserError: no such device here, or one of a kind that is not supported; several processes, and no use for them.
+        UserError: no such device here, or one of a kind that is not supported; several processes.
     """
-    if ranks.size() > 1 and not processes:
+    if ranks.size() > 1:
         raise UserError("this stage works in one process: leave out --num-processes, or start it without torchrun")
+    return _device(config)
+
+
+def join(config: StageConfig, num_envs: int) -> tuple[torch.device, int]:
+    """The same for a stage that several processes may share, with this one's part of `--num-envs`.
+
+    Raises:
+        UserError: no such device here, or one of a kind that is not supported; envs that cannot be shared out evenly.
+    """
+    return _device(config), ranks.share(num_envs, "--num-envs")
+
+
+def _device(config: StageConfig) -> torch.device:
     # Always: an earlier stage of the same process may have set another number.
     # With more threads than cores each waits for the others, and processes on one machine share its cores.
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size())) if ranks.size() > 1 else 1
