@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from comparisons import cells_of, plan
+from stage_tools import RUNS
 
-from tscli.compare.plan import parse_seeds, parse_sweep
+from tscli.compare.command import describe
+from tscli.compare.plan import lay_out, parse_seeds, parse_sweep
 from tscli.config import UserError
 from tscli.launch.methods import known_methods
+from tscli.plain import read_mapping
 from tscli.tasks import load_task
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -28,6 +33,14 @@ def test_bc_and_dagger_share_their_teacher_and_its_pairs() -> None:
     no_align, sitt = cells_of(layout, "no-align")[0].settings, cells_of(layout, "sitt")[0].settings
     assert [no_align[name] for name in ("penalty_coef", "gradient_coef", "feature_coef")] == [0, 0, 0]
     assert sitt["penalty_coef"] > 0
+
+
+@pytest.mark.parametrize("task", ["quadrotor_ablations", "history_encoders"])
+def test_the_methods_of_the_benchmarks_are_such(task: str) -> None:
+    file = Path(__file__).parents[2] / "benchmarks" / f"{task}.yaml"
+    names = list(read_mapping(file))
+    comparison = describe("quadrotor" if "quadrotor" in task else "hidden_dynamics", ",".join(names), "1", file, {})
+    assert [row.variant.label for row in lay_out(comparison, RUNS).rows] == names
 
 
 def test_sweeps_are_multiplied_and_leave_alone_what_makes_a_method() -> None:
