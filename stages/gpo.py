@@ -2,7 +2,9 @@
 
 Guided policy optimisation (Li et al. 2025, "Guided Policy Optimization under Partial Observability"). The guider acts
 and learns by PPO; the learner imitates it; and the guider is pulled back to the learner, so that it never does for long
-what the learner cannot follow, and looks for information where the learner needs it. Two ways to pull, and two losses:
+what the learner cannot follow, and looks for information where the learner needs it.
+
+Two ways to pull, and what the learner learns from:
 
     penalty  guider: PPO + beta KL(guider || learner), beta raised where that KL is above `target_kl`, lowered below
     clip     guider: PPO whose ratio to the learner is clipped as well, by `delta`; KL where the ratio has left it

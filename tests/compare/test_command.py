@@ -75,6 +75,8 @@ def no_cells(monkeypatch: pytest.MonkeyPatch) -> None:
         (("cartpole", "--methods-file", "none.yaml"), "cannot read none.yaml"),
         (("cartpole", "--set", "collect.teacher=12"), 'no run "12"'),
         (("--resume",), "no unfinished compare run"),
+        (("--resume", "--episodes", "30"), "TASK is missing: give it with the settings, or --resume without any"),
+        (("--resume", "--seeds", "5"), "TASK is missing: give it with the settings, or --resume without any"),
     ],
 )
 def test_a_mistake_is_refused_before_any_cell(

@@ -8,12 +8,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from toy_runs import stopped
 
 from tscli.config import StageConfig, UserError
-from tscli.runs import Session, find_run, find_unfinished
+from tscli.runs import Session, find_run, find_unfinished, locks
 from tscli.runs.locks import Lock
 
 CHILD = """
@@ -65,3 +66,15 @@ def test_those_who_only_look_do_not_take_each_other_for_the_owner(session: Sessi
     assert find_run(session.runs_dir, "1").status == "stopped"
     for looker in lookers:
         looker.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it is how a lock is refused")
+def test_a_folder_where_nothing_may_be_written_is_not_said_to_be_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(locks, "Lock", refuse)
+    with pytest.raises(UserError, match="you may not write there"):
+        locks.lock_folder(tmp_path)

@@ -339,9 +339,9 @@ def pipeline(
 def compare(
     task: Annotated[str | None, typer.Argument(metavar="TASK", help="A task, a YAML file, or a Gymnasium id.")] = None,
     methods: Annotated[
-        str, typer.Option(metavar="A,B", help="What to compare. [default bc,dagger,no-align,sitt]")
-    ] = "bc,dagger,no-align,sitt",
-    seeds: Annotated[str, typer.Option(metavar="N", help="5 means 0 to 4; 3,4,7 are these. [default 5]")] = "5",
+        str | None, typer.Option(metavar="A,B", help="What to compare. [default bc,dagger,no-align,sitt]")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="N", help="5 means 0 to 4; 3,4,7 are these. [default 5]")] = None,
     budget: Annotated[
         int | None, typer.Option(metavar="N", help="Env steps that reinforcement learning may take in every method.")
     ] = None,
@@ -384,11 +384,12 @@ def compare(
     from tscli.compare.plan import parse_sweep
     from tscli.launch.settings import parse_assignments
 
-    wanted = None
+    wanted, given = None, {"budget": budget, "preset": preset, "episodes": episodes, "metric": metric}
+    given |= {"sweeps": parse_sweep(sweep or []), "assignments": parse_assignments(assignments or [])}
     if task is not None:
-        given_settings = {"budget": budget, "preset": preset, "episodes": episodes, "metric": metric}
-        given_settings |= {"sweeps": parse_sweep(sweep or []), "assignments": parse_assignments(assignments or [])}
-        wanted = describe(task, methods, seeds, methods_file, given_settings)
+        wanted = describe(task, methods or "bc,dagger,no-align,sitt", seeds or "5", methods_file, given)
+    elif any((methods, seeds, methods_file, *given.values())):  # which would change nothing of the one to resume
+        raise UserError("TASK is missing: give it with the settings, or --resume without any of them")
     calling = session(runs_dir or default_runs_dir(), quiet, json, log_to)
     try:
         made = run_comparison(find_comparison(wanted, resume, calling), jobs, calling)

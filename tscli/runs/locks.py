@@ -38,11 +38,13 @@ def lock_folder(path: Path, wait: bool = False, name: str = ".lock") -> Lock:
     """Lock a folder, by a file of that name in it, until the lock is closed.
 
     Raises:
-        UserError: another process has it, and `wait` is False.
+        UserError: another process has it, and `wait` is False; or nothing may be written there.
     """
     try:
         return Lock(path, wait, name=name)
-    except (BlockingIOError, PermissionError):  # the second on Windows
+    except (BlockingIOError, PermissionError) as error:
+        if isinstance(error, PermissionError) and sys.platform != "win32":  # where it is how a lock is refused
+            raise UserError(f"{path} cannot be locked: you may not write there; ask its owner, or copy it") from None
         raise UserError(f"another process is at work in {path.name}: wait for it to end") from None
 
 
